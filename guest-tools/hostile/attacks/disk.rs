@@ -1,0 +1,83 @@
+//! Fills the disk in every way. Wanted: `succeeded`, with a refusal
+//! (`"refused"`) well before the host's disk is full or has no inode left; the
+//! same space can be used again once the files are gone. Those that the quota
+//! would stop too late may end as `timed_out` instead.
+#![cfg(target_arch = "wasm32")]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+
+use bulkhead_tool::Outcome;
+use bulkhead_tool::serde_json::json;
+
+hostile::attacks!("disk", run);
+
+const MANY: u64 = 1_000_000;
+const TIB: u64 = 1 << 40;
+
+fn run(attack: &str) -> Outcome {
+    match attack {
+        "sparse" => report(File::create("/sparse").and_then(|file| file.set_len(TIB)).map(|()| TIB)),
+        "sparse_write" => report(write_far()),
+        "fill" => repeat(|_| OpenOptions::new().create(true).append(true).open("/fill")?.write_all(&vec![b'x'; 1 << 20])),
+        "many_files" => repeat(|n| File::create(format!("/many-{n}")).map(drop)),
+        "many_directories" => repeat(|n| fs::create_dir(format!("/dir-{n}"))),
+        "many_links" => repeat(|n| std::fs::hard_link("/file", format!("/link-{n}"))),
+        // Each one deeper: whoever walks or deletes this must not recurse.
+        "deep" => {
+            let mut path = String::from("/deep");
+            repeat(|_| {
+                path.push_str("/d");
+                fs::create_dir_all(&path)
+            })
+        }
+        "long_name" => report(File::create(format!("/{}", "n".repeat(10_000))).map(|_| 1)),
+        // The names are gone, the space is not.
+        "unlinked" => {
+            let mut kept = Vec::new();
+            repeat(|n| {
+                let path = format!("/unlinked-{n}");
+                let mut file = File::create(&path)?;
+                file.write_all(&vec![b'x'; 1 << 20])?;
+                kept.push(file);
+                fs::remove_file(path)
+            })
+        }
+        // Written and removed within the quota for ever: ends by itself.
+        "churn" => repeat_to(10_000, |_| {
+            fs::write("/churn", vec![b'x'; 64 << 10])?;
+            fs::remove_file("/churn")
+        }),
+        _ => hostile::unknown(attack),
+    }
+}
+
+fn write_far() -> io::Result<u64> {
+    let mut file = File::create("/far")?;
+    file.seek(SeekFrom::Start(TIB))?;
+    file.write_all(b"x")?;
+    Ok(TIB)
+}
+
+fn repeat(act: impl FnMut(u64) -> io::Result<()>) -> Outcome {
+    repeat_to(MANY, act)
+}
+
+fn repeat_to(times: u64, mut act: impl FnMut(u64) -> io::Result<()>) -> Outcome {
+    if File::create("/file").is_err() {
+        return hostile::survived(&json!({ "done": 0, "refused": true, "got": "no file at all" }));
+    }
+    for n in 0..times {
+        if let Err(error) = act(n) {
+            return hostile::survived(&json!({ "done": n, "refused": true, "got": error.to_string() }));
+        }
+    }
+    hostile::survived(&json!({ "done": times, "refused": false }))
+}
+
+fn report(result: io::Result<u64>) -> Outcome {
+    match result {
+        Ok(done) => hostile::survived(&json!({ "done": done, "refused": false })),
+        Err(error) => hostile::survived(&json!({ "done": 0, "refused": true, "got": error.to_string() })),
+    }
+}

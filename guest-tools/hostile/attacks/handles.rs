@@ -1,0 +1,64 @@
+//! Opens without closing. Wanted: `failed`, `limit.handles`, or for files a
+//! refusal that the guest survives, well before the host's process runs out of
+//! file descriptors; its neighbours keep theirs.
+#![cfg(target_arch = "wasm32")]
+
+use bulkhead_tool::Outcome;
+use bulkhead_tool::serde_json::json;
+use wasip2::clocks::monotonic_clock;
+use wasip2::filesystem::preopens::get_directories;
+use wasip2::filesystem::types::{Descriptor, DescriptorFlags, ErrorCode, OpenFlags, PathFlags};
+
+hostile::attacks!("handles", run);
+
+const MANY: usize = 1_000_000;
+
+fn run(attack: &str) -> Outcome {
+    match attack {
+        "pollables" => keep(|_| Ok(monotonic_clock::subscribe_duration(1_000_000_000))),
+        "preopens" => keep(|_| Ok(get_directories())),
+        "files" => {
+            let root = root();
+            keep(|_| open(&root, "file"))
+        }
+        "new_files" => {
+            let root = root();
+            keep(|n| open(&root, &format!("file-{n}")))
+        }
+        "directories" => {
+            let root = root();
+            keep(|_| root.open_at(PathFlags::empty(), ".", OpenFlags::DIRECTORY, DescriptorFlags::READ))
+        }
+        "directory_streams" => {
+            let root = root();
+            keep(|_| root.read_directory())
+        }
+        "streams" => {
+            let file = open(&root(), "file").expect("a file");
+            keep(|_| file.read_via_stream(0))
+        }
+        "stdouts" => keep(|_| Ok(wasip2::cli::stdout::get_stdout())),
+        _ => hostile::unknown(attack),
+    }
+}
+
+fn keep<T>(make: impl FnMut(usize) -> Result<T, ErrorCode>) -> Outcome {
+    let mut kept = Vec::new();
+    for made in (0..MANY).map(make) {
+        match made {
+            Ok(handle) => kept.push(handle),
+            Err(refusal) => {
+                return hostile::survived(&json!({ "kept": kept.len(), "refusal": format!("{refusal:?}") }));
+            }
+        }
+    }
+    hostile::survived(&json!({ "kept": kept.len() }))
+}
+
+fn root() -> Descriptor {
+    get_directories().pop().expect("the workspace").0
+}
+
+fn open(root: &Descriptor, name: &str) -> Result<Descriptor, ErrorCode> {
+    root.open_at(PathFlags::empty(), name, OpenFlags::CREATE, DescriptorFlags::READ | DescriptorFlags::WRITE)
+}

@@ -1,0 +1,41 @@
+//! Takes memory without end. Wanted: `failed`, `limit.memory`; a guest that
+//! takes the refusal well (`polite`) succeeds, with fewer pages than 4 GiB.
+//! `fill` also shows that memory which is only touched is counted.
+#![cfg(target_arch = "wasm32")]
+
+use std::arch::wasm32::{memory_grow, memory_size};
+use std::hint::black_box;
+
+use bulkhead_tool::Outcome;
+use bulkhead_tool::serde_json::json;
+
+hostile::attacks!("memory", run);
+
+fn run(attack: &str) -> Outcome {
+    match attack {
+        "fill" => {
+            let mut all = Vec::new();
+            loop {
+                all.push(black_box(vec![1u8; 1 << 20]));
+            }
+        }
+        "double" => {
+            let mut all = vec![1u8; 1 << 20];
+            loop {
+                all.extend_from_within(..);
+                black_box(&all);
+            }
+        }
+        "polite" => {
+            while memory_grow::<0>(16) != usize::MAX {}
+            hostile::survived(&json!({ "pages": memory_size::<0>(), "gib4": 65536 }))
+        }
+        // Refused again and again: refusals must be cheap, and not be logged
+        // one by one. Ends by itself.
+        "insist" => {
+            let refused = (0..1_000_000).filter(|_| memory_grow::<0>(65535) == usize::MAX).count();
+            hostile::survived(&json!({ "refused": refused }))
+        }
+        _ => hostile::unknown(attack),
+    }
+}

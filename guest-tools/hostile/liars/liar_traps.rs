@@ -1,0 +1,14 @@
+//! Traps when it is asked to describe itself. Wanted: refused at registration.
+#![cfg(target_arch = "wasm32")]
+#![no_std]
+
+extern crate alloc;
+
+use bulkhead_tool::Description;
+
+hostile::liar!(describe);
+bulkhead_tool::slim!();
+
+fn describe() -> Description {
+    core::arch::wasm32::unreachable()
+}

@@ -1,0 +1,60 @@
+//! Components that hurt whoever compiles or instantiates them. What they are
+//! for is said in `main.rs`; the sizes are those that took a stock Wasmtime
+//! seconds and a gigabyte.
+
+use std::fmt::Write;
+
+use wasm_encoder::{ComponentSection, InstanceSection, MemorySection, MemoryType, Module, ModuleSection};
+
+use crate::component::Guest;
+
+/// Every function costs the compiler a fixed amount, however small.
+pub fn functions() -> Guest {
+    let mut guest = Guest::named("raw_functions");
+    guest.declarations = "(func (param i32) (result i32) (i32.const 1))".repeat(200_000);
+    guest
+}
+
+/// The work for one function grows faster than its size.
+pub fn large_function() -> Guest {
+    let mut guest = Guest::named("raw_large_function");
+    let mut body = String::from("(func $large (param i32) (result i32)");
+    for n in 0..400_000 {
+        let _ = write!(body, "(local.set 0 (i32.xor (i32.mul (local.get 0) (i32.const {n})) (i32.const 77)))");
+    }
+    guest.declarations = body + "(local.get 0))";
+    guest.call = "(drop (call $large (i32.const 1)))".into();
+    guest
+}
+
+/// Every branch leads to each of the blocks around it.
+pub fn branches() -> Guest {
+    const DEPTH: usize = 5_000;
+    let mut guest = Guest::named("raw_branches");
+    let targets: String = (0..DEPTH).fold(String::new(), |mut text, n| {
+        let _ = write!(text, "{n} ");
+        text
+    });
+    let tables = format!("(block (br_table {targets} (local.get 0)))").repeat(40);
+    for n in 0..10 {
+        let (open, close) = ("(block ".repeat(DEPTH), ")".repeat(DEPTH));
+        let _ = write!(guest.declarations, "(func $branches{n} (param i32) {open}{tables}{close})");
+    }
+    guest
+}
+
+/// A component's sections may be followed by more of them: here a module with
+/// a memory, and many instances of it. `component` has one module so far.
+pub fn add_instances(mut component: Vec<u8>, count: usize) -> Vec<u8> {
+    let mut memories = MemorySection::new();
+    memories.memory(MemoryType { minimum: 1, maximum: None, memory64: false, shared: false, page_size_log2: None });
+    let mut module = Module::new();
+    module.section(&memories);
+    ModuleSection(&module).append_to_component(&mut component);
+    let mut instances = InstanceSection::new();
+    for _ in 0..count {
+        instances.instantiate::<[(&str, wasm_encoder::ModuleArg); 0], &str>(1, []);
+    }
+    instances.append_to_component(&mut component);
+    component
+}

@@ -1,0 +1,98 @@
+//! Makes the hostile components that Rust cannot express: instructions it has
+//! no name for, and modules that hurt whoever compiles them. A program for the
+//! building machine, run by `tools/build-guests`: `raw FOLDER`.
+//!
+//! | component | attack | wanted |
+//! | --- | --- | --- |
+//! | `raw_table` | grows a table without end, insists when refused | `failed`, `limit.table`; or it survives its refusals and spins: `timed_out` |
+//! | `raw_recursion` | recursion that uses no memory | `failed`, `limit.stack` |
+//! | `raw_multi_memory` | 90 memories in one module | refused at registration |
+//! | `raw_instances` | 900 instances with a memory each | refused at registration |
+//! | `raw_initial_memory` | asks for 4 GiB to begin with | refused at registration, or `failed`, `limit.memory` |
+//! | `raw_initial_table` | asks for 10,000,000 table entries to begin with | refused at registration, or `failed`, `limit.table` |
+//! | `raw_start` | its start function never ends | refused at registration, in bounded time |
+//! | `raw_functions` | 200,000 functions | refused at registration, in bounded time and memory |
+//! | `raw_large_function` | one function of 4 MB | the same |
+//! | `raw_branches` | nested blocks with very large branch tables | the same |
+//! | `raw_bad_pointer` | returns strings that lie outside of its memory | `failed`, `trap` |
+//! | `raw_wrong_import` | imports what no host has | refused at registration |
+//! | `raw_wrong_export` | exports something else | refused at registration |
+//! | `raw_truncated` | half a component | refused at registration |
+
+mod bombs;
+mod component;
+#[cfg(test)]
+mod table;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use component::Guest;
+
+fn main() -> Result<()> {
+    let folder = std::env::args().nth(1).context("usage: raw FOLDER")?;
+    std::fs::create_dir_all(&folder)?;
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
+    let wit = &component::Wit::read(&path)?;
+    let put = |name: &str, bytes: Vec<u8>| std::fs::write(format!("{folder}/{name}.wasm"), bytes);
+
+    for guest in [table(), recursion(), multi_memory(), initial_memory(), initial_table(), start(), bad_pointer()] {
+        put(guest.name, guest.encode(wit)?)?;
+    }
+    for bomb in [bombs::functions(), bombs::large_function(), bombs::branches()] {
+        put(bomb.name, bomb.encode(wit)?)?;
+    }
+    let honest = |name| Guest::named(name).encode(wit);
+    put("raw_instances", bombs::add_instances(honest("raw_instances")?, 900))?;
+    let mut half = honest("raw_truncated")?;
+    half.truncate(half.len() / 2);
+    put("raw_truncated", half)?;
+    put("raw_wrong_import", wat::parse_str(r#"(component (import "evil:host/door@1.0.0" (func)))"#)?)?;
+    put("raw_wrong_export", wat::parse_str(component::WRONG_EXPORT)?)?;
+    Ok(())
+}
+
+fn table() -> Guest {
+    let mut guest = Guest::named("raw_table");
+    guest.declarations = "(table $grown 0 funcref)".into();
+    guest.call = "(loop $again (drop (table.grow $grown (ref.null func) (i32.const 1000))) (br $again))".into();
+    guest
+}
+
+fn recursion() -> Guest {
+    let mut guest = Guest::named("raw_recursion");
+    guest.declarations = "(func $deep (param i32) (result i32) (i32.add (i32.const 1) (call $deep (local.get 0))))".into();
+    guest.call = "(drop (call $deep (i32.const 0)))".into();
+    guest
+}
+
+fn multi_memory() -> Guest {
+    let mut guest = Guest::named("raw_multi_memory");
+    guest.declarations = "(memory 16)".repeat(90);
+    guest
+}
+
+fn initial_memory() -> Guest {
+    let mut guest = Guest::named("raw_initial_memory");
+    guest.pages = 65_536;
+    guest
+}
+
+fn initial_table() -> Guest {
+    let mut guest = Guest::named("raw_initial_table");
+    guest.declarations = "(table 10000000 funcref)".into();
+    guest
+}
+
+fn start() -> Guest {
+    let mut guest = Guest::named("raw_start");
+    guest.declarations = "(func $start (loop $again (br $again))) (start $start)".into();
+    guest
+}
+
+/// The address is that of the result, whose list begins near the memory's end.
+fn bad_pointer() -> Guest {
+    let mut guest = Guest::named("raw_bad_pointer");
+    guest.call = "(i32.store (i32.const 4) (i32.const -16)) (i32.store (i32.const 8) (i32.const 1000000))".into();
+    guest
+}

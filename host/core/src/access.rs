@@ -1,0 +1,214 @@
+//! The one door to owned things: principal and id in, proof out. Every use
+//! case on an owned thing asks for the proof, so none can forget the check.
+//! What is not yours is not there: the same answer, by the same query.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use crate::call::Call;
+use crate::error::Error;
+use crate::grants::Grants;
+use crate::id::{CallId, SessionId, TaskId};
+use crate::limits::Limits;
+use crate::ports::store::Store;
+use crate::principal::{Owner, Principal, Scope};
+use crate::session::Session;
+use crate::task::{Task, TaskState};
+use crate::tool::ToolSet;
+
+/// Tasks whose frozen part is kept in memory.
+const FROZEN_TASKS: u64 = 10_000;
+/// Tool sets kept in memory; most tasks share a few.
+const TOOL_SETS: u64 = 256;
+/// How long a frozen part is kept. It never changes; this only bounds memory.
+const FROZEN_TTL: Duration = Duration::from_secs(300);
+
+/// A scope that the principal was checked to have.
+#[derive(Clone, Debug)]
+pub struct Permit {
+    principal: Principal,
+}
+
+impl Permit {
+    /// Who.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// Tenant and user.
+    pub fn owner(&self) -> Owner {
+        self.principal.owner()
+    }
+}
+
+/// A task that was checked to be the principal's.
+#[derive(Clone, Debug)]
+pub struct OwnedTask {
+    task: Task,
+}
+
+impl OwnedTask {
+    /// The task, as it was when it was checked.
+    pub fn task(&self) -> &Task {
+        &self.task
+    }
+
+    /// The task, if it takes calls and file operations.
+    ///
+    /// # Errors
+    /// If it is in another state; a deleted one is not there.
+    pub fn ready(&self) -> Result<&Task, Error> {
+        not_ready(&self.task.id, Some(self.task.state)).map_or(Ok(&self.task), Err)
+    }
+}
+
+/// The error for a task in a state that takes no calls; none if it is ready.
+pub(crate) fn not_ready(id: &TaskId, state: Option<TaskState>) -> Option<Error> {
+    let remedy = match state {
+        Some(TaskState::Ready) => return None,
+        None | Some(TaskState::Deleted) => return Some(Error::not_found("task", id)),
+        Some(TaskState::Initializing) => "its workspace is being filled; wait for the event `task.ready`",
+        Some(TaskState::Archived) => "restore it first",
+        Some(TaskState::Failed) => "its workspace could not be filled; make a new task",
+    };
+    let state = state.map(|state| state.to_string()).unwrap_or_default();
+    Some(Error::WrongState { what: format!("the task `{id}`"), state, remedy })
+}
+
+/// What of a task never changes, checked to be the principal's. The state is
+/// not in it: the store checks that when a call is accepted.
+#[derive(Debug)]
+pub struct FrozenTask {
+    /// The task.
+    pub id: TaskId,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Its tools.
+    pub tools: Arc<ToolSet>,
+    /// Its ceiling of limits.
+    pub limits: Limits,
+    /// Its ceiling of grants.
+    pub grants: Grants,
+}
+
+/// A call that was checked to be the principal's.
+#[derive(Clone, Debug)]
+pub struct OwnedCall {
+    call: Call,
+}
+
+impl OwnedCall {
+    /// The call, as it was when it was checked.
+    pub fn call(&self) -> &Call {
+        &self.call
+    }
+}
+
+/// A session that was checked to be the principal's.
+#[derive(Clone, Debug)]
+pub struct OwnedSession {
+    session: Session,
+}
+
+impl OwnedSession {
+    /// The session.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+}
+
+/// The door.
+pub struct Access {
+    store: Arc<dyn Store>,
+    frozen: Cache<TaskId, Arc<FrozenTask>>,
+    tool_sets: Cache<crate::digest::Digest, Arc<ToolSet>>,
+}
+
+impl Access {
+    /// A door to what is in `store`.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            frozen: Cache::builder().max_capacity(FROZEN_TASKS).time_to_live(FROZEN_TTL).build(),
+            tool_sets: Cache::new(TOOL_SETS),
+        }
+    }
+
+    /// Checks a scope alone: for things that are made, listed or registered.
+    ///
+    /// # Errors
+    /// If the principal lacks it.
+    pub fn permit(&self, principal: &Principal, scope: Scope) -> Result<Permit, Error> {
+        if principal.scopes.contains(scope) {
+            Ok(Permit { principal: principal.clone() })
+        } else {
+            Err(Error::MissingScope(scope))
+        }
+    }
+
+    /// Checks that a task is the principal's.
+    ///
+    /// # Errors
+    /// If the scope is missing, or there is no such task of this principal.
+    pub async fn task(&self, principal: &Principal, scope: Scope, id: TaskId) -> Result<OwnedTask, Error> {
+        let permit = self.permit(principal, scope)?;
+        let task = self.store.task(permit.owner(), id).await?;
+        task.map(|task| OwnedTask { task }).ok_or_else(|| Error::not_found("task", id))
+    }
+
+    /// The same, but only what of the task never changes: mostly from memory.
+    ///
+    /// # Errors
+    /// As [`Access::task`].
+    pub async fn frozen_task(&self, principal: &Principal, scope: Scope, id: TaskId) -> Result<Arc<FrozenTask>, Error> {
+        let permit = self.permit(principal, scope)?;
+        if let Some(frozen) = self.frozen.get(&id) {
+            return if frozen.owner == permit.owner() { Ok(frozen) } else { Err(Error::not_found("task", id)) };
+        }
+        let OwnedTask { task } = self.task(principal, scope, id).await?;
+        let tools = self.tool_set(&task).await?;
+        let frozen = Arc::new(FrozenTask { id, owner: task.owner, tools, limits: task.limits, grants: task.grants });
+        self.frozen.insert(id, frozen.clone());
+        Ok(frozen)
+    }
+
+    /// The tools of a task.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn tool_set(&self, task: &Task) -> Result<Arc<ToolSet>, Error> {
+        if let Some(tools) = self.tool_sets.get(&task.tool_set) {
+            return Ok(tools);
+        }
+        let tools = self.store.tool_set(task.tool_set).await?;
+        let tools = Arc::new(tools.ok_or_else(|| crate::ports::store::StoreError::Corrupt {
+            table: "tool_sets",
+            row: task.tool_set.to_string(),
+            reason: format!("missing, but used by {}", task.id),
+        })?);
+        self.tool_sets.insert(task.tool_set, tools.clone());
+        Ok(tools)
+    }
+
+    /// Checks that a call is the principal's.
+    ///
+    /// # Errors
+    /// If the scope is missing, or there is no such call of this principal.
+    pub async fn call(&self, principal: &Principal, scope: Scope, id: CallId) -> Result<OwnedCall, Error> {
+        let permit = self.permit(principal, scope)?;
+        let call = self.store.call(permit.owner(), id).await?;
+        call.map(|call| OwnedCall { call }).ok_or_else(|| Error::not_found("call", id))
+    }
+
+    /// Checks that a session is the principal's.
+    ///
+    /// # Errors
+    /// If the scope is missing, or there is no such session of this principal.
+    pub async fn session(&self, principal: &Principal, scope: Scope, id: SessionId) -> Result<OwnedSession, Error> {
+        let permit = self.permit(principal, scope)?;
+        let session = self.store.session(permit.owner(), id).await?;
+        session.map(|session| OwnedSession { session }).ok_or_else(|| Error::not_found("session", id))
+    }
+}

@@ -1,0 +1,225 @@
+//! Lanes: who may run now. Within a task one mutating call at a time, readers
+//! in parallel, in the order of arrival; over all tasks a cap per owner and a
+//! cap in total. Pure: no locks, no clock.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::grants::WorkspaceAccess;
+use crate::id::TaskId;
+use crate::principal::Owner;
+
+/// How many may run and wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneLimits {
+    /// Running at once, in total: each holds an instance's memory.
+    pub running: usize,
+    /// Running at once per owner, so that one leaves room for others.
+    pub running_per_owner: usize,
+    /// Waiting at once in one task.
+    pub queued_per_task: usize,
+    /// Waiting at once in total: each is a row and an entry in memory.
+    pub queued: usize,
+}
+
+/// What a call needs to be admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// The task.
+    pub task: TaskId,
+    /// Whose it is.
+    pub owner: Owner,
+    /// What it may do with the workspace.
+    pub access: WorkspaceAccess,
+}
+
+/// The answer to a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It may run now and holds a slot, to be given back by [`Lanes::release`].
+    Slot,
+    /// It must wait; a place in the queue is reserved, to be used by
+    /// [`Lanes::enqueue`] or given back by [`Lanes::forsake`].
+    Queue,
+    /// No place to wait either: this limit is reached.
+    Refused(&'static str),
+}
+
+struct Lane<T> {
+    writer: bool,
+    readers: usize,
+    reserved: usize,
+    queue: VecDeque<(Claim, T)>,
+}
+
+impl<T> Default for Lane<T> {
+    fn default() -> Self {
+        Self { writer: false, readers: 0, reserved: 0, queue: VecDeque::new() }
+    }
+}
+
+impl<T> Lane<T> {
+    fn is_idle(&self) -> bool {
+        !self.writer && self.readers == 0 && self.reserved == 0 && self.queue.is_empty()
+    }
+
+    fn fits(&self, access: WorkspaceAccess) -> bool {
+        match access {
+            WorkspaceAccess::None => true,
+            WorkspaceAccess::Read => !self.writer,
+            WorkspaceAccess::ReadWrite => !self.writer && self.readers == 0,
+        }
+    }
+}
+
+/// The lanes of all tasks that have calls; `T` is what waits.
+pub(super) struct Lanes<T> {
+    limits: LaneLimits,
+    lanes: HashMap<TaskId, Lane<T>>,
+    /// Tasks with something in their queue, in turn.
+    turns: VecDeque<TaskId>,
+    running_by_owner: HashMap<Owner, usize>,
+    running: usize,
+    queued: usize,
+}
+
+impl<T> Lanes<T> {
+    /// Empty lanes.
+    pub(super) fn new(limits: LaneLimits) -> Self {
+        Self {
+            limits,
+            lanes: HashMap::new(),
+            turns: VecDeque::new(),
+            running_by_owner: HashMap::new(),
+            running: 0,
+            queued: 0,
+        }
+    }
+
+    /// How many run and how many wait.
+    pub(super) fn load(&self) -> (usize, usize) {
+        (self.running, self.queued)
+    }
+
+    /// Admits, queues or refuses a call.
+    pub(super) fn admit(&mut self, claim: Claim) -> Admission {
+        let capped = self.owner_is_capped(claim.owner);
+        let lane = self.lanes.entry(claim.task).or_default();
+        let waiting = lane.reserved + lane.queue.len();
+        if waiting == 0 && !capped && lane.fits(claim.access) {
+            self.take(claim);
+            return Admission::Slot;
+        }
+        let refused = if waiting >= self.limits.queued_per_task {
+            Some("too many calls wait in this task")
+        } else if self.queued >= self.limits.queued {
+            Some("too many calls wait on this server")
+        } else {
+            None
+        };
+        if let Some(reason) = refused {
+            self.tidy(claim.task);
+            return Admission::Refused(reason);
+        }
+        lane.reserved += 1;
+        self.queued += 1;
+        Admission::Queue
+    }
+
+    /// Puts a call into the place that was reserved for it.
+    pub(super) fn enqueue(&mut self, claim: Claim, item: T) {
+        self.unreserve(claim.task);
+        self.enqueue_stored(claim, item);
+    }
+
+    /// Puts a call in without a reservation: it was stored by an earlier run
+    /// of the host, and what was accepted is not refused later.
+    pub(super) fn enqueue_stored(&mut self, claim: Claim, item: T) {
+        self.queued += 1;
+        let lane = self.lanes.entry(claim.task).or_default();
+        lane.queue.push_back((claim, item));
+        if lane.queue.len() == 1 {
+            self.turns.push_back(claim.task);
+        }
+    }
+
+    /// Gives a reserved place back.
+    pub(super) fn forsake(&mut self, task: TaskId) {
+        self.unreserve(task);
+        self.tidy(task);
+    }
+
+    /// Gives a slot back.
+    pub(super) fn release(&mut self, claim: Claim) {
+        self.running -= 1;
+        if let Some(count) = self.running_by_owner.get_mut(&claim.owner) {
+            *count -= 1;
+            if *count == 0 {
+                self.running_by_owner.remove(&claim.owner);
+            }
+        }
+        if let Some(lane) = self.lanes.get_mut(&claim.task) {
+            match claim.access {
+                WorkspaceAccess::None => {}
+                WorkspaceAccess::Read => lane.readers -= 1,
+                WorkspaceAccess::ReadWrite => lane.writer = false,
+            }
+        }
+        self.tidy(claim.task);
+    }
+
+    /// Takes the next waiting call that may run now, with a slot for it.
+    /// Tasks take turns, so a long queue does not hold up a short one.
+    pub(super) fn next(&mut self) -> Option<(Claim, T)> {
+        for _ in 0..self.turns.len() {
+            let task = self.turns.pop_front()?;
+            let claim = self.lanes.get(&task).and_then(|lane| lane.queue.front()).map(|(claim, _)| *claim);
+            let Some(claim) = claim else { continue };
+            let fits = self.lanes.get(&task).is_some_and(|lane| lane.fits(claim.access));
+            if !fits || self.owner_is_capped(claim.owner) {
+                self.turns.push_back(task);
+                continue;
+            }
+            let lane = self.lanes.get_mut(&task)?;
+            let item = lane.queue.pop_front();
+            if !lane.queue.is_empty() {
+                self.turns.push_back(task);
+            }
+            self.queued -= 1;
+            self.take(claim);
+            return item;
+        }
+        None
+    }
+
+    fn owner_is_capped(&self, owner: Owner) -> bool {
+        self.running >= self.limits.running
+            || self.running_by_owner.get(&owner).is_some_and(|count| *count >= self.limits.running_per_owner)
+    }
+
+    fn take(&mut self, claim: Claim) {
+        self.running += 1;
+        *self.running_by_owner.entry(claim.owner).or_default() += 1;
+        let lane = self.lanes.entry(claim.task).or_default();
+        match claim.access {
+            WorkspaceAccess::None => {}
+            WorkspaceAccess::Read => lane.readers += 1,
+            WorkspaceAccess::ReadWrite => lane.writer = true,
+        }
+    }
+
+    fn unreserve(&mut self, task: TaskId) {
+        if let Some(lane) = self.lanes.get_mut(&task) {
+            lane.reserved -= 1;
+            self.queued -= 1;
+        }
+    }
+
+    fn tidy(&mut self, task: TaskId) {
+        if self.lanes.get(&task).is_some_and(Lane::is_idle) {
+            self.lanes.remove(&task);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! Tests of the lanes.
+
+use super::*;
+use crate::id::{TenantId, UserId};
+
+const LIMITS: LaneLimits = LaneLimits { running: 4, running_per_owner: 3, queued_per_task: 2, queued: 3 };
+
+fn owner(n: u64) -> Owner {
+    Owner { tenant: TenantId::from_parts(n, 0), user: UserId::from_parts(n, 0) }
+}
+
+fn claim(task: u64, owner_of: u64, access: WorkspaceAccess) -> Claim {
+    Claim { task: TaskId::from_parts(task, 0), owner: owner(owner_of), access }
+}
+
+use WorkspaceAccess::{None as Free, Read, ReadWrite as Write};
+
+#[test]
+fn one_writer_or_many_readers() {
+    let mut lanes = Lanes::<u32>::new(LIMITS);
+    let (read, write) = (claim(1, 1, Read), claim(1, 1, Write));
+    assert_eq!(lanes.admit(read), Admission::Slot);
+    assert_eq!(lanes.admit(read), Admission::Slot);
+    assert_eq!(lanes.admit(write), Admission::Queue);
+    lanes.enqueue(write, 1);
+    // A reader that comes after a waiting writer waits behind it.
+    assert_eq!(lanes.admit(read), Admission::Queue);
+    lanes.enqueue(read, 2);
+    assert!(lanes.next().is_none());
+    lanes.release(read);
+    assert!(lanes.next().is_none());
+    lanes.release(read);
+    assert_eq!(lanes.next(), Some((write, 1)));
+    assert!(lanes.next().is_none(), "the reader waits for the writer");
+    lanes.release(write);
+    assert_eq!(lanes.next(), Some((read, 2)));
+    lanes.release(read);
+    assert_eq!(lanes.load(), (0, 0));
+    assert!(lanes.lanes.is_empty() && lanes.turns.is_empty() && lanes.running_by_owner.is_empty());
+}
+
+#[test]
+fn a_call_without_workspace_runs_beside_a_writer() {
+    let mut lanes = Lanes::<u32>::new(LIMITS);
+    assert_eq!(lanes.admit(claim(1, 1, Write)), Admission::Slot);
+    assert_eq!(lanes.admit(claim(1, 1, Free)), Admission::Slot);
+}
+
+#[test]
+fn an_owner_at_its_cap_leaves_room_for_others() {
+    let mut lanes = Lanes::<u32>::new(LIMITS);
+    for task in 1..=3 {
+        assert_eq!(lanes.admit(claim(task, 1, Write)), Admission::Slot);
+    }
+    assert_eq!(lanes.admit(claim(4, 1, Write)), Admission::Queue);
+    lanes.enqueue(claim(4, 1, Write), 7);
+    assert_eq!(lanes.admit(claim(5, 2, Write)), Admission::Slot);
+    assert!(lanes.next().is_none());
+    lanes.release(claim(1, 1, Write));
+    assert_eq!(lanes.next().map(|(_, item)| item), Some(7));
+}
+
+#[test]
+fn full_queues_refuse_and_reservations_come_back() {
+    let mut lanes = Lanes::<u32>::new(LIMITS);
+    let write = claim(1, 1, Write);
+    assert_eq!(lanes.admit(write), Admission::Slot);
+    assert_eq!(lanes.admit(write), Admission::Queue);
+    assert_eq!(lanes.admit(write), Admission::Queue);
+    assert!(matches!(lanes.admit(write), Admission::Refused(_)));
+    lanes.forsake(write.task);
+    assert_eq!(lanes.admit(write), Admission::Queue);
+    let other = claim(2, 2, Write);
+    assert_eq!(lanes.admit(other), Admission::Slot);
+    assert_eq!(lanes.admit(other), Admission::Queue);
+    assert!(matches!(lanes.admit(other), Admission::Refused(_)), "three wait in all");
+    assert_eq!(lanes.load(), (2, 3));
+}
+
+#[test]
+fn tasks_take_turns() {
+    let limits = LaneLimits { running: 1, running_per_owner: 1, queued_per_task: 9, queued: 9 };
+    let mut lanes = Lanes::<&str>::new(limits);
+    assert_eq!(lanes.admit(claim(9, 9, Write)), Admission::Slot);
+    for item in ["a1", "a2"] {
+        assert_eq!(lanes.admit(claim(1, 1, Write)), Admission::Queue);
+        lanes.enqueue(claim(1, 1, Write), item);
+    }
+    assert_eq!(lanes.admit(claim(2, 2, Write)), Admission::Queue);
+    lanes.enqueue(claim(2, 2, Write), "b1");
+    let mut order = vec![];
+    lanes.release(claim(9, 9, Write));
+    while let Some((claim, item)) = lanes.next() {
+        order.push(item);
+        lanes.release(claim);
+    }
+    assert_eq!(order, ["a1", "b1", "a2"]);
+}

@@ -1,0 +1,364 @@
+//! Dispatch: the only caller of the sandbox. Takes accepted calls, gives them
+//! slots, runs them, makes events of what they send, and stores how they end.
+//!
+//! Order is the point: a call is acknowledged only once stored, its guest
+//! starts only once `running` is stored, subscribers see an event only once
+//! stored. Completion, timeout, cancel and recovery race through one
+//! compare-and-set in the store.
+
+mod drive;
+mod lanes;
+mod recovery;
+mod sink;
+mod tools;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub(crate) use drive::chain;
+pub use lanes::LaneLimits;
+pub use recovery::Recovered;
+pub use tools::LoadedTool;
+
+use self::lanes::{Admission, Claim, Lanes};
+use self::tools::LoadedTools;
+use crate::access::not_ready;
+use crate::call::{Call, CallState};
+use crate::clock::Ids;
+use crate::error::Error;
+use crate::event::{EventBody, NewEvent};
+use crate::hub::Hub;
+use crate::id::{CallId, TaskId, TenantId, ToolId};
+use crate::outcome::{Ending, Fault, Outcome, code};
+use crate::ports::components::Components;
+use crate::ports::meter::Meter;
+use crate::ports::sandbox::Sandbox;
+use crate::ports::store::{AcceptCall, Accepted, EndCall, Idempotency, Store};
+use crate::ports::workspace::Workspaces;
+
+/// Everything that dispatch works with.
+#[derive(Clone)]
+pub struct DispatchParts {
+    /// Where calls and events are stored.
+    pub store: Arc<dyn Store>,
+    /// What runs them.
+    pub sandbox: Arc<dyn Sandbox>,
+    /// Their workspaces.
+    pub workspaces: Arc<dyn Workspaces>,
+    /// The bytes of components.
+    pub components: Arc<dyn Components>,
+    /// Who tells subscribers.
+    pub hub: Arc<Hub>,
+    /// Time and ids.
+    pub ids: Arc<dyn Ids>,
+    /// Metrics.
+    pub meter: Arc<dyn Meter>,
+}
+
+/// How dispatch behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DispatchConfig {
+    /// How many may run and wait.
+    pub lanes: LaneLimits,
+    /// How long output is collected before it is stored: one commit for many
+    /// small writes.
+    pub coalesce: Duration,
+    /// How many bytes are collected at most.
+    pub coalesce_bytes: usize,
+    /// How long running calls may go on once the host is stopping.
+    pub drain: Duration,
+}
+
+/// The dispatcher.
+#[derive(Clone)]
+pub struct Dispatcher {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: DispatchParts,
+    config: DispatchConfig,
+    tools: LoadedTools,
+    lanes: Mutex<Lanes<Arc<Call>>>,
+    active: Mutex<HashMap<CallId, Active>>,
+    tracker: TaskTracker,
+    /// Once set, no call is accepted and none leaves the queue.
+    stopping: AtomicBool,
+    /// Ends running calls when the drain is over.
+    stop_now: CancellationToken,
+}
+
+/// A call that is queued or runs in this process.
+struct Active {
+    task: TaskId,
+    cancel: CancellationToken,
+    done: watch::Sender<Option<Arc<Call>>>,
+}
+
+/// Lets a client wait for the end of a call. Dropping it cancels nothing.
+pub struct Waiter {
+    done: watch::Receiver<Option<Arc<Call>>>,
+}
+
+impl Waiter {
+    /// The ended call; `None` if the host stops before.
+    pub async fn ended(&mut self) -> Option<Arc<Call>> {
+        self.done.wait_for(Option::is_some).await.ok().and_then(|call| call.clone())
+    }
+}
+
+/// A slot of the lanes; given back on drop, which starts who waits.
+struct Slot {
+    inner: Arc<Inner>,
+    claim: Claim,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        lock(&self.inner.lanes).release(self.claim);
+        self.inner.pump();
+    }
+}
+
+/// What became of a submitted call.
+pub struct Submitted {
+    /// The call: new, or the one that the idempotency key stands for.
+    pub id: CallId,
+    /// The call as it was stored; absent for a replay.
+    pub call: Option<Arc<Call>>,
+    /// Its end can be waited for; absent if it is not in this process.
+    pub waiter: Option<Waiter>,
+}
+
+impl Dispatcher {
+    /// A dispatcher without calls; [`Dispatcher::recover`] fetches those of an earlier run.
+    pub fn new(parts: DispatchParts, config: DispatchConfig) -> Self {
+        let inner = Inner {
+            tools: LoadedTools::new(parts.store.clone(), parts.components.clone(), parts.sandbox.clone()),
+            lanes: Mutex::new(Lanes::new(config.lanes)),
+            active: Mutex::default(),
+            tracker: TaskTracker::new(),
+            stopping: AtomicBool::new(false),
+            stop_now: CancellationToken::new(),
+            parts,
+            config,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// A tool, ready to be called.
+    ///
+    /// # Errors
+    /// If it is not ready, or its artefact can't be made.
+    pub async fn tool(&self, id: ToolId) -> Result<Arc<LoadedTool>, Error> {
+        self.inner.tools.get(id).await
+    }
+
+    /// Stores a call and starts or queues it. `call.state` is set here.
+    ///
+    /// # Errors
+    /// If a queue is full, the task takes no calls, or the store fails.
+    pub async fn submit(&self, call: Call, idempotency: Option<Idempotency>) -> Result<Submitted, Error> {
+        let inner = self.inner.clone();
+        // Once a slot or place is taken it must be used or given back, even if
+        // the client goes away in the middle: so this part runs on its own.
+        let accept = async move { inner.accept(call, idempotency).await };
+        match self.inner.tracker.spawn(accept).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Stopping),
+        }
+    }
+
+    /// Asks a call to end. True if it is queued or runs here.
+    pub async fn cancel(&self, call: &Call) -> Result<bool, Error> {
+        let token = lock(&self.inner.active).get(&call.id).map(|active| active.cancel.clone());
+        let Some(token) = token else { return Ok(false) };
+        token.cancel();
+        // A queued call has no guest to stop: it ends here and now.
+        let fault = Fault::new(code::CANCELLED, "cancelled by a client before it started");
+        if matches!(call.state, CallState::Queued) {
+            self.inner.end_if_queued(call, Ending::Cancelled { fault }).await?;
+        }
+        Ok(true)
+    }
+
+    /// Cancels every call of a task and waits until they have ended.
+    pub async fn cancel_task(&self, task: TaskId) {
+        loop {
+            let waiting: Vec<_> = lock(&self.inner.active)
+                .values()
+                .filter(|active| active.task == task)
+                .map(|active| (active.cancel.clone(), active.done.subscribe()))
+                .collect();
+            if waiting.is_empty() {
+                return;
+            }
+            for (cancel, mut done) in waiting {
+                cancel.cancel();
+                self.inner.pump();
+                let _ = done.wait_for(Option::is_some).await;
+            }
+        }
+    }
+
+    /// Lets a client wait for the end of a call, if it is in this process.
+    pub fn waiter(&self, call: CallId) -> Option<Waiter> {
+        lock(&self.inner.active).get(&call).map(|active| Waiter { done: active.done.subscribe() })
+    }
+
+    /// How many calls run and how many wait.
+    pub fn load(&self) -> (usize, usize) {
+        lock(&self.inner.lanes).load()
+    }
+
+    /// Forgets what is cached of a task in the sandbox.
+    pub async fn forget_task(&self, tenant: TenantId, task: TaskId) {
+        self.inner.parts.sandbox.forget(tenant, task).await;
+    }
+
+    /// Accepts nothing more, lets running calls end for a while, then ends
+    /// them, and waits until their ends are stored. Queued calls stay queued.
+    pub async fn shutdown(&self) {
+        self.inner.stopping.store(true, Ordering::SeqCst);
+        self.inner.tracker.close();
+        if tokio::time::timeout(self.inner.config.drain, self.inner.tracker.wait()).await.is_err() {
+            self.inner.stop_now.cancel();
+            self.inner.tracker.wait().await;
+        }
+        lock(&self.inner.active).clear();
+    }
+}
+
+impl Inner {
+    async fn accept(self: Arc<Self>, mut call: Call, idempotency: Option<Idempotency>) -> Result<Submitted, Error> {
+        if self.stopping.load(Ordering::SeqCst) {
+            return Err(Error::Stopping);
+        }
+        let claim = Claim { task: call.task, owner: call.owner, access: call.grants.workspace };
+        let admission = lock(&self.lanes).admit(claim);
+        let slot = match admission {
+            Admission::Slot => Some(Slot { inner: self.clone(), claim }),
+            Admission::Queue => None,
+            Admission::Refused(what) => {
+                self.parts.meter.call_refused();
+                return Err(Error::Busy { what: what.into(), retry_after_s: 1 });
+            }
+        };
+        let at = call.created_at;
+        let tool = call.tool_name.clone();
+        let event = if slot.is_some() {
+            call.state = CallState::Running { since: at };
+            call.attempts = 1;
+            EventBody::CallStarted { tool }
+        } else {
+            call.state = CallState::Queued;
+            EventBody::CallQueued { tool }
+        };
+        let events = vec![NewEvent::new(at, Some(call.id), &event)];
+        let call = Arc::new(call);
+        let accept = AcceptCall { call: call.clone(), idempotency, events: events.clone() };
+        let accepted = self.parts.store.accept_call(accept).await;
+        if slot.is_none() && !matches!(accepted, Ok(Accepted::New(_))) {
+            lock(&self.lanes).forsake(claim.task);
+        }
+        match accepted? {
+            Accepted::New(appended) => {
+                self.parts.hub.publish(call.task, appended, events);
+                self.parts.meter.call_accepted(slot.is_none());
+                self.parts.meter.events_appended(1);
+                Ok(self.clone().admitted(call, claim, slot))
+            }
+            Accepted::Replayed(id) => {
+                let waiter = lock(&self.active).get(&id).map(|active| Waiter { done: active.done.subscribe() });
+                Ok(Submitted { id, call: None, waiter })
+            }
+            Accepted::KeyReused => Err(Error::IdempotencyKeyReused),
+            Accepted::TaskNotReady(state) => {
+                Err(not_ready(&call.task, state).unwrap_or_else(|| Error::not_found("task", call.task)))
+            }
+        }
+    }
+
+    fn admitted(self: Arc<Self>, call: Arc<Call>, claim: Claim, slot: Option<Slot>) -> Submitted {
+        let waiter = Waiter { done: self.activate(&call) };
+        let submitted = Submitted { id: call.id, call: Some(call.clone()), waiter: Some(waiter) };
+        match slot {
+            Some(slot) => {
+                let inner = self.clone();
+                self.tracker.spawn(async move { inner.drive(call, slot).await });
+            }
+            None => {
+                lock(&self.lanes).enqueue(claim, call);
+                self.pump();
+            }
+        }
+        submitted
+    }
+
+    fn activate(&self, call: &Call) -> watch::Receiver<Option<Arc<Call>>> {
+        let (done, waiter) = watch::channel(None);
+        let active = Active { task: call.task, cancel: self.stop_now.child_token(), done };
+        lock(&self.active).insert(call.id, active);
+        waiter
+    }
+
+    /// Starts every waiting call that may run now.
+    fn pump(self: &Arc<Self>) {
+        while !self.stopping.load(Ordering::SeqCst) {
+            let Some((claim, call)) = lock(&self.lanes).next() else { return };
+            let slot = Slot { inner: self.clone(), claim };
+            let inner = self.clone();
+            self.tracker.spawn(async move { inner.start_queued(call, slot).await });
+        }
+    }
+
+    async fn end_if_queued(&self, call: &Call, ending: Ending) -> Result<(), Error> {
+        let current = self.parts.store.call(call.owner, call.id).await?;
+        if !current.is_some_and(|call| matches!(call.state, CallState::Queued)) {
+            return Ok(());
+        }
+        self.end(call, Outcome::without_use(ending), Vec::new()).await.map_err(Error::from)
+    }
+
+    /// Stores the end of a call, unless it has one; tells who waits.
+    async fn end(
+        &self,
+        call: &Call,
+        outcome: Outcome,
+        mut events: Vec<NewEvent>,
+    ) -> Result<(), crate::ports::store::StoreError> {
+        let at = self.parts.ids.now();
+        let outcome = Arc::new(outcome);
+        events.push(NewEvent::new(at, Some(call.id), &drive::ended_event(&outcome)));
+        let end = EndCall { task: call.task, call: call.id, at, outcome: outcome.clone(), events: events.clone() };
+        let won = self.parts.store.end_call(end).await?;
+        let active = lock(&self.active).remove(&call.id);
+        let ended = match won {
+            Some(appended) => {
+                self.parts.meter.events_appended(events.len() as u64);
+                self.parts.hub.publish(call.task, appended, events);
+                self.parts.meter.call_ended(outcome.ending.state(), &outcome.usage);
+                let state = CallState::Ended { since: call.state.since(), at, outcome };
+                Some(Call { state, ..call.clone() })
+            }
+            // Somebody else was first: what is stored is what counts.
+            None => self.parts.store.call(call.owner, call.id).await?,
+        };
+        if let (Some(active), Some(call)) = (active, ended) {
+            active.done.send_replace(Some(Arc::new(call)));
+        }
+        Ok(())
+    }
+}
+
+/// No code panics while it holds one of these locks; if one did, the data
+/// would still be whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

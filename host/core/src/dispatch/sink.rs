@@ -1,0 +1,283 @@
+//! The sink of a running call: makes events of what a guest sends, a batch at
+//! a time. Output is collected for a moment, so that a hundred small writes
+//! cost one commit; a full batch makes the guest wait.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{Inner, lock};
+use crate::call::Call;
+use crate::event::{ChangeCounts, ChangedBy, EventBody, FileChange, NewEvent, Stream};
+use crate::grants::WorkspaceAccess;
+use crate::limits::Limits;
+use crate::ports::sandbox::{Emission, Sink};
+
+/// About ten progress events a second are enough for a person.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+/// Named changes of one event; an event stays below some 100 KiB.
+const CHANGES_PER_EVENT: usize = 500;
+/// Changes found by a walk after a worker's death.
+const WALK_MAX: u32 = 1_000;
+
+pub(super) struct CallSink {
+    inner: Arc<Inner>,
+    call: Arc<Call>,
+    batch: Mutex<Batch>,
+    /// Held while a batch is taken and stored, so that batches stay in order.
+    flushing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Batch {
+    limits: Limits,
+    bodies: Vec<EventBody>,
+    bytes: usize,
+    /// The beginning of a character whose end has not come yet, per stream.
+    partial: [Vec<u8>; 2],
+    changes: Vec<FileChange>,
+    counts: ChangeCounts,
+    unnamed: bool,
+    changes_lost: bool,
+    progress: Option<EventBody>,
+    progress_at: Option<Instant>,
+    timer: bool,
+    finished: bool,
+}
+
+impl CallSink {
+    pub(super) fn new(inner: Arc<Inner>, call: Arc<Call>) -> Self {
+        let batch = Mutex::new(Batch { limits: call.limits.clone(), ..Batch::default() });
+        Self { inner, call, batch, flushing: tokio::sync::Mutex::new(()) }
+    }
+
+    /// What has not been stored yet, to be stored with the call's end.
+    pub(super) async fn finish(&self) -> Vec<NewEvent> {
+        let _order = self.flushing.lock().await;
+        let (bodies, lost) = {
+            let mut batch = lock(&self.batch);
+            batch.finished = true;
+            batch.end_text();
+            (batch.take(true), batch.changes_lost)
+        };
+        let mut events = self.events(bodies);
+        if lost && self.call.grants.workspace == WorkspaceAccess::ReadWrite {
+            events.extend(self.walk().await);
+        }
+        events
+    }
+
+    /// After a worker's death: what changed since the call began, as far as a
+    /// walk can tell. Deleted files leave no trace, so it is never complete.
+    async fn walk(&self) -> Option<NewEvent> {
+        let since = self.call.state.since()?;
+        let workspaces = &self.inner.parts.workspaces;
+        let root = workspaces.open(self.call.owner.tenant, self.call.task).await.ok()?;
+        let walked = workspaces.changed_since(root, since, WALK_MAX).await.ok()?;
+        let mut counts = ChangeCounts::default();
+        walked.changes.iter().for_each(|change| counts.add(change.change));
+        let body = EventBody::FilesChanged { by: ChangedBy::Call, changes: walked.changes, counts, incomplete: true };
+        Some(NewEvent::new(self.inner.parts.ids.now(), Some(self.call.id), &body))
+    }
+
+    fn events(&self, bodies: Vec<EventBody>) -> Vec<NewEvent> {
+        let at = self.inner.parts.ids.now();
+        bodies.iter().map(|body| NewEvent::new(at, Some(self.call.id), body)).collect()
+    }
+
+    async fn flush(&self) {
+        let _order = self.flushing.lock().await;
+        let bodies = {
+            let mut batch = lock(&self.batch);
+            batch.timer = false;
+            if batch.finished { Vec::new() } else { batch.take(false) }
+        };
+        if bodies.is_empty() {
+            return;
+        }
+        let events = self.events(bodies);
+        let parts = &self.inner.parts;
+        match parts.store.append_events(self.call.task, events.clone()).await {
+            Ok(Some(appended)) => {
+                parts.meter.events_appended(events.len() as u64);
+                parts.hub.publish(self.call.task, appended, events);
+            }
+            Ok(None) => tracing::warn!(call = %self.call.id, "the task of a running call is gone"),
+            // The call itself goes on: its outcome is stored with retries.
+            Err(error) => tracing::error!(call = %self.call.id, %error, "output could not be stored and is lost"),
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for Arc<CallSink> {
+    async fn emit(&self, emission: Emission) {
+        let (full, start_timer) = {
+            let mut batch = lock(&self.batch);
+            batch.add(emission);
+            let full = batch.bytes >= self.inner.config.coalesce_bytes;
+            let start = !full && !batch.timer && batch.has_news();
+            batch.timer |= start;
+            (full, start)
+        };
+        if full {
+            self.flush().await;
+        } else if start_timer {
+            let sink = self.clone();
+            let wait = self.inner.config.coalesce;
+            self.inner.tracker.spawn(async move {
+                tokio::time::sleep(wait).await;
+                sink.flush().await;
+            });
+        }
+    }
+}
+
+impl Batch {
+    fn has_news(&self) -> bool {
+        !self.bodies.is_empty() || !self.changes.is_empty() || self.progress.is_some()
+    }
+
+    fn add(&mut self, emission: Emission) {
+        match emission {
+            Emission::Output(stream, bytes) => self.add_output(stream, &bytes),
+            Emission::Content(part) => {
+                self.bytes += part_size(&part);
+                self.bodies.push(EventBody::CallContent { part });
+            }
+            Emission::Truncated(limit) => {
+                self.end_text();
+                let value = self.limits.value_of(limit);
+                self.bodies.push(EventBody::CallTruncated { limit: limit.into(), value });
+            }
+            Emission::Progress { done, total, message } => {
+                self.progress = Some(EventBody::CallProgress { done, total, message });
+            }
+            Emission::Log { level, message, fields } => {
+                self.bytes += 64 + message.len() + fields.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
+                self.bodies.push(EventBody::CallLog { level, message, fields });
+            }
+            Emission::Changed(change) => {
+                self.bytes += change.path.len() + 16;
+                self.counts.add(change.change);
+                self.changes.push(change);
+            }
+            Emission::ChangedUnnamed(counts) => {
+                self.counts.created += counts.created;
+                self.counts.modified += counts.modified;
+                self.counts.deleted += counts.deleted;
+                self.unnamed = true;
+            }
+            Emission::ChangesLost => self.changes_lost = true,
+        }
+    }
+
+    /// Adds output as text. A character that is cut between two chunks waits
+    /// for its end; what can never become one is replaced.
+    fn add_output(&mut self, stream: Stream, bytes: &Bytes) {
+        let partial = &mut self.partial[stream as usize];
+        let joined: Vec<u8>;
+        let mut rest: &[u8] = if partial.is_empty() {
+            bytes
+        } else {
+            joined = [partial.as_slice(), bytes].concat();
+            partial.clear();
+            &joined
+        };
+        let mut text = String::with_capacity(rest.len());
+        loop {
+            match std::str::from_utf8(rest) {
+                Ok(valid) => {
+                    text.push_str(valid);
+                    break;
+                }
+                Err(error) => {
+                    let (valid, after) = rest.split_at(error.valid_up_to());
+                    text.push_str(&String::from_utf8_lossy(valid));
+                    let Some(bad) = error.error_len() else {
+                        *partial = after.to_vec();
+                        break;
+                    };
+                    text.push(char::REPLACEMENT_CHARACTER);
+                    rest = &after[bad..];
+                }
+            }
+        }
+        self.push_text(stream, &text);
+    }
+
+    fn push_text(&mut self, stream: Stream, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        self.bytes += text.len();
+        match self.bodies.last_mut() {
+            Some(EventBody::CallOutput { stream: last, text: before }) if *last == stream => before.push_str(text),
+            _ => self.bodies.push(EventBody::CallOutput { stream, text: text.into() }),
+        }
+    }
+
+    /// The stream is over: a character that was begun will not be ended.
+    fn end_text(&mut self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            if !std::mem::take(&mut self.partial[stream as usize]).is_empty() {
+                self.push_text(stream, "\u{fffd}");
+            }
+        }
+    }
+
+    fn take(&mut self, last: bool) -> Vec<EventBody> {
+        let mut bodies = std::mem::take(&mut self.bodies);
+        self.bytes = 0;
+        let due = self.progress_at.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY);
+        if (last || due) && self.progress.is_some() {
+            bodies.extend(self.progress.take());
+            self.progress_at = Some(Instant::now());
+        }
+        let changes = std::mem::take(&mut self.changes);
+        let counts = std::mem::take(&mut self.counts);
+        let unnamed = std::mem::take(&mut self.unnamed);
+        if !changes.is_empty() || unnamed {
+            push_changes(&mut bodies, changes, counts, unnamed);
+        }
+        bodies
+    }
+}
+
+/// Splits changes over events of a bounded size; the last one has the rest of
+/// the counts.
+fn push_changes(bodies: &mut Vec<EventBody>, changes: Vec<FileChange>, mut rest: ChangeCounts, unnamed: bool) {
+    let mut chunks = changes.chunks(CHANGES_PER_EVENT).peekable();
+    while let Some(chunk) = chunks.next() {
+        let mut counts = ChangeCounts::default();
+        chunk.iter().for_each(|change| counts.add(change.change));
+        let is_last = chunks.peek().is_none();
+        if is_last {
+            counts = rest;
+        } else {
+            rest.created -= counts.created;
+            rest.modified -= counts.modified;
+            rest.deleted -= counts.deleted;
+        }
+        let incomplete = is_last && unnamed;
+        bodies.push(EventBody::FilesChanged { by: ChangedBy::Call, changes: chunk.to_vec(), counts, incomplete });
+    }
+    if changes.is_empty() {
+        bodies.push(EventBody::FilesChanged { by: ChangedBy::Call, changes, counts: rest, incomplete: true });
+    }
+}
+
+fn part_size(part: &crate::outcome::Content) -> usize {
+    use crate::outcome::Content;
+    match part {
+        Content::Text { text } => text.len(),
+        Content::Json { json } => json.to_string().len(),
+        Content::Blob { data, .. } => data.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

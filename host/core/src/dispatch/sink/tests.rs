@@ -1,0 +1,68 @@
+//! Tests of the batch: pure, without a store.
+
+use super::*;
+use crate::event::ChangeKind;
+
+fn text_of(bodies: &[EventBody]) -> String {
+    bodies
+        .iter()
+        .map(|body| match body {
+            EventBody::CallOutput { text, .. } => text.as_str(),
+            _ => "",
+        })
+        .collect()
+}
+
+#[test]
+fn a_character_cut_between_chunks_is_whole_again() {
+    let mut batch = Batch::default();
+    let bytes = "naïve 🦀".as_bytes();
+    for byte in bytes {
+        batch.add(Emission::Output(Stream::Stdout, Bytes::copy_from_slice(&[*byte])));
+    }
+    let bodies = batch.take(true);
+    assert_eq!(bodies.len(), 1);
+    assert_eq!(text_of(&bodies), "naïve 🦀");
+}
+
+#[test]
+fn a_cut_character_survives_a_flush_and_rubbish_is_replaced() {
+    let mut batch = Batch::default();
+    batch.add(Emission::Output(Stream::Stdout, Bytes::from_static(b"a\xe2\x82")));
+    assert_eq!(text_of(&batch.take(false)), "a");
+    batch.add(Emission::Output(Stream::Stdout, Bytes::from_static(b"\xacb\xffc\xe2")));
+    batch.end_text();
+    assert_eq!(text_of(&batch.take(true)), "€b\u{fffd}c\u{fffd}");
+}
+
+#[test]
+fn streams_keep_their_order() {
+    let mut batch = Batch::default();
+    for (stream, text) in [(Stream::Stdout, "1"), (Stream::Stderr, "2"), (Stream::Stdout, "3"), (Stream::Stdout, "4")] {
+        batch.add(Emission::Output(stream, Bytes::from(text)));
+    }
+    let bodies = batch.take(true);
+    assert_eq!(bodies.len(), 3);
+    assert_eq!(text_of(&bodies), "1234");
+}
+
+#[test]
+fn changes_are_split_and_counted_once() {
+    let mut batch = Batch::default();
+    for index in 0..CHANGES_PER_EVENT + 10 {
+        batch.add(Emission::Changed(FileChange { path: format!("f{index}"), change: ChangeKind::Created }));
+    }
+    let counts = ChangeCounts { created: 5, modified: 0, deleted: 2 };
+    batch.add(Emission::ChangedUnnamed(counts));
+    let bodies = batch.take(true);
+    let (mut named, mut created, mut deleted, mut flags) = (0, 0, 0, vec![]);
+    for body in &bodies {
+        let EventBody::FilesChanged { changes, counts, incomplete, .. } = body else { panic!("{body:?}") };
+        named += changes.len();
+        created += counts.created;
+        deleted += counts.deleted;
+        flags.push(*incomplete);
+    }
+    assert_eq!((named, created, deleted), (510, 515, 2));
+    assert_eq!(flags, [false, true]);
+}

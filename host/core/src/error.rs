@@ -1,0 +1,113 @@
+//! Errors of the use cases. They know no HTTP; each edge maps them by one
+//! exhaustive match. Public text and internal text are apart: `Display` is
+//! what a client may read, the source is for the log.
+
+use thiserror::Error;
+
+use crate::ports::sandbox::SandboxError;
+use crate::ports::store::StoreError;
+use crate::ports::workspace::WorkspaceError;
+use crate::principal::Scope;
+use crate::schema::Mismatch;
+
+/// Why a use case was refused or failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The key lacks a scope.
+    #[error("this needs the scope `{0}`, which the key does not have")]
+    MissingScope(Scope),
+    /// There is no such thing, or it is not yours: nobody is told which.
+    #[error("there is no {kind} `{id}` here")]
+    NotFound {
+        /// `task`, `call`, …
+        kind: &'static str,
+        /// The id that was asked for.
+        id: String,
+    },
+    /// A field of the request is not valid.
+    #[error("`{field}`: {reason}")]
+    Invalid {
+        /// The field.
+        field: String,
+        /// What is wrong and what is allowed.
+        reason: String,
+    },
+    /// The arguments don't fit the tool's schema.
+    #[error("the arguments do not fit the input schema of `{tool}`")]
+    ArgumentsMismatch {
+        /// The tool.
+        tool: String,
+        /// Where and why.
+        mismatches: Vec<Mismatch>,
+    },
+    /// Something is larger than allowed.
+    #[error("{what} is larger than {limit} bytes")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// The task has no tool of this name.
+    #[error("the task has no tool `{name}`{}", .hint.as_deref().unwrap_or(""))]
+    UnknownTool {
+        /// The name.
+        name: String,
+        /// What else there is.
+        hint: Option<String>,
+    },
+    /// The state of the thing does not allow this.
+    #[error("{what} is {state}: {remedy}")]
+    WrongState {
+        /// What.
+        what: String,
+        /// Its state.
+        state: String,
+        /// What would help.
+        remedy: &'static str,
+    },
+    /// The idempotency key was used with another body.
+    #[error("this Idempotency-Key was used with another request body in the last 24 hours")]
+    IdempotencyKeyReused,
+    /// Too much is going on; later it may work.
+    #[error("{what}")]
+    Busy {
+        /// Which limit is reached.
+        what: String,
+        /// When to try again, in seconds.
+        retry_after_s: u32,
+    },
+    /// The asked-for events are older than what is kept.
+    #[error("events after {after} are no longer kept; the oldest kept is {first}")]
+    EventsExpired {
+        /// The cursor.
+        after: u64,
+        /// The oldest event that is kept.
+        first: u64,
+    },
+    /// A file operation was refused.
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
+    /// The store failed.
+    #[error("the store failed; nothing was lost that had been acknowledged")]
+    Store(#[from] StoreError),
+    /// The sandbox failed.
+    #[error("the sandbox failed")]
+    Sandbox(#[from] SandboxError),
+    /// The host is stopping.
+    #[error("the host is stopping")]
+    Stopping,
+}
+
+impl Error {
+    /// Shorthand for a thing that is not there, or not yours.
+    pub fn not_found(kind: &'static str, id: impl ToString) -> Self {
+        Self::NotFound { kind, id: id.to_string() }
+    }
+
+    /// Shorthand for a field that is not valid.
+    pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), reason: reason.into() }
+    }
+}

@@ -1,0 +1,272 @@
+//! Events: the entries of a task's append-only log, numbered per task. What
+//! clients stream and resume.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::id::CallId;
+use crate::limits::Usage;
+use crate::outcome::{Content, Fault};
+use crate::task::Source;
+
+/// Number of an event in its task, from 1 without gaps.
+pub type Seq = u64;
+
+/// A standard stream of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Level of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// What happened to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChangeKind {
+    /// It was not there before.
+    Created,
+    /// It was there before.
+    Modified,
+    /// It is no longer there.
+    Deleted,
+}
+
+/// One changed file or directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileChange {
+    /// Path in the workspace, without a leading `/`. Bytes that are not UTF-8
+    /// are percent-encoded, as is `%` itself.
+    pub path: String,
+    /// What happened.
+    pub change: ChangeKind,
+}
+
+/// Who changed files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChangedBy {
+    /// The call that the event names.
+    Call,
+    /// A client, through the files API.
+    Http,
+    /// The filling of the new workspace.
+    Import,
+}
+
+/// Number of changes of each kind, those not named included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeCounts {
+    /// Files and directories created.
+    pub created: u64,
+    /// Files modified.
+    pub modified: u64,
+    /// Files and directories deleted.
+    pub deleted: u64,
+}
+
+impl ChangeCounts {
+    /// Counts one change.
+    pub fn add(&mut self, kind: ChangeKind) {
+        match kind {
+            ChangeKind::Created => self.created += 1,
+            ChangeKind::Modified => self.modified += 1,
+            ChangeKind::Deleted => self.deleted += 1,
+        }
+    }
+}
+
+/// What an event says. `type` and `data` on the wire.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data")]
+pub enum EventBody {
+    /// The task was stored; its workspace is being filled.
+    #[serde(rename = "task.created")]
+    TaskCreated {
+        /// What the workspace is filled with.
+        source: Source,
+    },
+    /// The task takes calls.
+    #[serde(rename = "task.ready")]
+    TaskReady {},
+    /// The workspace could not be filled.
+    #[serde(rename = "task.failed")]
+    TaskFailed {
+        /// Why.
+        reason: String,
+    },
+    /// The task takes no calls until it is ready again.
+    #[serde(rename = "task.archived")]
+    TaskArchived {},
+    /// The workspace is gone. The last event of a task.
+    #[serde(rename = "task.deleted")]
+    TaskDeleted {},
+    /// A call was accepted and waits for a slot.
+    #[serde(rename = "call.queued")]
+    CallQueued {
+        /// The tool's name.
+        tool: String,
+    },
+    /// `running` is stored and the guest starts.
+    #[serde(rename = "call.started")]
+    CallStarted {
+        /// The tool's name.
+        tool: String,
+    },
+    /// A chunk of standard output or error.
+    #[serde(rename = "call.output")]
+    CallOutput {
+        /// Which stream.
+        stream: Stream,
+        /// The text; bytes that are not UTF-8 are replaced by U+FFFD.
+        text: String,
+    },
+    /// A part that the tool sent while it runs.
+    #[serde(rename = "call.content")]
+    CallContent {
+        /// The part.
+        part: Content,
+    },
+    /// A stream reached its limit; what follows is dropped.
+    #[serde(rename = "call.truncated")]
+    CallTruncated {
+        /// The limit's name, as in the table of limits.
+        limit: String,
+        /// Its value.
+        value: u64,
+    },
+    /// Progress; `done` never decreases and never exceeds `total`.
+    #[serde(rename = "call.progress")]
+    CallProgress {
+        /// Units done.
+        done: u64,
+        /// Units in all, if known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        total: Option<u64>,
+        /// What is being done.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
+    /// A log line of the tool.
+    #[serde(rename = "call.log")]
+    CallLog {
+        /// Its level.
+        level: LogLevel,
+        /// Its text.
+        message: String,
+        /// Its fields.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        fields: Vec<(String, String)>,
+    },
+    /// Files of the workspace changed.
+    #[serde(rename = "files.changed")]
+    FilesChanged {
+        /// By whom.
+        by: ChangedBy,
+        /// The changes, in order; capped.
+        changes: Vec<FileChange>,
+        /// How many there were in all.
+        counts: ChangeCounts,
+        /// True if not every change is named: over the cap, or rebuilt by a
+        /// walk after the worker was lost.
+        incomplete: bool,
+    },
+    /// The call reached its terminal state.
+    #[serde(rename = "call.ended")]
+    CallEnded {
+        /// The state.
+        state: String,
+        /// The result, if there is one and it is small; else read the call.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<Vec<Content>>,
+        /// Why it did not succeed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fault: Option<Fault>,
+        /// What was used.
+        usage: Usage,
+    },
+}
+
+impl EventBody {
+    /// Name and data, ready to be stored.
+    pub fn encode(&self) -> (String, Arc<str>) {
+        #[derive(Deserialize)]
+        struct Split<'a> {
+            #[serde(rename = "type")]
+            kind: String,
+            #[serde(borrow)]
+            data: &'a serde_json::value::RawValue,
+        }
+        // Serializing plain strings, numbers and JSON values can't fail, and
+        // serde always writes both fields of an adjacently tagged enum.
+        let text = serde_json::to_string(self).unwrap_or_default();
+        match serde_json::from_str::<Split<'_>>(&text) {
+            Ok(split) => (split.kind, split.data.get().into()),
+            Err(_) => ("internal.error".into(), "{}".into()),
+        }
+    }
+}
+
+/// An event on its way into the log: everything but its number.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewEvent {
+    /// When it happened.
+    pub at: Timestamp,
+    /// The call it belongs to.
+    pub call: Option<CallId>,
+    /// Its type: `call.output`.
+    pub kind: String,
+    /// Its data: JSON, as text.
+    pub data: Arc<str>,
+}
+
+impl NewEvent {
+    /// An event that says `body`.
+    pub fn new(at: Timestamp, call: Option<CallId>, body: &EventBody) -> Self {
+        let (kind, data) = body.encode();
+        Self { at, call, kind, data }
+    }
+
+    /// Its size for limits, in bytes.
+    pub fn size(&self) -> u64 {
+        (self.data.len() + self.kind.len() + 64) as u64
+    }
+}
+
+/// An event of a task's log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Its number.
+    pub seq: Seq,
+    /// The rest.
+    pub body: NewEvent,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_a_type_and_data() {
+        let body = EventBody::CallOutput { stream: Stream::Stdout, text: "a\n".into() };
+        let (kind, data) = body.encode();
+        assert_eq!(kind, "call.output");
+        assert_eq!(&*data, r#"{"stream":"stdout","text":"a\n"}"#);
+        assert_eq!(EventBody::TaskReady {}.encode(), ("task.ready".into(), "{}".into()));
+    }
+}

@@ -1,0 +1,192 @@
+//! The hub: tells subscribers of a task that its log has grown.
+//!
+//! Readers follow the log by number. The hub keeps a short tail of recent
+//! events for tasks that somebody watches; a reader that is further behind
+//! reads the store, page by page. So a slow reader costs one cursor, and a
+//! task that nobody watches costs nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::watch;
+
+use crate::error::Error;
+use crate::event::{Event, NewEvent, Seq};
+use crate::id::TaskId;
+use crate::ports::store::{Appended, Store};
+use crate::task::TaskState;
+
+/// Events kept per watched task.
+const TAIL_EVENTS: usize = 256;
+/// Bytes kept per watched task.
+const TAIL_BYTES: u64 = 256 * 1024;
+/// Events of one page read from the store.
+const PAGE_EVENTS: u32 = 256;
+/// Bytes of one page read from the store.
+const PAGE_BYTES: u64 = 512 * 1024;
+
+/// Tells subscribers that logs have grown.
+#[derive(Default)]
+pub struct Hub {
+    channels: Mutex<HashMap<TaskId, Weak<Channel>>>,
+}
+
+struct Channel {
+    tail: Mutex<Tail>,
+    last: watch::Sender<Seq>,
+}
+
+#[derive(Default)]
+struct Tail {
+    /// Sorted by number; gaps are possible while two commits race to be
+    /// published, so a reader takes only what continues its cursor.
+    events: VecDeque<Arc<Event>>,
+    bytes: u64,
+}
+
+impl Hub {
+    /// Publishes events that were committed with these numbers.
+    pub fn publish(&self, task: TaskId, appended: Appended, events: Vec<NewEvent>) {
+        let channel = lock(&self.channels).get(&task).and_then(Weak::upgrade);
+        let Some(channel) = channel else { return };
+        {
+            let mut tail = lock(&channel.tail);
+            for (seq, body) in (appended.first..).zip(events) {
+                tail.insert(Arc::new(Event { seq, body }));
+            }
+        }
+        channel.last.send_if_modified(|last| {
+            let newer = appended.last > *last;
+            *last = (*last).max(appended.last);
+            newer
+        });
+    }
+
+    /// Follows a task's log after an event's number.
+    pub fn subscribe(self: &Arc<Self>, store: Arc<dyn Store>, task: TaskId, after: Seq) -> Subscription {
+        let mut channels = lock(&self.channels);
+        let channel = channels.get(&task).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let channel = Arc::new(Channel { tail: Mutex::default(), last: watch::Sender::new(0) });
+            channels.insert(task, Arc::downgrade(&channel));
+            channel
+        });
+        let wake = channel.last.subscribe();
+        Subscription { hub: self.clone(), store, task, channel: Some(channel), wake, cursor: after, ended: false }
+    }
+
+    /// How many tasks are being watched.
+    pub fn watched(&self) -> usize {
+        lock(&self.channels).len()
+    }
+
+    fn release(&self, task: TaskId, channel: Arc<Channel>) {
+        let mut channels = lock(&self.channels);
+        // Under the map's lock nobody can upgrade the last reference.
+        if Arc::strong_count(&channel) == 1 {
+            channels.remove(&task);
+        }
+    }
+}
+
+impl Tail {
+    fn insert(&mut self, event: Arc<Event>) {
+        let at = self.events.partition_point(|known| known.seq < event.seq);
+        if self.events.get(at).is_some_and(|known| known.seq == event.seq) {
+            return;
+        }
+        self.bytes += event.body.size();
+        self.events.insert(at, event);
+        while self.events.len() > TAIL_EVENTS || self.bytes > TAIL_BYTES {
+            match self.events.pop_front() {
+                Some(oldest) => self.bytes -= oldest.body.size(),
+                None => break,
+            }
+        }
+    }
+
+    /// The events that continue `after` without a gap.
+    fn following(&self, after: Seq) -> Vec<Arc<Event>> {
+        let from = self.events.partition_point(|event| event.seq <= after);
+        let run = self.events.range(from..).zip(after + 1..);
+        run.take_while(|(event, seq)| event.seq == *seq).map(|(event, _)| event.clone()).collect()
+    }
+}
+
+/// A reader of a task's log.
+pub struct Subscription {
+    hub: Arc<Hub>,
+    store: Arc<dyn Store>,
+    task: TaskId,
+    /// Present until dropped.
+    channel: Option<Arc<Channel>>,
+    wake: watch::Receiver<Seq>,
+    cursor: Seq,
+    ended: bool,
+}
+
+impl Subscription {
+    /// The number of the last event that was handed out.
+    pub fn cursor(&self) -> Seq {
+        self.cursor
+    }
+
+    /// The next events, in order and without gaps; waits for them. `None` once
+    /// the task is deleted and everything was handed out.
+    ///
+    /// Cancel-safe: events are handed out by the call that returns them.
+    ///
+    /// # Errors
+    /// If the cursor is older than what is kept, or the store fails.
+    pub async fn next(&mut self) -> Result<Option<Vec<Arc<Event>>>, Error> {
+        loop {
+            if self.ended {
+                return Ok(None);
+            }
+            // Mark first, read second: a commit in between wakes us again.
+            self.wake.borrow_and_update();
+            let events = match &self.channel {
+                Some(channel) => lock(&channel.tail).following(self.cursor),
+                None => Vec::new(),
+            };
+            let events = if events.is_empty() { self.page().await? } else { events };
+            if let Some(last) = events.last() {
+                self.cursor = last.seq;
+                return Ok(Some(events));
+            }
+            if !self.ended {
+                // The sender lives in the channel that we hold.
+                let _ = self.wake.changed().await;
+            }
+        }
+    }
+
+    async fn page(&mut self) -> Result<Vec<Arc<Event>>, Error> {
+        let page = self.store.events_after(self.task, self.cursor, PAGE_EVENTS, PAGE_BYTES).await?;
+        let Some(page) = page else {
+            self.ended = true;
+            return Ok(Vec::new());
+        };
+        if self.cursor + 1 < page.first_seq {
+            return Err(Error::EventsExpired { after: self.cursor, first: page.first_seq });
+        }
+        // A cursor beyond the end waits for events that will have those numbers.
+        if page.events.is_empty() && page.state == TaskState::Deleted && self.cursor >= page.last_seq {
+            self.ended = true;
+        }
+        Ok(page.events.into_iter().map(Arc::new).collect())
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(channel) = self.channel.take() {
+            self.hub.release(self.task, channel);
+        }
+    }
+}
+
+/// No code panics while it holds one of these locks; if one did, the data
+/// would still be whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,131 @@
+//! Ids. Each kind is its own type with its own prefix, so that a task's id
+//! can't be passed where a call's is wanted, and a log line says what it names.
+//!
+//! The text form is `<prefix>_<ULID>` in lower case (26 characters, Crockford
+//! base 32, <https://github.com/ulid/spec>): sortable by creation, no secret.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use ulid::Ulid;
+
+/// A text that is not an id of the wanted kind.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("not a valid id: expected `{prefix}_` followed by 26 characters of base 32")]
+pub struct IdError {
+    prefix: &'static str,
+}
+
+fn parse(text: &str, prefix: &'static str) -> Result<Ulid, IdError> {
+    let error = IdError { prefix };
+    let rest = text.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('_')).ok_or(error.clone())?;
+    // Upper case would give one id two spellings, and with them two cache keys.
+    if rest.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err(error);
+    }
+    let ulid = Ulid::from_string(&rest.to_ascii_uppercase()).map_err(|_| error.clone())?;
+    // The decoder also takes spellings that it would not print (I, L, O).
+    if format_ulid(ulid) == rest { Ok(ulid) } else { Err(error) }
+}
+
+fn format_ulid(ulid: Ulid) -> String {
+    ulid.to_string().to_ascii_lowercase()
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident = $prefix:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Ulid);
+
+        impl $name {
+            /// What the text form begins with.
+            pub const PREFIX: &'static str = $prefix;
+
+            /// Makes an id from a time (milliseconds since 1970) and 80 random bits.
+            pub fn from_parts(millis: u64, random: u128) -> Self {
+                Self(Ulid::from_parts(millis, random))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}_{}", $prefix, format_ulid(self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                parse(text, $prefix).map(Self)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// The wall between customers.
+    TenantId = "ten";
+    /// A user of a tenant.
+    UserId = "usr";
+    /// A label that groups tasks.
+    SessionId = "ses";
+    /// The unit of isolation.
+    TaskId = "task";
+    /// One invocation of a tool.
+    CallId = "call";
+    /// A registered tool, one version of it.
+    ToolId = "tool";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_round_trips() {
+        let id = TaskId::from_parts(1_700_000_000_000, 42);
+        let text = id.to_string();
+        assert_eq!(text.len(), "task_".len() + 26);
+        assert_eq!(text.parse::<TaskId>(), Ok(id));
+        assert_eq!(serde_json::to_string(&id).expect("ids serialize"), format!("\"{text}\""));
+    }
+
+    #[test]
+    fn another_kind_and_another_spelling_are_refused() {
+        let id = TaskId::from_parts(1_700_000_000_000, 42).to_string();
+        assert!(id.parse::<CallId>().is_err());
+        assert!(id.to_ascii_uppercase().parse::<TaskId>().is_err());
+        assert!(id.replace('0', "o").parse::<TaskId>().is_err());
+        for text in ["", "task_", "task", "task_01", "../../etc/passwd", "task_\u{1f600}"] {
+            assert!(text.parse::<TaskId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ids_sort_by_time() {
+        assert!(CallId::from_parts(1, u128::MAX >> 48) < CallId::from_parts(2, 0));
+    }
+}

@@ -1,0 +1,36 @@
+//! Domain, use cases and ports of Bulkhead.
+//!
+//! The way of the data: an edge (HTTP, command line) authenticates, asks
+//! [`access`] for a proof of ownership, and calls a use case in [`service`]
+//! with it. Calls go through [`dispatch`], the only caller of the sandbox, and
+//! come back as events in the store; [`hub`] tells subscribers.
+//!
+//! Deliberately absent: I/O, SQL, HTTP, wasmtime, the wall clock, randomness.
+//! Those are [`ports`]. Timers (`tokio::time`) are used, because a test can
+//! pause them; the time of day is not.
+
+#![forbid(unsafe_code)]
+
+pub mod access;
+pub mod call;
+pub mod clock;
+pub mod digest;
+pub mod dispatch;
+pub mod error;
+pub mod event;
+pub mod grants;
+pub mod hub;
+pub mod id;
+pub mod key;
+pub mod limits;
+pub mod outcome;
+pub mod path;
+pub mod ports;
+pub mod principal;
+pub mod schema;
+pub mod service;
+pub mod session;
+pub mod task;
+pub mod tool;
+
+pub use error::Error;

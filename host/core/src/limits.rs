@@ -1,0 +1,171 @@
+//! Limits: what one call may use. Each has a unit, a default, the most an
+//! operator may set, and the reason it exists; all are on by default.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// One row of the table of limits, for documentation and messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitSpec {
+    /// The key in configuration and API, and in outcome codes after `limit.`.
+    pub name: &'static str,
+    /// What the number counts.
+    pub unit: &'static str,
+    /// Used when nothing is said.
+    pub default: u64,
+    /// The most that can be set.
+    pub max: u64,
+    /// What it protects.
+    pub reason: &'static str,
+}
+
+/// A limit asked for that is larger than its ceiling.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("limit `{name}` can't be {asked} {unit}: the ceiling here is {ceiling}")]
+pub struct LimitTooLarge {
+    /// The limit's name.
+    pub name: &'static str,
+    /// What was asked.
+    pub asked: u64,
+    /// What is allowed.
+    pub ceiling: u64,
+    /// The unit of both.
+    pub unit: &'static str,
+}
+
+macro_rules! limits {
+    ($($field:ident: $unit:literal, $default:expr, $max:expr, $reason:literal;)*) => {
+        /// What one call may use.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Limits {
+            $(#[doc = $reason] #[doc = concat!("In ", $unit, ".")] pub $field: u64,)*
+        }
+
+        /// Limits asked for by a client: those it does not name stay as they are.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct LimitsPatch {
+            $(#[doc = $reason] #[doc = concat!("In ", $unit, ".")]
+              #[serde(default, skip_serializing_if = "Option::is_none")] pub $field: Option<u64>,)*
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+
+        impl Limits {
+            /// The table of limits.
+            pub const SPECS: &'static [LimitSpec] = &[$(LimitSpec {
+                name: stringify!($field), unit: $unit, default: $default, max: $max, reason: $reason,
+            },)*];
+
+            /// The most that can be set.
+            pub const MAX: Limits = Limits { $($field: $max,)* };
+
+            /// These limits, narrowed by `patch`. A patch can't widen.
+            ///
+            /// # Errors
+            /// Names the first limit that is over its ceiling.
+            pub fn narrowed(&self, patch: &LimitsPatch) -> Result<Limits, LimitTooLarge> {
+                let mut limits = self.clone();
+                $(if let Some(asked) = patch.$field {
+                    if asked > self.$field {
+                        return Err(LimitTooLarge {
+                            name: stringify!($field), asked, ceiling: self.$field, unit: $unit,
+                        });
+                    }
+                    limits.$field = asked;
+                })*
+                Ok(limits)
+            }
+
+            /// Refuses limits over the table's maximum (for configuration).
+            ///
+            /// # Errors
+            /// Names the first limit that is over its maximum.
+            pub fn checked(self) -> Result<Limits, LimitTooLarge> {
+                $(if self.$field > $max {
+                    return Err(LimitTooLarge {
+                        name: stringify!($field), asked: self.$field, ceiling: $max, unit: $unit,
+                    });
+                })*
+                Ok(self)
+            }
+        }
+    };
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+limits! {
+    wall_time_ms: "milliseconds", 60_000, 24 * 3_600_000,
+        "Time from the guest's start to its end; a sleeping guest holds its workspace lane.";
+    cpu_time_ms: "milliseconds", 10_000, 24 * 3_600_000,
+        "Processor time of the guest and of host functions on its behalf; a spinning guest starves others.";
+    memory_bytes: "bytes", 256 * MIB, 4096 * MIB,
+        "Linear memory, summed over all memories of the call; several memories must not multiply the limit.";
+    table_elements: "elements", 100_000, 10_000_000,
+        "Elements of all tables together; each takes host memory.";
+    result_bytes: "bytes", MIB, 64 * MIB,
+        "All parts of the result together; the result is stored and sent whole.";
+    stdout_bytes: "bytes", MIB, 1024 * MIB,
+        "Standard output that becomes events; more is dropped and counted. Zero means none.";
+    stderr_bytes: "bytes", MIB, 1024 * MIB,
+        "Standard error that becomes events; more is dropped and counted. Zero means none.";
+    emit_bytes: "bytes", 4 * MIB, 1024 * MIB,
+        "Parts sent while the call runs; more is refused to the guest.";
+    log_bytes: "bytes", 256 * KIB, 64 * MIB,
+        "Text of log lines, fields included; more is dropped and counted.";
+    log_lines: "lines", 1_000, 1_000_000,
+        "Number of log lines; an empty line costs an event too.";
+    handles: "handles", 1_000, 100_000,
+        "Resource handles at once: open files, streams, pollables; each takes host memory or a descriptor.";
+    host_memory_bytes: "bytes", 4 * MIB, 256 * MIB,
+        "What one call to a host function may make the host allocate for its arguments (long lists, strings).";
+    random_bytes: "bytes", 64 * KIB, 64 * MIB,
+        "Random bytes per request; they are made on the host and copied.";
+    file_changes: "paths", 1_000, 100_000,
+        "Changed files that are named in events; more are counted only.";
+}
+
+/// What a call used, as measured. Every outcome has one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Wall time from the guest's start to its end, in microseconds.
+    pub wall_us: u64,
+    /// Processor time of the guest and of host functions on its behalf, in microseconds.
+    pub cpu_us: u64,
+    /// Largest sum of linear memories, in bytes.
+    pub peak_memory_bytes: u64,
+    /// Bytes read from files of the workspace.
+    pub read_bytes: u64,
+    /// Bytes written to files of the workspace.
+    pub written_bytes: u64,
+    /// Bytes of standard output and error that the guest wrote, kept or not.
+    pub output_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_within_the_maxima_and_narrow_only() {
+        let limits = Limits::default().checked().expect("defaults are valid");
+        let patch = LimitsPatch { wall_time_ms: Some(5), ..LimitsPatch::default() };
+        assert_eq!(limits.narrowed(&patch).expect("narrower").wall_time_ms, 5);
+        let patch = LimitsPatch { memory_bytes: Some(limits.memory_bytes + 1), ..LimitsPatch::default() };
+        let error = limits.narrowed(&patch).expect_err("wider");
+        assert_eq!(error.name, "memory_bytes");
+        assert!(error.to_string().contains("268435456"));
+    }
+
+    #[test]
+    fn unknown_limits_are_refused() {
+        assert!(serde_json::from_str::<LimitsPatch>(r#"{"wall_time": 5}"#).is_err());
+    }
+}

@@ -1,0 +1,16 @@
+//! The port for metrics: what happened, as numbers. Gauges are read from
+//! [`crate::dispatch::Dispatcher::load`] instead of being counted twice.
+
+use crate::limits::Usage;
+
+/// Receives what is counted. Must not block.
+pub trait Meter: Send + Sync + 'static {
+    /// A call was accepted; `queued` if it had to wait.
+    fn call_accepted(&self, queued: bool);
+    /// A call ended in `state` after using `usage`.
+    fn call_ended(&self, state: &'static str, usage: &Usage);
+    /// A call was refused because a queue was full.
+    fn call_refused(&self);
+    /// Events were appended to a log.
+    fn events_appended(&self, count: u64);
+}

@@ -1,0 +1,9 @@
+//! Ports: what core needs of the outside, as traits. Adapters implement them;
+//! only the composition root names an adapter.
+
+pub mod components;
+pub mod import;
+pub mod meter;
+pub mod sandbox;
+pub mod store;
+pub mod workspace;

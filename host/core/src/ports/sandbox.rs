@@ -1,0 +1,154 @@
+//! The port to a backend that runs guests. Small on purpose: what only one
+//! backend can do is a capability that the others refuse at `prepare`.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use crate::digest::Digest;
+use crate::event::{FileChange, LogLevel, Stream};
+use crate::grants::Grants;
+use crate::id::{CallId, TaskId, TenantId};
+use crate::limits::Limits;
+use crate::outcome::{Content, Outcome};
+use crate::tool::{Artifact, Manifest};
+
+/// A component that was compiled and described.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prepared {
+    /// What it said of itself, checked.
+    pub manifest: Manifest,
+    /// The compiled artefact.
+    pub artifact: Artifact,
+}
+
+/// Why a component can't become a tool.
+#[derive(Debug, Error)]
+pub enum PrepareError {
+    /// The component's fault, with a stable code and what is missing or wrong:
+    /// `not_wasm`, `core_module`, `invalid_wasm`, `too_large`, `too_complex`,
+    /// `unknown_import`, `missing_export`, `describe_failed`, `invalid_description`.
+    #[error("{reason}")]
+    Rejected {
+        /// Stable, machine readable.
+        code: &'static str,
+        /// For the plugin's author.
+        reason: String,
+    },
+    /// The host's fault.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
+
+/// A fault of the host's side of a sandbox.
+#[derive(Debug, Error)]
+#[error("{context}")]
+pub struct SandboxError {
+    /// What was being done.
+    pub context: String,
+    /// What failed.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl SandboxError {
+    /// An error with a source.
+    pub fn new(context: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { context: context.into(), source: Some(source.into()) }
+    }
+
+    /// An error that is its own reason.
+    pub fn because(context: impl Into<String>) -> Self {
+        Self { context: context.into(), source: None }
+    }
+}
+
+/// One call, ready to run: everything is decided.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The call.
+    pub call: CallId,
+    /// Whose worker runs it.
+    pub tenant: TenantId,
+    /// The task whose workspace it sees.
+    pub task: TaskId,
+    /// Digest of the component.
+    pub component: Digest,
+    /// The compiled artefact.
+    pub artifact: Artifact,
+    /// The workspace's directory, opened beneath its root; absent if not granted.
+    pub workspace: Option<Arc<OwnedFd>>,
+    /// What is granted.
+    pub grants: Grants,
+    /// What it may use.
+    pub limits: Limits,
+    /// The arguments: a JSON object, as text.
+    pub arguments: Arc<str>,
+}
+
+/// Something a guest sends while it runs. The backend has checked sizes
+/// against the call's limits; text is as the guest gave it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Emission {
+    /// Bytes of standard output or error.
+    Output(Stream, Bytes),
+    /// A part.
+    Content(Content),
+    /// A stream reached its limit (name in the table of limits).
+    Truncated(&'static str),
+    /// Progress, validated.
+    Progress {
+        /// Units done.
+        done: u64,
+        /// Units in all.
+        total: Option<u64>,
+        /// What is being done.
+        message: Option<String>,
+    },
+    /// A log line.
+    Log {
+        /// Its level.
+        level: LogLevel,
+        /// Its text.
+        message: String,
+        /// Its fields.
+        fields: Vec<(String, String)>,
+    },
+    /// A file of the workspace changed.
+    Changed(FileChange),
+    /// Files changed that are not named, over the cap: how many of each kind.
+    ChangedUnnamed(crate::event::ChangeCounts),
+    /// The worker was lost: what it changed must be found by a walk.
+    ChangesLost,
+}
+
+/// Where a running call's emissions go. Waiting in `emit` is backpressure: the
+/// guest waits too.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Takes one emission.
+    async fn emit(&self, emission: Emission);
+}
+
+/// A backend.
+#[async_trait]
+pub trait Sandbox: Send + Sync + 'static {
+    /// Compiles and describes a component. Cached by content: the same bytes
+    /// are compiled once per engine version.
+    async fn prepare(&self, component: Bytes) -> Result<Prepared, PrepareError>;
+
+    /// Runs one call in a fresh instance and says how it ended. `cancel` asks
+    /// it to end soon. An error is the host's fault: the guest may or may not
+    /// have run.
+    async fn run(&self, run: Run, sink: Arc<dyn Sink>, cancel: CancellationToken) -> Result<Outcome, SandboxError>;
+
+    /// Forgets what is cached for a task: its workspace is going away.
+    async fn forget(&self, tenant: TenantId, task: TaskId);
+
+    /// Ends every guest and worker, and waits until they are gone.
+    async fn shutdown(&self);
+}

@@ -1,0 +1,269 @@
+//! The port to durable storage. Everything that is acknowledged has been
+//! committed; events get their numbers inside the transaction that stores them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use thiserror::Error;
+
+use crate::call::Call;
+use crate::clock::Timestamp;
+use crate::digest::Digest;
+use crate::event::{Event, NewEvent, Seq};
+use crate::id::{CallId, SessionId, TaskId, TenantId, ToolId};
+use crate::key::{KeyId, KeyRecord};
+use crate::outcome::Outcome;
+use crate::principal::Owner;
+use crate::session::Session;
+use crate::task::{Task, TaskState};
+use crate::tool::{Tool, ToolSet, ToolState};
+
+/// Why the store failed.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// It can't be reached, is full, or timed out: the same command may work later.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A row is not what it must be.
+    #[error("the store has an inconsistent row in `{table}` ({row}): {reason}")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The row's key.
+        row: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The row to be inserted is there already.
+    #[error("`{0}` exists already")]
+    Exists(&'static str),
+}
+
+/// The numbers of events that one commit appended; empty if `first > last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The first.
+    pub first: Seq,
+    /// The last.
+    pub last: Seq,
+}
+
+/// What identifies a request that must not be done twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The client's key, 1 to 255 bytes.
+    pub key: String,
+    /// The operation it was sent to.
+    pub operation: &'static str,
+    /// Digest of the request's body (and of the path it was sent to).
+    pub body: Digest,
+}
+
+/// For how long an idempotency key is remembered, in milliseconds.
+pub const IDEMPOTENCY_TTL_MS: i64 = 24 * 3_600_000;
+
+/// A call to be stored. Its state is `Queued`, or `Running` if a slot is free:
+/// accepting and starting then share one commit.
+#[derive(Clone, Debug)]
+pub struct AcceptCall {
+    /// The call.
+    pub call: Arc<Call>,
+    /// The client's idempotency key.
+    pub idempotency: Option<Idempotency>,
+    /// Events to append with it.
+    pub events: Vec<NewEvent>,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Accepted {
+    /// Stored.
+    New(Appended),
+    /// The key was used before with the same body: this is that call. Nothing was stored.
+    Replayed(CallId),
+    /// The key was used before with another body. Nothing was stored.
+    KeyReused,
+    /// The task is not ready (or no longer there, `None`). Nothing was stored.
+    TaskNotReady(Option<TaskState>),
+}
+
+/// The end of a call: compare-and-set from any state that is not terminal.
+#[derive(Clone, Debug)]
+pub struct EndCall {
+    /// The task.
+    pub task: TaskId,
+    /// The call.
+    pub call: CallId,
+    /// When.
+    pub at: Timestamp,
+    /// How.
+    pub outcome: Arc<Outcome>,
+    /// Events to append with it, the `call.ended` last.
+    pub events: Vec<NewEvent>,
+}
+
+/// A page of a list, newest first: those older than `before`.
+#[derive(Clone, Debug)]
+pub struct Page<Id> {
+    /// Only things made before this one.
+    pub before: Option<Id>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// A page of events.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventPage {
+    /// Events, by number, without gaps.
+    pub events: Vec<Event>,
+    /// The oldest that is kept.
+    pub first_seq: Seq,
+    /// The newest there is.
+    pub last_seq: Seq,
+    /// The task's state.
+    pub state: TaskState,
+}
+
+/// How long events and ended things are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Events older than this go; idempotency keys have their own time.
+    pub events_before: Timestamp,
+    /// A task keeps at most about this many bytes of events, the newest.
+    pub events_bytes_per_task: u64,
+    /// Records of deleted tasks, with their calls and events, go if they were deleted before this.
+    pub deleted_before: Timestamp,
+    /// The time now, for idempotency keys.
+    pub now: Timestamp,
+}
+
+/// What retention removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retained {
+    /// Events removed.
+    pub events: u64,
+    /// Idempotency keys removed.
+    pub idempotency_keys: u64,
+    /// Deleted tasks removed.
+    pub tasks: u64,
+}
+
+/// Durable storage.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    // ---- tenants and keys
+
+    /// Stores a tenant and a user unless they are there.
+    async fn ensure_owner(&self, owner: Owner, at: Timestamp) -> Result<(), StoreError>;
+    /// The first tenant and user that were stored, if any.
+    async fn first_owner(&self) -> Result<Option<Owner>, StoreError>;
+    /// Stores a key.
+    async fn create_key(&self, key: &KeyRecord) -> Result<(), StoreError>;
+    /// The key with this public id.
+    async fn key(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError>;
+    /// Every key, newest first.
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, StoreError>;
+    /// Revokes a key. False if there is none or it was revoked already.
+    async fn revoke_key(&self, id: &KeyId, at: Timestamp) -> Result<bool, StoreError>;
+    /// Notes that a key was used.
+    async fn touch_key(&self, id: &KeyId, at: Timestamp) -> Result<(), StoreError>;
+
+    // ---- sessions
+
+    /// Stores a session.
+    async fn create_session(&self, session: &Session) -> Result<(), StoreError>;
+    /// The owner's session with this id.
+    async fn session(&self, owner: Owner, id: SessionId) -> Result<Option<Session>, StoreError>;
+    /// The owner's sessions.
+    async fn list_sessions(&self, owner: Owner, page: Page<SessionId>) -> Result<Vec<Session>, StoreError>;
+    /// Deletes the owner's session; its tasks stay, without it. False if there is none.
+    async fn delete_session(&self, owner: Owner, id: SessionId) -> Result<bool, StoreError>;
+
+    // ---- tools
+
+    /// Stores a tool, unless its owner has one with the same digest that is
+    /// not rejected: then that one is returned and nothing is stored. A
+    /// rejected one is replaced.
+    async fn create_tool(&self, tool: &Tool) -> Result<Option<Tool>, StoreError>;
+    /// Sets the state of a tool that is compiling. False if it no longer is.
+    async fn finish_tool(&self, id: ToolId, state: &ToolState) -> Result<bool, StoreError>;
+    /// The tool with this id, if the tenant may see it (`None`: any tenant).
+    async fn tool(&self, tenant: Option<TenantId>, id: ToolId) -> Result<Option<Tool>, StoreError>;
+    /// The tools that a tenant may see, newest first: operator's and its own.
+    async fn list_tools(&self, tenant: TenantId, page: Page<ToolId>) -> Result<Vec<Tool>, StoreError>;
+    /// Every tool that a tenant may pin: ready, the newest of each name, a
+    /// tenant's own before the operator's.
+    async fn pinnable_tools(&self, tenant: TenantId) -> Result<Vec<Tool>, StoreError>;
+    /// Tools that were left compiling, oldest first.
+    async fn compiling_tools(&self) -> Result<Vec<Tool>, StoreError>;
+    /// Deletes a tool of this owner that no task pins. False if there is none or it is pinned.
+    async fn delete_tool(&self, owner: crate::tool::ToolOwner, id: ToolId) -> Result<bool, StoreError>;
+    /// The set with this digest.
+    async fn tool_set(&self, digest: Digest) -> Result<Option<ToolSet>, StoreError>;
+
+    // ---- tasks and events
+
+    /// Stores a task with its tool set and first events.
+    async fn create_task(&self, task: &Task, tools: &ToolSet, events: Vec<NewEvent>) -> Result<Appended, StoreError>;
+    /// The owner's task with this id.
+    async fn task(&self, owner: Owner, id: TaskId) -> Result<Option<Task>, StoreError>;
+    /// The owner's tasks, those deleted left out; of one session, if given.
+    async fn list_tasks(
+        &self,
+        owner: Owner,
+        session: Option<SessionId>,
+        page: Page<TaskId>,
+    ) -> Result<Vec<Task>, StoreError>;
+    /// Tasks of any owner in a state, oldest first (for recovery).
+    async fn tasks_in_state(&self, state: TaskState, limit: u32) -> Result<Vec<Task>, StoreError>;
+    /// Moves a task to `to`, if its state is one of those `to` is reached from;
+    /// `None` if it is not. Appends the events.
+    async fn move_task(
+        &self,
+        id: TaskId,
+        to: TaskState,
+        failure: Option<&str>,
+        at: Timestamp,
+        events: Vec<NewEvent>,
+    ) -> Result<Option<Appended>, StoreError>;
+    /// Appends events to a task's log; `None` if there is no such task.
+    async fn append_events(&self, task: TaskId, events: Vec<NewEvent>) -> Result<Option<Appended>, StoreError>;
+    /// Events after a number: at most `max` and about `max_bytes`, but at least one if there is one.
+    async fn events_after(
+        &self,
+        task: TaskId,
+        after: Seq,
+        max: u32,
+        max_bytes: u64,
+    ) -> Result<Option<EventPage>, StoreError>;
+
+    // ---- calls
+
+    /// Stores a call.
+    async fn accept_call(&self, accept: AcceptCall) -> Result<Accepted, StoreError>;
+    /// Moves a queued call to running, counting the attempt; `None` if it is not queued.
+    async fn start_call(
+        &self,
+        task: TaskId,
+        call: CallId,
+        at: Timestamp,
+        events: Vec<NewEvent>,
+    ) -> Result<Option<Appended>, StoreError>;
+    /// Ends a call; `None` if it had ended already (then nothing is appended).
+    async fn end_call(&self, end: EndCall) -> Result<Option<Appended>, StoreError>;
+    /// The owner's call with this id.
+    async fn call(&self, owner: Owner, id: CallId) -> Result<Option<Call>, StoreError>;
+    /// Calls of a task, newest first.
+    async fn list_calls(&self, task: TaskId, page: Page<CallId>) -> Result<Vec<Call>, StoreError>;
+    /// Calls of any owner that have not ended, oldest first (for recovery).
+    async fn open_calls(&self) -> Result<Vec<Call>, StoreError>;
+
+    // ---- upkeep
+
+    /// Removes what need not be kept any longer, a bounded amount at a time.
+    async fn retain(&self, retention: Retention) -> Result<Retained, StoreError>;
+    /// Whether the store answers.
+    async fn ping(&self) -> Result<(), StoreError>;
+    /// Finishes what is under way and closes.
+    async fn close(&self);
+}

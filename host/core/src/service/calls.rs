@@ -1,0 +1,133 @@
+//! Calls: submit, read, list, cancel, wait.
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::{Ports, ServiceConfig};
+use crate::access::{FrozenTask, OwnedCall, OwnedTask};
+use crate::call::{Call, CallState};
+use crate::clock::NewId as _;
+use crate::dispatch::{Dispatcher, LoadedTool, Submitted, Waiter};
+use crate::error::Error;
+use crate::id::CallId;
+use crate::limits::LimitsPatch;
+use crate::ports::store::{Idempotency, Page};
+
+/// Largest idempotency key, in bytes.
+pub const MAX_IDEMPOTENCY_KEY: usize = 255;
+
+/// A call that a client asks for.
+#[derive(Debug)]
+pub struct NewCall<'a> {
+    /// The tool's name in the task.
+    pub tool: &'a str,
+    /// The arguments: JSON, as the client sent it.
+    pub arguments: &'a RawValue,
+    /// Limits to be narrowed for this call.
+    pub limits: LimitsPatch,
+    /// The client's idempotency key.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// The use cases of calls.
+pub struct Calls {
+    ports: Ports,
+    dispatcher: Dispatcher,
+    max_arguments_bytes: u64,
+}
+
+impl Calls {
+    pub(super) fn new(ports: Ports, dispatcher: Dispatcher, config: &ServiceConfig) -> Self {
+        Self { ports, dispatcher, max_arguments_bytes: config.max_arguments_bytes }
+    }
+
+    /// Stores a call and starts or queues it.
+    ///
+    /// # Errors
+    /// If the tool is unknown, the arguments don't fit, a limit is over its
+    /// ceiling, a queue is full, the task takes no calls, or the store fails.
+    pub async fn submit(&self, task: &FrozenTask, new: NewCall<'_>) -> Result<Submitted, Error> {
+        let pinned = task.tools.get(new.tool).ok_or_else(|| unknown_tool(task, new.tool))?;
+        if let Some(idempotency) = &new.idempotency {
+            check_key(&idempotency.key)?;
+        }
+        let tool = self.dispatcher.tool(pinned.id).await?;
+        let arguments = self.checked_arguments(&tool, new.arguments)?;
+        let limits = task
+            .limits
+            .narrowed(&new.limits)
+            .map_err(|error| Error::invalid(format!("limits.{}", error.name), error.to_string()))?;
+        let call = Call {
+            id: self.ports.ids.call_id(),
+            task: task.id,
+            owner: task.owner,
+            tool_name: pinned.name.clone(),
+            tool: pinned.id,
+            tool_digest: pinned.digest,
+            arguments,
+            state: CallState::Queued,
+            limits,
+            grants: task.grants.for_tool(&tool.manifest.capabilities),
+            attempts: 0,
+            created_at: self.ports.ids.now(),
+        };
+        self.dispatcher.submit(call, new.idempotency).await
+    }
+
+    fn checked_arguments(&self, tool: &LoadedTool, arguments: &RawValue) -> Result<Arc<str>, Error> {
+        let text = arguments.get();
+        if text.len() as u64 > self.max_arguments_bytes {
+            return Err(Error::TooLarge { what: "`arguments`", limit: self.max_arguments_bytes });
+        }
+        let value: serde_json::Value =
+            serde_json::from_str(text).map_err(|error| Error::invalid("arguments", error.to_string()))?;
+        let name = &tool.manifest.name;
+        tool.input.check(&value).map_err(|mismatches| Error::ArgumentsMismatch { tool: name.clone(), mismatches })?;
+        Ok(text.into())
+    }
+
+    /// Lets a client wait for the end of a call; `None` if it is over already
+    /// (or never ran here): then read it again.
+    pub fn waiter(&self, call: CallId) -> Option<Waiter> {
+        self.dispatcher.waiter(call)
+    }
+
+    /// Asks a call to end. One that has ended stays as it ended.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn cancel(&self, call: &OwnedCall) -> Result<(), Error> {
+        self.dispatcher.cancel(call.call()).await.map(|_| ())
+    }
+
+    /// Calls of a task, newest first.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn list(&self, task: &OwnedTask, page: Page<CallId>) -> Result<Vec<Call>, Error> {
+        Ok(self.ports.store.list_calls(task.task().id, page).await?)
+    }
+
+    /// How many calls run and how many wait.
+    pub fn load(&self) -> (usize, usize) {
+        self.dispatcher.load()
+    }
+}
+
+fn check_key(key: &str) -> Result<(), Error> {
+    let allowed = (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+    if allowed {
+        Ok(())
+    } else {
+        Err(Error::invalid("Idempotency-Key", "must be 1 to 255 printable ASCII characters without spaces"))
+    }
+}
+
+fn unknown_tool(task: &FrozenTask, name: &str) -> Error {
+    const SHOWN: usize = 40;
+    let names: Vec<_> = task.tools.tools.iter().take(SHOWN).map(|tool| tool.name.as_str()).collect();
+    let hint = if names.is_empty() { "; it has no tools".into() } else { format!("; it has: {}", names.join(", ")) };
+    // The name is the client's: shown, but not at any length.
+    Error::UnknownTool { name: name.chars().take(crate::tool::MAX_NAME).collect(), hint: Some(hint) }
+}

@@ -1,0 +1,167 @@
+//! API keys: make, check, list, revoke.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+use thiserror::Error as ThisError;
+
+use crate::clock::{Entropy, Ids, Timestamp};
+use crate::error::Error;
+use crate::key::{ApiKey, KeyError, KeyId, KeyRecord};
+use crate::ports::store::{Store, StoreError};
+use crate::principal::{Owner, Principal, Scopes};
+
+/// How long a key that was found good is trusted without asking the store: a
+/// revoked key works for at most this long.
+const TRUSTED: Duration = Duration::from_secs(3);
+/// Keys kept in memory.
+const KEPT: u64 = 10_000;
+/// `last_used_at` is written at most this often, in milliseconds.
+const TOUCH_EVERY_MS: u64 = 60_000;
+
+/// Why a key was refused. `Display` is public and tells a stranger nothing
+/// that the key's holder would not know.
+#[derive(Debug, ThisError)]
+pub enum KeyRefused {
+    /// Not one of our keys at all.
+    #[error(transparent)]
+    Malformed(#[from] KeyError),
+    /// No such key, or its secret is wrong.
+    #[error("there is no such API key")]
+    Unknown,
+    /// It has expired.
+    #[error("the API key expired at {0}")]
+    Expired(Timestamp),
+    /// It was revoked.
+    #[error("the API key was revoked at {0}")]
+    Revoked(Timestamp),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+}
+
+/// The use cases of keys. They need no more than a store, so that the command
+/// line makes keys without building a host.
+pub struct Keys {
+    store: Arc<dyn Store>,
+    ids: Arc<dyn Ids>,
+    trusted: Cache<KeyId, KeyRecord>,
+}
+
+/// A key to be made.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    /// Whose it will be.
+    pub owner: Owner,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// A name for people.
+    pub label: String,
+    /// From when on it is refused.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Keys {
+    /// The use cases upon a store.
+    pub fn new(store: Arc<dyn Store>, ids: Arc<dyn Ids>) -> Self {
+        let trusted = Cache::builder().max_capacity(KEPT).time_to_live(TRUSTED).build();
+        Self { store, ids, trusted }
+    }
+
+    /// Makes a key. The key itself is returned once and stored nowhere.
+    ///
+    /// # Errors
+    /// If the label is too long, or the store fails.
+    pub async fn create(&self, new: NewKey) -> Result<(ApiKey, KeyRecord), Error> {
+        super::sessions::check_label(&new.label)?;
+        let entropy: &dyn Entropy = &*self.ids;
+        let key = ApiKey::generate(entropy);
+        let record = KeyRecord {
+            id: key.id().clone(),
+            hash: key.hash(),
+            owner: new.owner,
+            scopes: new.scopes,
+            label: new.label,
+            created_at: self.ids.now(),
+            expires_at: new.expires_at,
+            revoked_at: None,
+            last_used_at: None,
+        };
+        self.store.ensure_owner(new.owner, record.created_at).await?;
+        self.store.create_key(&record).await?;
+        Ok((key, record))
+    }
+
+    /// Who holds this key.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub async fn authenticate(&self, text: &str) -> Result<Principal, KeyRefused> {
+        let key = ApiKey::parse(text)?;
+        let record = match self.trusted.get(key.id()) {
+            Some(record) => record,
+            None => self.store.key(key.id()).await?.ok_or(KeyRefused::Unknown)?,
+        };
+        // The secret first: only its holder learns that a key is expired.
+        if !key.matches(&record.hash) {
+            return Err(KeyRefused::Unknown);
+        }
+        if let Some(at) = record.revoked_at {
+            return Err(KeyRefused::Revoked(at));
+        }
+        let now = self.ids.now();
+        if let Some(at) = record.expires_at.filter(|at| *at <= now) {
+            return Err(KeyRefused::Expired(at));
+        }
+        let principal = Principal { tenant: record.owner.tenant, user: record.owner.user, scopes: record.scopes };
+        self.note_use(record, now).await;
+        Ok(principal)
+    }
+
+    async fn note_use(&self, mut record: KeyRecord, now: Timestamp) {
+        let stale = record.last_used_at.is_none_or(|at| now.millis_since(at) >= TOUCH_EVERY_MS);
+        if stale {
+            record.last_used_at = Some(now);
+            if let Err(error) = self.store.touch_key(&record.id, now).await {
+                // Not worth refusing a good key for.
+                tracing::warn!(key = %record.id, %error, "the last use of a key could not be noted");
+            }
+        }
+        if stale || !self.trusted.contains_key(&record.id) {
+            self.trusted.insert(record.id.clone(), record);
+        }
+    }
+
+    /// Every key, newest first.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn list(&self) -> Result<Vec<KeyRecord>, Error> {
+        Ok(self.store.list_keys().await?)
+    }
+
+    /// Revokes a key.
+    ///
+    /// # Errors
+    /// If there is none that is not revoked, or the store fails.
+    pub async fn revoke(&self, id: &KeyId) -> Result<(), Error> {
+        let revoked = self.store.revoke_key(id, self.ids.now()).await?;
+        self.trusted.invalidate(id);
+        if revoked { Ok(()) } else { Err(Error::not_found("key", id)) }
+    }
+
+    /// The first tenant and user; made if there is none. The flag says if it is new.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn first_owner(&self) -> Result<(Owner, bool), Error> {
+        use crate::clock::NewId as _;
+        if let Some(owner) = self.store.first_owner().await? {
+            return Ok((owner, false));
+        }
+        let owner = Owner { tenant: self.ids.tenant_id(), user: self.ids.user_id() };
+        self.store.ensure_owner(owner, self.ids.now()).await?;
+        Ok((owner, true))
+    }
+}

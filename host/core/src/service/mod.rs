@@ -1,0 +1,113 @@
+//! Use cases: what the edges call. HTTP and command line call the same ones,
+//! each with a principal or a proof from [`crate::access`].
+
+pub mod calls;
+pub mod files;
+pub mod keys;
+pub mod sessions;
+pub mod tasks;
+pub mod tools;
+pub mod upkeep;
+
+use std::sync::Arc;
+
+use crate::access::Access;
+use crate::clock::Ids;
+use crate::dispatch::{DispatchConfig, DispatchParts, Dispatcher};
+use crate::hub::Hub;
+use crate::limits::Limits;
+use crate::ports::components::Components;
+use crate::ports::import::Importer;
+use crate::ports::meter::Meter;
+use crate::ports::sandbox::Sandbox;
+use crate::ports::store::Store;
+use crate::ports::workspace::Workspaces;
+
+/// The adapters that the composition root chose.
+#[derive(Clone)]
+pub struct Ports {
+    /// Durable storage.
+    pub store: Arc<dyn Store>,
+    /// What runs calls.
+    pub sandbox: Arc<dyn Sandbox>,
+    /// The file layer.
+    pub workspaces: Arc<dyn Workspaces>,
+    /// What fills new workspaces.
+    pub importer: Arc<dyn Importer>,
+    /// The bytes of components.
+    pub components: Arc<dyn Components>,
+    /// Time and ids.
+    pub ids: Arc<dyn Ids>,
+    /// Metrics.
+    pub meter: Arc<dyn Meter>,
+}
+
+/// How the use cases behave.
+#[derive(Clone, Debug)]
+pub struct ServiceConfig {
+    /// The ceiling of every task's limits.
+    pub limits: Limits,
+    /// Dispatch.
+    pub dispatch: DispatchConfig,
+    /// Components compiled at once; each takes a core and up to 2 GiB.
+    pub compiling: usize,
+    /// Largest component, in bytes.
+    pub max_component_bytes: u64,
+    /// Largest file that a client may write, in bytes.
+    pub max_file_bytes: u64,
+    /// Largest text of a call's arguments, in bytes.
+    pub max_arguments_bytes: u64,
+    /// How long things are kept.
+    pub keep: upkeep::Keep,
+}
+
+/// All use cases.
+pub struct Services {
+    /// The door to owned things.
+    pub access: Arc<Access>,
+    /// Calls.
+    pub calls: calls::Calls,
+    /// Files of workspaces.
+    pub files: files::Files,
+    /// API keys.
+    pub keys: keys::Keys,
+    /// Sessions.
+    pub sessions: sessions::Sessions,
+    /// Tasks and their events.
+    pub tasks: tasks::Tasks,
+    /// Tools.
+    pub tools: tools::Tools,
+    /// Recovery, retention, shutdown.
+    pub upkeep: upkeep::Upkeep,
+}
+
+impl Services {
+    /// Builds the use cases upon the adapters.
+    pub fn new(ports: Ports, config: ServiceConfig) -> Self {
+        let access = Arc::new(Access::new(ports.store.clone()));
+        let hub = Arc::new(Hub::default());
+        let parts = DispatchParts {
+            store: ports.store.clone(),
+            sandbox: ports.sandbox.clone(),
+            workspaces: ports.workspaces.clone(),
+            components: ports.components.clone(),
+            hub: hub.clone(),
+            ids: ports.ids.clone(),
+            meter: ports.meter.clone(),
+        };
+        let dispatcher = Dispatcher::new(parts, config.dispatch);
+        let tools = tools::Tools::new(ports.clone(), &config);
+        let tasks =
+            tasks::Tasks::new(ports.clone(), access.clone(), hub.clone(), dispatcher.clone(), &config, tools.clone());
+        Self {
+            calls: calls::Calls::new(ports.clone(), dispatcher.clone(), &config),
+            files: files::Files::new(ports.clone(), hub, &config),
+            keys: keys::Keys::new(ports.store.clone(), ports.ids.clone()),
+            sessions: sessions::Sessions::new(ports.clone()),
+            upkeep: upkeep::Upkeep::new(ports, dispatcher, tools.clone(), tasks.clone(), config.keep),
+            access,
+            tasks,
+            tools,
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Tasks: create, fill, list, archive, restore, delete, follow.
+
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+
+use super::sessions::check_label;
+use super::tools::Tools;
+use super::{Ports, ServiceConfig};
+use crate::access::{Access, OwnedSession, OwnedTask, Permit};
+use crate::clock::NewId as _;
+use crate::dispatch::{Dispatcher, chain};
+use crate::error::Error;
+use crate::event::{ChangeCounts, ChangedBy, EventBody, NewEvent, Seq};
+use crate::grants::Grants;
+use crate::hub::{Hub, Subscription};
+use crate::id::{SessionId, TaskId};
+use crate::limits::{Limits, LimitsPatch};
+use crate::ports::import::{Import, ImportError, Imported};
+use crate::ports::store::Page;
+use crate::ports::workspace::ByteStream;
+use crate::task::{Source, Task, TaskState};
+use crate::tool::{PinnedTool, ToolSet};
+
+/// Most tools that a request may name.
+pub const MAX_TOOLS: usize = 256;
+
+/// A task that a client asks for.
+pub struct NewTask {
+    /// The session it belongs to, checked to be the principal's.
+    pub session: Option<OwnedSession>,
+    /// A name for people.
+    pub label: String,
+    /// What its workspace is filled with.
+    pub fill: Fill,
+    /// Names of tools to pin; every tool that the tenant may use, if absent.
+    pub tools: Option<Vec<String>>,
+    /// Limits to be narrowed for the task.
+    pub limits: LimitsPatch,
+}
+
+/// What a workspace is filled with at first.
+pub enum Fill {
+    /// Nothing.
+    Empty,
+    /// A git repository.
+    Git {
+        /// Where it is.
+        url: String,
+        /// Branch, tag or full commit id.
+        reference: Option<String>,
+    },
+    /// A tar archive that the client sends.
+    Archive(ByteStream),
+}
+
+/// The use cases of tasks.
+#[derive(Clone)]
+pub struct Tasks {
+    ports: Ports,
+    access: Arc<Access>,
+    hub: Arc<Hub>,
+    dispatcher: Dispatcher,
+    tools: Tools,
+    ceiling: Limits,
+    tracker: TaskTracker,
+}
+
+impl Tasks {
+    pub(super) fn new(
+        ports: Ports,
+        access: Arc<Access>,
+        hub: Arc<Hub>,
+        dispatcher: Dispatcher,
+        config: &ServiceConfig,
+        tools: Tools,
+    ) -> Self {
+        let ceiling = config.limits.clone();
+        Self { ports, access, hub, dispatcher, tools, ceiling, tracker: TaskTracker::new() }
+    }
+
+    /// Makes a task. An empty one is ready at once, one from an archive when
+    /// this returns; one from git is filled in the background.
+    ///
+    /// # Errors
+    /// If a name, limit or source is not allowed, or the store fails. An
+    /// archive that can't be unpacked makes a failed task, not an error.
+    pub async fn create(&self, permit: &Permit, new: NewTask) -> Result<Task, Error> {
+        check_label(&new.label)?;
+        if let Fill::Git { url, .. } = &new.fill {
+            self.ports.importer.check_git_url(url).map_err(|error| Error::invalid("source.url", error.to_string()))?;
+        }
+        let limits = self.ceiling.narrowed(&new.limits);
+        let limits = limits.map_err(|error| Error::invalid(format!("limits.{}", error.name), error.to_string()))?;
+        let tools = self.pin(permit, new.tools).await?;
+        let now = self.ports.ids.now();
+        let (source, state) = match &new.fill {
+            Fill::Empty => (Source::Empty, TaskState::Ready),
+            Fill::Git { url, reference } => {
+                (Source::Git { url: url.clone(), reference: reference.clone() }, TaskState::Initializing)
+            }
+            Fill::Archive(_) => (Source::Archive, TaskState::Initializing),
+        };
+        let mut task = Task {
+            id: self.ports.ids.task_id(),
+            owner: permit.owner(),
+            session: new.session.map(|session| session.session().id),
+            label: new.label,
+            state,
+            failure: None,
+            source,
+            tool_set: tools.digest,
+            limits,
+            grants: Grants::TASK_CEILING,
+            created_at: now,
+            updated_at: now,
+            last_seq: 0,
+            first_seq: 1,
+        };
+        self.ports.workspaces.create(task.owner.tenant, task.id).await?;
+        let mut bodies = vec![EventBody::TaskCreated { source: task.source.clone() }];
+        if state == TaskState::Ready {
+            bodies.push(EventBody::TaskReady {});
+        }
+        let events: Vec<_> = bodies.iter().map(|body| NewEvent::new(now, None, body)).collect();
+        task.last_seq = self.ports.store.create_task(&task, &tools, events).await?.last;
+        let fill = match new.fill {
+            Fill::Empty => return Ok(task),
+            Fill::Git { url, reference } => (Import::Git { url, reference }, false),
+            Fill::Archive(stream) => (Import::Archive(stream), true),
+        };
+        let (import, wait) = fill;
+        let (this, filled) = (self.clone(), task.clone());
+        // On its own: a client that goes away must not leave it half done.
+        let filling = self.tracker.spawn(async move { this.fill(&filled, import).await });
+        if wait {
+            // A panic in it is logged by the runtime; the record tells the rest.
+            let _ = filling.await;
+            task = self.ports.store.task(task.owner, task.id).await?.unwrap_or(task);
+        }
+        Ok(task)
+    }
+
+    async fn pin(&self, permit: &Permit, names: Option<Vec<String>>) -> Result<ToolSet, Error> {
+        let all = self.tools.pinnable(permit.owner().tenant).await?;
+        let all = all.into_iter().filter_map(|tool| {
+            let name = tool.manifest()?.name.clone();
+            Some(PinnedTool { name, id: tool.id, digest: tool.digest })
+        });
+        let Some(names) = names else { return Ok(ToolSet::new(all)) };
+        if names.len() > MAX_TOOLS {
+            return Err(Error::invalid("tools", format!("names more than {MAX_TOOLS} tools")));
+        }
+        let set = ToolSet::new(all);
+        let pinned = names.iter().map(|name| {
+            let known = set.get(name).cloned();
+            known.ok_or_else(|| Error::invalid("tools", format!("there is no tool `{name}` that is ready")))
+        });
+        Ok(ToolSet::new(pinned.collect::<Result<Vec<_>, _>>()?))
+    }
+
+    async fn fill(&self, task: &Task, import: Import) {
+        let filled = match self.ports.workspaces.open(task.owner.tenant, task.id).await {
+            Ok(root) => self.ports.importer.import(root, import).await,
+            Err(error) => Err(ImportError::Io(std::io::Error::other(error))),
+        };
+        let (to, failure, bodies) = match filled {
+            Ok(imported) => (TaskState::Ready, None, vec![imported_event(imported), EventBody::TaskReady {}]),
+            Err(error) => {
+                tracing::warn!(task = %task.id, error = %chain(&error), "a workspace could not be filled");
+                let reason = error.to_string();
+                (TaskState::Failed, Some(reason.clone()), vec![EventBody::TaskFailed { reason }])
+            }
+        };
+        let moved = self.move_to(task.id, to, failure.as_deref(), &bodies).await;
+        if let Err(error) = moved {
+            tracing::error!(task = %task.id, error = %chain(&error), "the state of a task could not be stored");
+        }
+    }
+
+    async fn move_to(
+        &self,
+        id: TaskId,
+        to: TaskState,
+        failure: Option<&str>,
+        bodies: &[EventBody],
+    ) -> Result<bool, Error> {
+        let now = self.ports.ids.now();
+        let events: Vec<_> = bodies.iter().map(|body| NewEvent::new(now, None, body)).collect();
+        let moved = self.ports.store.move_task(id, to, failure, now, events.clone()).await?;
+        if let Some(appended) = moved {
+            self.ports.meter.events_appended(events.len() as u64);
+            self.hub.publish(id, appended, events);
+        }
+        Ok(moved.is_some())
+    }
+
+    /// The owner's tasks, newest first.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn list(
+        &self,
+        permit: &Permit,
+        session: Option<SessionId>,
+        page: Page<TaskId>,
+    ) -> Result<Vec<Task>, Error> {
+        Ok(self.ports.store.list_tasks(permit.owner(), session, page).await?)
+    }
+
+    /// The tools that a task pins.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn tools(&self, task: &OwnedTask) -> Result<Arc<ToolSet>, Error> {
+        self.access.tool_set(task.task()).await
+    }
+
+    /// Takes no calls until restored.
+    ///
+    /// # Errors
+    /// If the task is not ready, or the store fails.
+    pub async fn archive(&self, task: &OwnedTask) -> Result<(), Error> {
+        self.shift(task, TaskState::Archived, EventBody::TaskArchived {}, "only a ready task can be archived").await
+    }
+
+    /// Takes calls again.
+    ///
+    /// # Errors
+    /// If the task is not archived, or the store fails.
+    pub async fn restore(&self, task: &OwnedTask) -> Result<(), Error> {
+        self.shift(task, TaskState::Ready, EventBody::TaskReady {}, "only an archived task can be restored").await
+    }
+
+    async fn shift(&self, task: &OwnedTask, to: TaskState, body: EventBody, remedy: &'static str) -> Result<(), Error> {
+        let (id, state) = (task.task().id, task.task().state);
+        // `ready` is also reached from `initializing`, but not by a client.
+        if state != TaskState::Initializing && self.move_to(id, to, None, &[body]).await? {
+            return Ok(());
+        }
+        Err(Error::WrongState { what: format!("the task `{id}`"), state: state.to_string(), remedy })
+    }
+
+    /// Cancels the task's calls and removes its workspace. Record and events
+    /// stay until retention.
+    ///
+    /// # Errors
+    /// If the store or the file layer fails.
+    pub async fn delete(&self, task: &OwnedTask) -> Result<(), Error> {
+        let Task { id, owner, .. } = *task.task();
+        let this = self.clone();
+        let deleting = self.tracker.spawn(async move {
+            // First the state: from here on no call is accepted.
+            this.move_to(id, TaskState::Deleted, None, &[]).await?;
+            this.dispatcher.cancel_task(id).await;
+            this.dispatcher.forget_task(owner.tenant, id).await;
+            this.ports.workspaces.remove(owner.tenant, id).await?;
+            let now = this.ports.ids.now();
+            let last = vec![NewEvent::new(now, None, &EventBody::TaskDeleted {})];
+            if let Some(appended) = this.ports.store.append_events(id, last.clone()).await? {
+                this.hub.publish(id, appended, last);
+            }
+            Ok(())
+        });
+        deleting.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    /// Follows a task's events after a number.
+    pub fn follow(&self, task: &OwnedTask, after: Seq) -> Subscription {
+        self.hub.subscribe(self.ports.store.clone(), task.task().id, after)
+    }
+
+    /// How many tasks are being watched.
+    pub fn watched(&self) -> usize {
+        self.hub.watched()
+    }
+
+    /// Ends the tasks whose filling an earlier run left half done.
+    pub(super) async fn recover(&self) -> Result<u64, Error> {
+        const BATCH: u32 = 100;
+        let mut count = 0;
+        loop {
+            let left = self.ports.store.tasks_in_state(TaskState::Initializing, BATCH).await?;
+            if left.is_empty() {
+                return Ok(count);
+            }
+            for task in left {
+                let reason = "the host stopped while the workspace was being filled".to_owned();
+                let body = EventBody::TaskFailed { reason: reason.clone() };
+                self.move_to(task.id, TaskState::Failed, Some(&reason), &[body]).await?;
+                count += 1;
+            }
+        }
+    }
+
+    /// Waits until nothing is being filled or deleted.
+    pub(super) async fn shutdown(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+fn imported_event(imported: Imported) -> EventBody {
+    let created = imported.files + imported.directories + imported.symlinks;
+    let counts = ChangeCounts { created, modified: 0, deleted: 0 };
+    EventBody::FilesChanged { by: ChangedBy::Import, changes: Vec::new(), counts, incomplete: true }
+}

@@ -1,0 +1,208 @@
+//! Tools: register, list, read, retire. A registered component is stored
+//! first, then compiled and described in the background; `compiling` ends in
+//! `ready` or `rejected`, also after a restart in between.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Ports, ServiceConfig};
+use crate::access::Permit;
+use crate::clock::NewId as _;
+use crate::digest::Digest;
+use crate::dispatch::chain;
+use crate::error::Error;
+use crate::id::{TenantId, ToolId};
+use crate::ports::sandbox::{PrepareError, SandboxError};
+use crate::ports::store::Page;
+use crate::principal::Scope;
+use crate::tool::{Tool, ToolOwner, ToolState};
+
+/// The use cases of tools.
+#[derive(Clone)]
+pub struct Tools {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    ports: Ports,
+    compiling: Semaphore,
+    max_component_bytes: u64,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    /// Counts finished preparations, for who waits for one.
+    finished: watch::Sender<u64>,
+}
+
+impl Tools {
+    pub(super) fn new(ports: Ports, config: &ServiceConfig) -> Self {
+        let inner = Inner {
+            ports,
+            compiling: Semaphore::new(config.compiling.max(1)),
+            max_component_bytes: config.max_component_bytes,
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            finished: watch::Sender::new(0),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Registers a component for the principal's tenant, or for every tenant
+    /// (`operator`, which needs its own scope). The same bytes of the same
+    /// owner are the same tool; the flag says if it is new.
+    ///
+    /// # Errors
+    /// If a scope is missing, the component is too large, or the store fails.
+    pub async fn register(&self, permit: &Permit, operator: bool, component: Bytes) -> Result<(Tool, bool), Error> {
+        let owner = if operator {
+            if !permit.principal().scopes.contains(Scope::OperatorTools) {
+                return Err(Error::MissingScope(Scope::OperatorTools));
+            }
+            ToolOwner::Operator
+        } else {
+            ToolOwner::Tenant(permit.owner().tenant)
+        };
+        self.register_as(owner, component).await
+    }
+
+    /// Registers a component on behalf of the host: the built-in tools.
+    ///
+    /// # Errors
+    /// As [`Tools::register`].
+    pub async fn register_as(&self, owner: ToolOwner, component: Bytes) -> Result<(Tool, bool), Error> {
+        let inner = &self.inner;
+        if component.is_empty() {
+            return Err(Error::invalid("body", "is empty; send the bytes of a WebAssembly component"));
+        }
+        if component.len() as u64 > inner.max_component_bytes {
+            return Err(Error::TooLarge { what: "the component", limit: inner.max_component_bytes });
+        }
+        let digest = Digest::of(&component);
+        let size = component.len() as u64;
+        let put = inner.ports.components.put(digest, component).await;
+        put.map_err(|error| SandboxError::new("the component could not be stored", error))?;
+        let (id, created_at) = (inner.ports.ids.tool_id(), inner.ports.ids.now());
+        let tool = Tool { id, owner, digest, size, state: ToolState::Compiling, created_at };
+        if let Some(known) = inner.ports.store.create_tool(&tool).await? {
+            return Ok((known, false));
+        }
+        self.prepare(tool.clone());
+        Ok((tool, true))
+    }
+
+    /// Compiles and describes in the background.
+    pub(super) fn prepare(&self, tool: Tool) {
+        let inner = self.inner.clone();
+        self.inner.tracker.spawn(async move {
+            tokio::select! {
+                // Left compiling; the next start takes it up again.
+                () = inner.stop.cancelled() => {}
+                () = inner.prepare(&tool) => {}
+            }
+        });
+    }
+
+    /// Waits until a tool is no longer compiling.
+    ///
+    /// # Errors
+    /// If there is no such tool, or the store fails.
+    pub async fn settled(&self, id: ToolId) -> Result<Tool, Error> {
+        let mut finished = self.inner.finished.subscribe();
+        loop {
+            finished.borrow_and_update();
+            let tool = self.inner.ports.store.tool(None, id).await?;
+            let tool = tool.ok_or_else(|| Error::not_found("tool", id))?;
+            if !matches!(tool.state, ToolState::Compiling) {
+                return Ok(tool);
+            }
+            tokio::select! {
+                () = self.inner.stop.cancelled() => return Err(Error::Stopping),
+                _ = finished.changed() => {}
+            }
+        }
+    }
+
+    /// Tools that the tenant may see, newest first.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn list(&self, permit: &Permit, page: Page<ToolId>) -> Result<Vec<Tool>, Error> {
+        Ok(self.inner.ports.store.list_tools(permit.owner().tenant, page).await?)
+    }
+
+    /// One tool that the tenant may see.
+    ///
+    /// # Errors
+    /// If there is none, or the store fails.
+    pub async fn get(&self, permit: &Permit, id: ToolId) -> Result<Tool, Error> {
+        let tool = self.inner.ports.store.tool(Some(permit.owner().tenant), id).await?;
+        tool.ok_or_else(|| Error::not_found("tool", id))
+    }
+
+    /// Retires a tool that no task pins. The tenant's own, or the operator's
+    /// with the scope for it.
+    ///
+    /// # Errors
+    /// If there is none, it is not the principal's, or a task pins it.
+    pub async fn delete(&self, permit: &Permit, id: ToolId) -> Result<(), Error> {
+        let tool = self.get(permit, id).await?;
+        if tool.owner == ToolOwner::Operator && !permit.principal().scopes.contains(Scope::OperatorTools) {
+            return Err(Error::MissingScope(Scope::OperatorTools));
+        }
+        if self.inner.ports.store.delete_tool(tool.owner, id).await? {
+            return Ok(());
+        }
+        let what = format!("the tool `{id}`");
+        Err(Error::WrongState { what, state: "pinned by a task".into(), remedy: "delete the tasks that pin it first" })
+    }
+
+    /// Tools that a new task of the tenant may pin.
+    pub(super) async fn pinnable(&self, tenant: TenantId) -> Result<Vec<Tool>, Error> {
+        Ok(self.inner.ports.store.pinnable_tools(tenant).await?)
+    }
+
+    /// Takes up what an earlier run left compiling.
+    pub(super) async fn recover(&self) -> Result<u64, Error> {
+        let left = self.inner.ports.store.compiling_tools().await?;
+        let count = left.len() as u64;
+        left.into_iter().for_each(|tool| self.prepare(tool));
+        Ok(count)
+    }
+
+    /// Stops compiling; what is not ready is taken up at the next start.
+    pub(super) async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        self.inner.tracker.close();
+        self.inner.tracker.wait().await;
+    }
+}
+
+impl Inner {
+    async fn prepare(&self, tool: &Tool) {
+        let Ok(_turn) = self.compiling.acquire().await else { return };
+        let state = match self.prepared(tool).await {
+            Ok(state) => state,
+            Err(PrepareError::Rejected { code, reason }) => ToolState::Rejected { code: code.into(), reason },
+            Err(PrepareError::Sandbox(error)) => {
+                tracing::error!(tool = %tool.id, error = %chain(&error), "a tool could not be prepared");
+                let reason = "the host could not prepare it; its log says why. Register it again to retry".into();
+                ToolState::Rejected { code: "host_error".into(), reason }
+            }
+        };
+        tracing::info!(tool = %tool.id, digest = %tool.digest, state = state.name(), "tool prepared");
+        if let Err(error) = self.ports.store.finish_tool(tool.id, &state).await {
+            tracing::error!(tool = %tool.id, error = %chain(&error), "the state of a tool could not be stored");
+        }
+        self.finished.send_modify(|count| *count += 1);
+    }
+
+    async fn prepared(&self, tool: &Tool) -> Result<ToolState, PrepareError> {
+        let component = self.ports.components.get(tool.digest).await;
+        let component = component.map_err(|error| SandboxError::new("the component could not be read", error))?;
+        let prepared = self.ports.sandbox.prepare(component).await?;
+        Ok(ToolState::Ready { manifest: Arc::new(prepared.manifest), artifact: prepared.artifact })
+    }
+}

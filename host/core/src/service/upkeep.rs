@@ -1,0 +1,114 @@
+//! Upkeep: recovery at the start, retention while the host runs, and an
+//! orderly stop.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Ports;
+use super::tasks::Tasks;
+use super::tools::Tools;
+use crate::dispatch::{Dispatcher, Recovered, chain};
+use crate::error::Error;
+use crate::ports::store::Retention;
+
+/// How long things are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Age of an event, in milliseconds.
+    pub events_ms: i64,
+    /// Bytes of events per task.
+    pub events_bytes_per_task: u64,
+    /// Age of a deleted task's record, in milliseconds.
+    pub deleted_ms: i64,
+    /// Between two rounds of retention.
+    pub every: Duration,
+}
+
+/// What the start found of an earlier run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restart {
+    /// Calls.
+    pub calls: Recovered,
+    /// Tasks whose filling was half done.
+    pub tasks_failed: u64,
+    /// Tools that were compiling.
+    pub tools_compiling: u64,
+}
+
+/// Recovery, retention, shutdown.
+pub struct Upkeep {
+    ports: Ports,
+    dispatcher: Dispatcher,
+    tools: Tools,
+    tasks: Tasks,
+    keep: Keep,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Upkeep {
+    pub(super) fn new(ports: Ports, dispatcher: Dispatcher, tools: Tools, tasks: Tasks, keep: Keep) -> Self {
+        Self { ports, dispatcher, tools, tasks, keep, tracker: TaskTracker::new(), stop: CancellationToken::new() }
+    }
+
+    /// Takes over what an earlier run left, then begins retention. To be
+    /// called once, before any client is served.
+    ///
+    /// # Errors
+    /// If the store fails; then the host must not start.
+    pub async fn start(&self) -> Result<Restart, Error> {
+        let tasks_failed = self.tasks.recover().await?;
+        let calls = self.dispatcher.recover().await?;
+        let tools_compiling = self.tools.recover().await?;
+        let (ports, keep, stop) = (self.ports.clone(), self.keep, self.stop.clone());
+        self.tracker.spawn(async move {
+            while stop.run_until_cancelled(tokio::time::sleep(keep.every)).await.is_some() {
+                retain(&ports, keep).await;
+            }
+        });
+        Ok(Restart { calls, tasks_failed, tools_compiling })
+    }
+
+    /// Whether the store answers.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub async fn ping(&self) -> Result<(), Error> {
+        Ok(self.ports.store.ping().await?)
+    }
+
+    /// Stops in order: retention, calls, imports, compilations, guests, store.
+    /// When it returns nothing is left running and everything is stored.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+        self.dispatcher.shutdown().await;
+        self.tasks.shutdown().await;
+        self.tools.shutdown().await;
+        self.ports.sandbox.shutdown().await;
+        self.ports.store.close().await;
+    }
+}
+
+async fn retain(ports: &Ports, keep: Keep) {
+    let now = ports.ids.now();
+    let retention = Retention {
+        events_before: now.plus_millis(-keep.events_ms),
+        events_bytes_per_task: keep.events_bytes_per_task,
+        deleted_before: now.plus_millis(-keep.deleted_ms),
+        now,
+    };
+    match ports.store.retain(retention).await {
+        Ok(removed) if removed == Default::default() => {}
+        Ok(removed) => tracing::info!(
+            events = removed.events,
+            idempotency_keys = removed.idempotency_keys,
+            tasks = removed.tasks,
+            "removed what need not be kept"
+        ),
+        Err(error) => tracing::error!(error = %chain(&error), "retention failed"),
+    }
+}

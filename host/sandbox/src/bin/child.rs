@@ -1,0 +1,93 @@
+//! The executable that the tests of this package start as worker, as compiler,
+//! and as a worker that was taken over.
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.split_first() {
+        Some((first, _)) if first == "worker" => bulkhead_sandbox::worker_main(),
+        Some((first, rest)) if first == "compile" => bulkhead_sandbox::compile_main(rest),
+        Some((first, rest)) if first == "false-worker" => match false_worker(&rest.join(" ")) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// A frame: `len u32 | call u32 | kind u8 | body`.
+fn frame(call: u32, body: &[u8]) -> Vec<u8> {
+    let mut frame = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
+    frame.extend_from_slice(&call.to_le_bytes());
+    frame.extend_from_slice(body);
+    frame
+}
+
+/// The end of a call that returned nothing, having used nothing.
+const DONE: [u8; 8] = [10, 0, 0, 0, 0, 0, 0, 0];
+
+/// Kinds of the host's messages that matter here.
+const BIND: u8 = 0;
+const LOAD: u8 = 1;
+const START: u8 = 5;
+
+/// Behaves until a call is started, and then as `how` says.
+fn false_worker(how: &str) -> std::io::Result<()> {
+    let mut socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    loop {
+        let mut head = [0; 8];
+        socket.read_exact(&mut head)?;
+        let [a, b, c, d, call @ ..] = head;
+        let mut body = vec![0; u32::from_le_bytes([a, b, c, d]) as usize];
+        socket.read_exact(&mut body)?;
+        let call = u32::from_le_bytes(call);
+        match body.split_first() {
+            Some((&BIND, _)) => socket.write_all(&frame(0, &[0]))?,
+            Some((&LOAD, component)) => socket.write_all(&frame(0, &[&[1], component].concat()))?,
+            Some((&START, _)) => misbehave(&mut socket, call, how)?,
+            _ => {}
+        }
+    }
+}
+
+fn output(size: u32) -> Vec<u8> {
+    let mut body = vec![3, 0];
+    let mut left = size;
+    while left > 0x7f {
+        body.push((left & 0x7f) as u8 | 0x80);
+        left >>= 7;
+    }
+    body.push(left as u8);
+    body.resize(body.len() + size as usize, b'x');
+    body
+}
+
+fn misbehave(socket: &mut UnixStream, call: u32, how: &str) -> std::io::Result<()> {
+    match how {
+        "behave" => socket.write_all(&frame(call, &DONE)),
+        "other-call" => socket.write_all(&frame(call + 7, &output(3))),
+        "done-twice" => socket.write_all(&[frame(call, &DONE), frame(call, &DONE)].concat()),
+        "after-done" => socket.write_all(&[frame(call, &DONE), frame(call, &output(1))].concat()),
+        "huge-frame" => socket.write_all(&[0xff, 0xff, 0xff, 0x7f, call as u8, 0, 0, 0, 3]),
+        "unknown-kind" => socket.write_all(&frame(call, &[77, 1, 2, 3])),
+        "empty-frame" => socket.write_all(&frame(call, &[])),
+        "left-over" => socket.write_all(&frame(call, &[DONE.as_slice(), &[1]].concat())),
+        "over-credit" => (0..64).try_for_each(|_| socket.write_all(&frame(call, &output(32 * 1024)))),
+        "false-timeout" => socket.write_all(&frame(call, &[10, 4, 0, 0, 0, 0, 0, 0])),
+        "false-cancel" => socket.write_all(&frame(call, &[10, 4, 2, 0, 0, 0, 0, 0])),
+        // `Returned` one `json` part: `{`.
+        "bad-json" => socket.write_all(&frame(call, &[10, 0, 1, 1, 1, b'{', 0, 0, 0, 0, 0])),
+        // `Changed`: created `a`, which this call may not.
+        "false-change" => socket.write_all(&frame(call, &[8, 1, 0, 1, b'a'])),
+        "control-as-call" => socket.write_all(&frame(call, &[0])),
+        "call-as-control" => socket.write_all(&frame(0, &output(1))),
+        "die" => std::process::abort(),
+        "leave" => std::process::exit(0),
+        // Says nothing, for ever.
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,112 @@
+//! The bounds of the sandbox that are not limits of a call: sizes of frames,
+//! windows and caches. Each is a constant with its reason, so that both sides
+//! of the socket agree without negotiating.
+
+use std::time::Duration;
+
+/// Emission bytes that a call may have on their way to the store. A guest that
+/// is faster than the store waits once they are out.
+pub(crate) const WINDOW: usize = 256 * 1024;
+
+/// What one emission costs beside its bytes: its frame and its event.
+pub(crate) const EMISSION_COST: usize = 64;
+
+/// Largest frame from the host: arguments (1 MiB) with room for their envelope.
+pub(crate) const MAX_TO_WORKER: usize = 2 * 1024 * 1024;
+
+/// Largest frame from a worker that is not about a call.
+pub(crate) const MAX_CONTROL: usize = 64 * 1024;
+
+/// Room that a frame about a call may take beside its payload.
+pub(crate) const FRAME_SLACK: usize = 64 * 1024;
+
+/// Most arguments, in bytes (`wit/tool.wit`).
+pub(crate) const MAX_ARGUMENTS: usize = 1024 * 1024;
+
+/// Most parts of a result: each costs the host a JSON value and an allocation.
+pub(crate) const MAX_RESULT_PARTS: usize = 1024;
+
+/// Largest media type, in bytes (`wit/tool.wit`).
+pub(crate) const MAX_MEDIA_TYPE: usize = 255;
+
+/// Largest progress message, in bytes (`wit/tool.wit`).
+pub(crate) const MAX_PROGRESS_MESSAGE: usize = 1024;
+
+/// Largest log message, in bytes (`wit/tool.wit`).
+pub(crate) const MAX_LOG_MESSAGE: usize = 8 * 1024;
+
+/// Most fields of a log line (`wit/tool.wit`).
+pub(crate) const MAX_LOG_FIELDS: usize = 16;
+
+/// Most bytes of all fields of a log line together.
+pub(crate) const MAX_LOG_FIELD_BYTES: usize = 8 * 1024;
+
+/// Largest message of a tool's error, in bytes (`wit/tool.wit`).
+pub(crate) const MAX_ERROR_MESSAGE: usize = 64 * 1024;
+
+/// Largest code of a tool's error, in bytes (`wit/tool.wit`).
+pub(crate) const MAX_ERROR_CODE: usize = 64;
+
+/// Largest details of a tool's error, in bytes (`wit/tool.wit`).
+pub(crate) const MAX_ERROR_DETAILS: usize = 64 * 1024;
+
+/// How much of a guest's standard error is quoted when it traps: a panic
+/// message, so that a model reads why.
+pub(crate) const STDERR_TAIL: usize = 2 * 1024;
+
+/// Shortest time between two progress reports that are passed on.
+pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a cancelled call may go on by itself (`wit/tool.wit`).
+pub(crate) const CANCEL_GRACE: Duration = Duration::from_secs(2);
+
+/// How long a worker may take to drop a call that nobody waits for any more.
+pub(crate) const ABORT_GRACE: Duration = Duration::from_secs(1);
+
+/// Workspaces that a worker holds open: one descriptor each.
+pub(crate) const MAX_WORKSPACES: usize = 256;
+
+/// Components that a worker holds loaded: code and copy-on-write images.
+pub(crate) const MAX_COMPONENTS: usize = 128;
+
+/// The epoch's tick: how long a guest runs before others get their turn, and
+/// how exact processor time is limited.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+/// Changed paths that are sent as one frame.
+pub(crate) const CHANGES_PER_FRAME: usize = 64;
+
+/// Largest component, in bytes.
+pub(crate) const MAX_COMPONENT: usize = 32 * 1024 * 1024;
+
+/// Largest compiled artefact, in bytes.
+pub(crate) const MAX_ARTIFACT: u64 = 512 * 1024 * 1024;
+
+/// Core instances of one component; the pool reserves as many per slot.
+pub(crate) const MAX_CORE_INSTANCES: u32 = 16;
+
+/// Memories of one component; each reserves 4 GiB of addresses per slot.
+pub(crate) const MAX_MEMORIES: u32 = 4;
+
+/// Tables of one component.
+pub(crate) const MAX_TABLES: u32 = 16;
+
+/// Functions of one component: 200,000 tiny ones took 1.1 GB to compile.
+pub(crate) const MAX_FUNCTIONS: u32 = 50_000;
+
+/// Largest body of one function, in bytes: 4.8 MB of straight code took 1 GB.
+pub(crate) const MAX_FUNCTION_BODY: u32 = 1_000_000;
+
+/// Imports and exports of one component, each.
+pub(crate) const MAX_EXTERNS: u32 = 1_000;
+
+/// Depth of components and modules within each other.
+pub(crate) const MAX_NESTING: u32 = 16;
+
+/// Largest file that a guest can make, in bytes: a sparse one costs nothing to
+/// make and everything to copy.
+pub(crate) const MAX_FILE_SIZE: u64 = 1 << 30;
+
+/// Files and directories that one call can have open: descriptors of the
+/// worker's process, which all its calls share.
+pub(crate) const MAX_OPEN_FILES: usize = 256;

@@ -1,0 +1,87 @@
+//! What a component may import and must export, by name.
+
+/// Interfaces of WASI 0.2 that are linked. Sockets are linked and always
+/// refused; HTTP is not linked.
+const WASI: [(&str, &[&str]); 6] = [
+    (
+        "wasi:cli",
+        &[
+            "environment",
+            "exit",
+            "stdin",
+            "stdout",
+            "stderr",
+            "terminal-input",
+            "terminal-output",
+            "terminal-stdin",
+            "terminal-stdout",
+            "terminal-stderr",
+        ],
+    ),
+    ("wasi:io", &["error", "poll", "streams"]),
+    ("wasi:clocks", &["monotonic-clock", "wall-clock"]),
+    ("wasi:random", &["random", "insecure", "insecure-seed"]),
+    ("wasi:filesystem", &["types", "preopens"]),
+    (
+        "wasi:sockets",
+        &["network", "instance-network", "tcp", "tcp-create-socket", "udp", "udp-create-socket", "ip-name-lookup"],
+    ),
+];
+
+/// Interfaces of our own.
+const OWN: [&str; 5] = ["types", "output", "progress", "log", "cancellation"];
+
+/// The interface that every tool exports.
+pub(super) const GUEST: &str = "bulkhead:tool/guest@0.1.0";
+
+/// Whether a tool may import `name`.
+pub(super) fn may_import(name: &str) -> bool {
+    let Some((path, version)) = name.split_once('@') else { return false };
+    let Some((package, interface)) = path.split_once('/') else { return false };
+    if package == "bulkhead:tool" {
+        return version == "0.1.0" && OWN.contains(&interface);
+    }
+    let known = WASI.iter().any(|(known, interfaces)| *known == package && interfaces.contains(&interface));
+    known
+        && version
+            .strip_prefix("0.2.")
+            .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// What to tell an author about imports that can't be met.
+pub(super) fn unknown(imports: &[String]) -> String {
+    let http = imports.iter().any(|name| name.starts_with("wasi:http"));
+    let p3 = imports.iter().any(|name| name.contains("@0.3"));
+    let hint = match (http, p3) {
+        (true, _) => " (tools have no network of their own)",
+        (_, true) => " (WASI 0.3 is not supported; build for WASI 0.2)",
+        _ => "",
+    };
+    format!(
+        "the component imports what the host does not have: {}{hint}. A tool may import wasi:cli, io, clocks, random, \
+         filesystem and sockets of version 0.2, and bulkhead:tool/output, progress, log and cancellation@0.1.0",
+        imports.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn imports_are_known_by_name_and_version() {
+        for good in ["wasi:cli/environment@0.2.0", "wasi:io/streams@0.2.12", "bulkhead:tool/log@0.1.0"] {
+            assert!(may_import(good), "{good}");
+        }
+        for bad in [
+            "env",
+            "wasi:cli/environment",
+            "wasi:http/types@0.2.0",
+            "wasi:io/streams@0.3.0",
+            "wasi:io/streams@0.2.",
+            "bulkhead:tool/guest@0.1.0",
+        ] {
+            assert!(!may_import(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The compile child: reads a component from standard input, looks at it, and
+//! writes native code to standard output. Everything here sees hostile bytes,
+//! so it runs under hard limits and answers one question per process.
+
+mod externs;
+mod inspect;
+
+use std::io::{Read, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bulkhead_core::ports::sandbox::{PrepareError, SandboxError};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+
+pub use inspect::{Inspection, inspect_component};
+
+use crate::bounds::{MAX_ARTIFACT, MAX_COMPONENT};
+use crate::engine;
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Compile,
+    Inspect,
+    Fingerprint,
+}
+
+impl Mode {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Compile, "component"), (Self::Inspect, "inspect"), (Self::Fingerprint, "fingerprint")];
+
+    /// The arguments that ask for it.
+    pub(crate) fn args(self, cpu: Duration, memory: u64) -> [String; 3] {
+        let name = Self::ALL.iter().find(|(mode, _)| *mode == self).map_or("", |(_, name)| name);
+        [name.into(), cpu.as_secs().max(1).to_string(), memory.to_string()]
+    }
+}
+
+/// What the child answers, as one line of standard error.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    Compiled,
+    Inspected(Box<Inspection>),
+    Fingerprint(String),
+    Rejected { code: String, reason: String },
+    Failed(String),
+}
+
+/// Begins the line with the report; what else is printed is for the log.
+const REPORT: &str = "bulkhead-report: ";
+
+/// Codes that a child can reject with, as the port names them.
+const CODES: [&str; 7] =
+    ["not_wasm", "core_module", "invalid_wasm", "too_large", "too_complex", "unknown_import", "missing_export"];
+
+impl Report {
+    /// The report in what a child printed.
+    pub(crate) fn find(printed: &str) -> Option<Self> {
+        let line = printed.lines().rev().find_map(|line| line.strip_prefix(REPORT))?;
+        serde_json::from_str(line).ok()
+    }
+
+    /// Tells answers from refusals.
+    pub(crate) fn into_result(self) -> Result<Self, PrepareError> {
+        match self {
+            Self::Rejected { code, reason } => {
+                let code = CODES.into_iter().find(|known| *known == code).unwrap_or("invalid_wasm");
+                Err(PrepareError::Rejected { code, reason })
+            }
+            Self::Failed(reason) => Err(SandboxError::because(format!("the compiler failed: {reason}")).into()),
+            answer => Ok(answer),
+        }
+    }
+}
+
+/// A component that can't become a tool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Stable, machine readable: as in `PrepareError::Rejected`.
+    pub code: String,
+    /// For the plugin's author.
+    pub reason: String,
+}
+
+impl Problem {
+    fn new(code: &'static str, reason: impl Into<String>) -> Self {
+        Self { code: code.into(), reason: reason.into() }
+    }
+}
+
+/// The subcommand `compile`, with the arguments that follow it:
+/// `component|inspect|fingerprint <seconds of processor time> <bytes of memory>`.
+pub fn compile_main(args: &[String]) -> ExitCode {
+    let report = match answer(args) {
+        Ok(report) => report,
+        Err(error) => Report::Failed(format!("{error:#}")),
+    };
+    let failed = matches!(report, Report::Failed(_));
+    let line = serde_json::to_string(&report).unwrap_or_default();
+    let told = writeln!(std::io::stderr(), "{REPORT}{line}").is_ok();
+    if failed || !told { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn answer(args: &[String]) -> wasmtime::Result<Report> {
+    let usage = || wasmtime::format_err!("expected: component|inspect|fingerprint <seconds> <bytes>");
+    let [mode, cpu, memory] = args else { return Err(usage()) };
+    let (mode, _) = Mode::ALL.into_iter().find(|(_, name)| name == mode).ok_or_else(usage)?;
+    confine(cpu.parse().map_err(|_| usage())?, memory.parse().map_err(|_| usage())?)?;
+    if mode == Mode::Fingerprint {
+        return Ok(Report::Fingerprint(hex::encode(engine::fingerprint()?)));
+    }
+    let mut component = Vec::new();
+    std::io::stdin().take(MAX_COMPONENT as u64 + 1).read_to_end(&mut component)?;
+    let inspection = inspect_component(&component);
+    if mode == Mode::Inspect {
+        return Ok(Report::Inspected(Box::new(inspection)));
+    }
+    if let Some(Problem { code, reason }) = inspection.problem {
+        return Ok(Report::Rejected { code, reason });
+    }
+    match engine::compiler()?.precompile_component(&component) {
+        Ok(artifact) => {
+            std::io::stdout().write_all(&artifact)?;
+            std::io::stdout().flush()?;
+            Ok(Report::Compiled)
+        }
+        Err(error) => Ok(Report::Rejected {
+            code: "invalid_wasm".into(),
+            reason: format!("the component is not valid: {error:#}"),
+        }),
+    }
+}
+
+/// Limits that end the process: a compilation bomb is not our process's end.
+fn confine(seconds: u64, memory: u64) -> wasmtime::Result<()> {
+    let at_most = |resource, value| setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) });
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    rustix::thread::set_no_new_privs(true)?;
+    at_most(Resource::Core, 0)?;
+    at_most(Resource::Fsize, MAX_ARTIFACT)?;
+    at_most(Resource::As, memory)?;
+    setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 1) })?;
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! Settings of the WebAssembly backend.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bulkhead_core::limits::Limits;
+
+/// How [`crate::WasmSandbox`] compiles and runs. The executable must answer the
+/// two argument lists with [`crate::worker_main`] and [`crate::compile_main`].
+#[derive(Clone, Debug)]
+pub struct WasmConfig {
+    /// The executable of workers and compilers: usually this one.
+    pub exe: PathBuf,
+    /// Its arguments to be a worker.
+    pub worker_args: Vec<String>,
+    /// Its arguments to be a compiler; more are appended.
+    pub compile_args: Vec<String>,
+    /// Where compiled components are kept. Only the service may write there:
+    /// what lies there runs as native code.
+    pub cache_dir: PathBuf,
+    /// Worker processes of one tenant at once.
+    pub workers_per_tenant: usize,
+    /// Worker processes of all tenants at once.
+    pub max_workers: usize,
+    /// Calls of one worker at once.
+    pub calls_per_worker: u32,
+    /// Linear memory of all calls of one worker together, in bytes.
+    pub memory_per_worker: u64,
+    /// After how long without a call a worker is ended.
+    pub idle_timeout: Duration,
+    /// How long after a call's deadline its worker is killed if it says nothing.
+    pub kill_grace: Duration,
+    /// Added to the niceness of workers, so that guests yield to the host.
+    pub nice: u8,
+    /// Compilations at once.
+    pub compiles: usize,
+    /// Processor time of one compilation.
+    pub compile_cpu: Duration,
+    /// Address space of one compilation, in bytes.
+    pub compile_memory: u64,
+    /// Limits of `describe`, which runs once per component.
+    pub describe_limits: Limits,
+    /// How long a worker may take to come up or to load a component.
+    pub start_timeout: Duration,
+    /// How long workers may take to end when the sandbox is shut down.
+    pub shutdown_grace: Duration,
+}
+
+impl WasmConfig {
+    /// Settings with defaults for everything but the two paths.
+    pub fn new(exe: impl Into<PathBuf>, cache_dir: impl Into<PathBuf>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            exe: exe.into(),
+            worker_args: vec!["worker".into()],
+            compile_args: vec!["compile".into()],
+            cache_dir: cache_dir.into(),
+            workers_per_tenant: cores,
+            max_workers: 256,
+            calls_per_worker: 64,
+            memory_per_worker: 4 << 30,
+            idle_timeout: Duration::from_secs(30),
+            kill_grace: Duration::from_millis(40),
+            nice: 5,
+            compiles: 1,
+            compile_cpu: Duration::from_secs(30),
+            compile_memory: 2 << 30,
+            describe_limits: describe_limits(),
+            start_timeout: Duration::from_secs(10),
+            shutdown_grace: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Tight: a description is data that the tool already has.
+fn describe_limits() -> Limits {
+    Limits {
+        wall_time_ms: 2_000,
+        cpu_time_ms: 1_000,
+        memory_bytes: 64 << 20,
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        emit_bytes: 0,
+        log_bytes: 0,
+        log_lines: 0,
+        file_changes: 0,
+        ..Limits::default()
+    }
+}

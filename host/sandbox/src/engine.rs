@@ -1,0 +1,127 @@
+//! One configuration for the compiler and the workers: an artefact loads only
+//! into an engine whose settings equal those it was compiled with.
+
+use std::hash::Hasher;
+
+use sha2::{Digest as _, Sha256};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmFeatures};
+
+use bulkhead_core::limits::Limits;
+
+use crate::bounds;
+
+/// Counted up when a change here must not load artefacts made before.
+const SETTINGS_VERSION: u32 = 1;
+
+/// Wasm stack of a guest; the rest of the 1 MiB fibre is for host functions.
+const WASM_STACK: usize = 512 * 1024;
+const FIBRE_STACK: usize = 1024 * 1024;
+
+/// Memory of a slot kept mapped between calls, with and without a page map
+/// scan that finds what was touched. Without it every byte is cleared blindly.
+const KEEP_SCANNED: usize = 512 * 1024;
+const KEEP_BLIND: usize = 64 * 1024;
+
+/// What both sides must agree on.
+fn shared() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .concurrency_support(false)
+        .max_wasm_stack(WASM_STACK)
+        .memory_init_cow(true)
+        // Bounds are then checked by the guard pages, also speculatively.
+        .memory_reservation(4 << 30)
+        .memory_may_move(false)
+        .cranelift_opt_level(OptLevel::Speed)
+        .wasm_features(
+            WasmFeatures::GC
+                | WasmFeatures::FUNCTION_REFERENCES
+                | WasmFeatures::EXCEPTIONS
+                | WasmFeatures::LEGACY_EXCEPTIONS
+                | WasmFeatures::THREADS
+                | WasmFeatures::SHARED_EVERYTHING_THREADS
+                | WasmFeatures::MEMORY64
+                | WasmFeatures::MULTI_MEMORY
+                | WasmFeatures::CUSTOM_PAGE_SIZES
+                | WasmFeatures::WIDE_ARITHMETIC
+                | WasmFeatures::RELAXED_SIMD
+                | WasmFeatures::STACK_SWITCHING,
+            false,
+        );
+    config
+}
+
+/// The engine that compiles. It makes no instances, so it reserves no pool.
+///
+/// # Errors
+/// If the configuration does not fit this machine.
+pub(crate) fn compiler() -> wasmtime::Result<Engine> {
+    Engine::new(&shared())
+}
+
+/// How the pool of a worker is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pool {
+    /// Calls at once.
+    pub slots: u32,
+    /// Whether touched pages are found by a scan of the page map. Never with
+    /// swap: a page that was swapped out would keep one call's bytes for the next.
+    pub pagemap_scan: bool,
+}
+
+/// The engine that runs guests.
+///
+/// # Errors
+/// If the pool's addresses can't be reserved.
+pub(crate) fn runner(pool: Pool) -> wasmtime::Result<Engine> {
+    let slots = pool.slots.max(1);
+    let mut pooling = PoolingAllocationConfig::new();
+    pooling
+        .total_component_instances(slots)
+        .total_core_instances(slots * bounds::MAX_CORE_INSTANCES)
+        .total_memories(slots * bounds::MAX_MEMORIES)
+        .total_tables(slots * bounds::MAX_TABLES)
+        .total_stacks(slots)
+        .max_core_instances_per_component(bounds::MAX_CORE_INSTANCES)
+        .max_memories_per_component(bounds::MAX_MEMORIES)
+        .max_tables_per_component(bounds::MAX_TABLES)
+        .max_memories_per_module(1)
+        .max_tables_per_module(bounds::MAX_TABLES)
+        .max_memory_size(usize::try_from(Limits::MAX.memory_bytes).unwrap_or(usize::MAX))
+        .table_elements(usize::try_from(Limits::MAX.table_elements).unwrap_or(usize::MAX))
+        .max_unused_warm_slots(slots * bounds::MAX_CORE_INSTANCES)
+        .linear_memory_keep_resident(if pool.pagemap_scan { KEEP_SCANNED } else { KEEP_BLIND })
+        .table_keep_resident(KEEP_BLIND)
+        .async_stack_keep_resident(KEEP_BLIND)
+        .pagemap_scan(if pool.pagemap_scan { Enabled::Auto } else { Enabled::No });
+    let mut config = shared();
+    config
+        .async_stack_size(FIBRE_STACK)
+        // A fence against reads of what the last guest left on its stack.
+        .async_stack_zeroing(true)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pooling));
+    Engine::new(&config)
+}
+
+/// Names everything an artefact depends on beside its component.
+///
+/// # Errors
+/// If the engine can't be made.
+pub(crate) fn fingerprint() -> wasmtime::Result<[u8; 32]> {
+    struct Feed(Sha256);
+    impl Hasher for Feed {
+        fn finish(&self) -> u64 {
+            0
+        }
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+    }
+    let engine = compiler()?;
+    let mut feed = Feed(Sha256::new());
+    feed.write(env!("CARGO_PKG_VERSION").as_bytes());
+    feed.write_u32(SETTINGS_VERSION);
+    std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut feed);
+    Ok(feed.0.finalize().into())
+}

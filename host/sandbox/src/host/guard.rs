@@ -1,0 +1,264 @@
+//! Checks what a worker says about a call. The worker has checked the same,
+//! but it may have been taken over by what it ran: nothing that comes from it
+//! may cost the host more than the call's limits allow, or mean anything that
+//! the host did not decide.
+
+use bulkhead_core::event::{ChangeCounts, ChangeKind, FileChange, Stream};
+use bulkhead_core::grants::WorkspaceAccess;
+use bulkhead_core::limits::Limits;
+use bulkhead_core::path::WorkspacePath;
+use bulkhead_core::ports::sandbox::Emission;
+use bytes::Bytes;
+
+use crate::bounds::{self, EMISSION_COST, FRAME_SLACK, WINDOW};
+use crate::wire::{FromWorker, Part, StreamLimit};
+
+/// Something a worker must not say. It is killed for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Violation(pub(super) &'static str);
+
+/// What a frame about a call is worth.
+#[derive(Debug, PartialEq)]
+pub(super) enum Accepted {
+    /// Emissions, and what they cost of the window.
+    Emissions(Vec<Emission>, usize),
+    /// A part whose text is still to be read, and what it costs.
+    Part(RawPart, usize),
+    /// The end, to be read by whoever waits for it.
+    Done,
+}
+
+/// A part as it came.
+#[derive(Debug, PartialEq)]
+pub(super) enum RawPart {
+    Text(String),
+    Json(String),
+    Blob { media_type: String, data: Vec<u8> },
+}
+
+impl From<Part<'_>> for RawPart {
+    fn from(part: Part<'_>) -> Self {
+        match part {
+            Part::Text(text) => Self::Text(text.into()),
+            Part::Json(json) => Self::Json(json.into()),
+            Part::Blob { media_type, data } => Self::Blob { media_type: media_type.into(), data: data.into() },
+        }
+    }
+}
+
+/// The state of the checks of one call.
+pub(super) struct Guard {
+    limits: Limits,
+    access: WorkspaceAccess,
+    outstanding: usize,
+    standard: [u64; 2],
+    emitted: u64,
+    log_bytes: u64,
+    log_lines: u64,
+    truncated: Vec<StreamLimit>,
+    done: u64,
+    total: Option<u64>,
+    named: u64,
+    counted: bool,
+}
+
+/// Adds to a counter that must stay within a limit.
+fn add(counter: &mut u64, amount: usize, limit: u64, otherwise: &'static str) -> Result<(), Violation> {
+    *counter = counter.saturating_add(amount as u64);
+    if *counter > limit { Err(Violation(otherwise)) } else { Ok(()) }
+}
+
+impl Guard {
+    pub(super) fn new(limits: Limits, access: WorkspaceAccess) -> Self {
+        Self {
+            limits,
+            access,
+            outstanding: 0,
+            standard: [0; 2],
+            emitted: 0,
+            log_bytes: 0,
+            log_lines: 0,
+            truncated: Vec::new(),
+            done: 0,
+            total: None,
+            named: 0,
+            counted: false,
+        }
+    }
+
+    /// The largest frame that can be about this call.
+    pub(super) fn max_frame(&self) -> usize {
+        let most = self.limits.result_bytes.max(self.limits.host_memory_bytes);
+        usize::try_from(most).unwrap_or(usize::MAX).max(WINDOW).saturating_add(FRAME_SLACK)
+    }
+
+    /// So many bytes are stored and given back to the worker.
+    pub(super) fn credited(&mut self, bytes: usize) {
+        self.outstanding = self.outstanding.saturating_sub(bytes);
+    }
+
+    /// Takes an emission of `size` bytes; the same rule as in the worker.
+    fn charge(&mut self, size: usize) -> Result<usize, Violation> {
+        let cost = size + EMISSION_COST;
+        if self.outstanding > 0 && self.outstanding + cost > WINDOW {
+            return Err(Violation("it sent more than it had credit for"));
+        }
+        self.outstanding += cost;
+        Ok(cost)
+    }
+
+    /// Checks a message about the call.
+    pub(super) fn accept(&mut self, message: FromWorker<'_>) -> Result<Accepted, Violation> {
+        match message {
+            FromWorker::Ready | FromWorker::Loaded { .. } | FromWorker::LoadFailed { .. } => {
+                Err(Violation("a message of the worker came as one of a call"))
+            }
+            FromWorker::Done(_) => Ok(Accepted::Done),
+            FromWorker::Output { stream, data } => self.output(stream, data),
+            FromWorker::Content(part) => self.content(part),
+            FromWorker::Truncated(which) => self.truncated(which),
+            FromWorker::Progress { done, total, message } => self.progress(done, total, message),
+            FromWorker::Log { level, message, fields } => {
+                let cost = self.log(message, &fields)?;
+                let fields = fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+                Ok(Accepted::Emissions(vec![Emission::Log { level, message: message.into(), fields }], cost))
+            }
+            FromWorker::Changed { changes } => self.changed(&changes),
+            FromWorker::ChangedUnnamed { created, modified, deleted } => {
+                self.may_change()?;
+                if std::mem::replace(&mut self.counted, true) {
+                    return Err(Violation("it counted changes twice"));
+                }
+                Ok(free(Emission::ChangedUnnamed(ChangeCounts { created, modified, deleted })))
+            }
+        }
+    }
+
+    fn output(&mut self, stream: Stream, data: &[u8]) -> Result<Accepted, Violation> {
+        let limit = match stream {
+            Stream::Stdout => self.limits.stdout_bytes,
+            Stream::Stderr => self.limits.stderr_bytes,
+        };
+        add(&mut self.standard[stream as usize], data.len(), limit, "output over its limit")?;
+        let cost = self.charge(data.len())?;
+        Ok(Accepted::Emissions(vec![Emission::Output(stream, Bytes::copy_from_slice(data))], cost))
+    }
+
+    fn content(&mut self, part: Part<'_>) -> Result<Accepted, Violation> {
+        let size = part.size();
+        add(&mut self.emitted, size, self.limits.emit_bytes, "parts over their limit")?;
+        let cost = self.charge(size)?;
+        Ok(Accepted::Part(part.into(), cost))
+    }
+
+    fn truncated(&mut self, which: StreamLimit) -> Result<Accepted, Violation> {
+        if self.truncated.contains(&which) {
+            return Err(Violation("a stream was cut off twice"));
+        }
+        self.truncated.push(which);
+        Ok(free(Emission::Truncated(which.name())))
+    }
+
+    fn progress(&mut self, done: u64, total: Option<u64>, message: Option<&str>) -> Result<Accepted, Violation> {
+        let size = message.map_or(0, str::len);
+        let valid = done >= self.done
+            && total.is_none_or(|total| done <= total)
+            && (self.total.is_none() || self.total == total)
+            && size <= bounds::MAX_PROGRESS_MESSAGE;
+        if !valid {
+            return Err(Violation("progress that is not valid"));
+        }
+        (self.done, self.total) = (done, total);
+        let cost = self.charge(size)?;
+        let message = message.map(str::to_owned);
+        Ok(Accepted::Emissions(vec![Emission::Progress { done, total, message }], cost))
+    }
+
+    fn log(&mut self, message: &str, fields: &[(&str, &str)]) -> Result<usize, Violation> {
+        let field_bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let too_large = message.len() > bounds::MAX_LOG_MESSAGE
+            || fields.len() > bounds::MAX_LOG_FIELDS
+            || field_bytes > bounds::MAX_LOG_FIELD_BYTES;
+        if too_large {
+            return Err(Violation("a log line that is too large"));
+        }
+        let size = message.len() + field_bytes;
+        add(&mut self.log_bytes, size, self.limits.log_bytes, "log text over its limit")?;
+        add(&mut self.log_lines, 1, self.limits.log_lines, "log lines over their limit")?;
+        self.charge(size)
+    }
+
+    fn may_change(&self) -> Result<(), Violation> {
+        if self.access == WorkspaceAccess::ReadWrite {
+            Ok(())
+        } else {
+            Err(Violation("files changed without the right to change them"))
+        }
+    }
+
+    fn changed(&mut self, changes: &[(ChangeKind, &str)]) -> Result<Accepted, Violation> {
+        self.may_change()?;
+        if changes.len() > bounds::CHANGES_PER_FRAME {
+            return Err(Violation("too many changes at once"));
+        }
+        add(&mut self.named, changes.len(), self.limits.file_changes, "changes over their limit")?;
+        let named = changes.iter().map(|(change, path)| {
+            let path =
+                WorkspacePath::parse(path.as_bytes()).map_err(|_| Violation("a change of what can't be a path"))?;
+            Ok(Emission::Changed(FileChange { path: path.to_text(), change: *change }))
+        });
+        Ok(Accepted::Emissions(named.collect::<Result<_, _>>()?, 0))
+    }
+}
+
+fn free(emission: Emission) -> Accepted {
+    Accepted::Emissions(vec![emission], 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard() -> Guard {
+        Guard::new(Limits { stdout_bytes: 1 << 30, ..Limits::default() }, WorkspaceAccess::ReadWrite)
+    }
+
+    fn output(size: usize) -> FromWorker<'static> {
+        FromWorker::Output { stream: Stream::Stdout, data: Box::leak(vec![0; size].into_boxed_slice()) }
+    }
+
+    #[test]
+    fn credit_is_a_window_that_one_large_part_may_fill_alone() {
+        let mut guard = guard();
+        assert!(guard.accept(output(2 * WINDOW)).is_ok());
+        assert!(guard.accept(output(1)).is_err());
+        let mut guard = self::guard();
+        assert!(guard.accept(output(WINDOW - EMISSION_COST)).is_ok());
+        guard.credited(WINDOW);
+        assert!(guard.accept(output(1)).is_ok());
+        assert!(guard.accept(output(WINDOW - EMISSION_COST)).is_err());
+    }
+
+    #[test]
+    fn what_is_over_a_limit_or_not_valid_is_a_violation() {
+        let bad = [
+            FromWorker::Ready,
+            FromWorker::Progress { done: 5, total: Some(4), message: None },
+            FromWorker::Output { stream: Stream::Stderr, data: &[0; 2 << 20] },
+            FromWorker::Changed { changes: vec![(ChangeKind::Created, "../etc/passwd")] },
+            FromWorker::Log { level: bulkhead_core::event::LogLevel::Info, message: "", fields: vec![("", ""); 17] },
+        ];
+        for message in bad {
+            let text = format!("{message:?}").chars().take(60).collect::<String>();
+            assert!(guard().accept(message).is_err(), "{text}");
+        }
+        let mut guard = guard();
+        assert!(guard.accept(FromWorker::Truncated(StreamLimit::Emit)).is_ok());
+        assert!(guard.accept(FromWorker::Truncated(StreamLimit::Emit)).is_err());
+        assert!(guard.accept(FromWorker::Progress { done: 5, total: None, message: None }).is_ok());
+        assert!(guard.accept(FromWorker::Progress { done: 4, total: None, message: None }).is_err());
+        let mut reader = Guard::new(Limits::default(), WorkspaceAccess::Read);
+        assert!(reader.accept(FromWorker::Changed { changes: vec![(ChangeKind::Created, "a")] }).is_err());
+    }
+}

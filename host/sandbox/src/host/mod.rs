@@ -1,0 +1,139 @@
+//! The host's side: processes, checks, cache.
+
+mod artifacts;
+mod compiler;
+mod guard;
+mod judge;
+mod pool;
+mod prepare;
+mod pump;
+mod run;
+mod spawn;
+mod worker;
+
+use std::io;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bulkhead_core::grants::WorkspaceAccess;
+use bulkhead_core::id::{TaskId, TenantId};
+use bulkhead_core::outcome::Outcome;
+use bulkhead_core::ports::sandbox::{PrepareError, Prepared, Run, Sandbox, SandboxError, Sink};
+use bulkhead_core::tool::Artifact;
+use bytes::Bytes;
+use futures::FutureExt as _;
+use tokio_util::sync::CancellationToken;
+
+use artifacts::Artifacts;
+use compiler::Compiler;
+use judge::Judged;
+use pool::Pool;
+use run::{Job, Opening};
+
+pub use pool::WasmStats;
+
+use crate::bounds::MAX_ARGUMENTS;
+use crate::compile::Inspection;
+use crate::config::WasmConfig;
+use crate::wire::Entry;
+
+/// Runs WebAssembly components in worker processes.
+pub struct WasmSandbox {
+    host: Arc<Host>,
+}
+
+/// What the parts of the sandbox share.
+struct Host {
+    config: Arc<WasmConfig>,
+    pool: Arc<Pool>,
+    compiler: Compiler,
+    artifacts: Arc<Artifacts>,
+}
+
+impl Host {
+    /// Opens a compiled component, checked, on a thread that may block.
+    fn opening(&self, artifact: &Artifact) -> Opening {
+        let (artifacts, artifact) = (self.artifacts.clone(), artifact.clone());
+        async move {
+            let opened = tokio::task::spawn_blocking(move || artifacts.open(&artifact)).await;
+            opened.map_err(|error| SandboxError::new("a blocking task failed", error))?
+        }
+        .boxed()
+    }
+}
+
+impl WasmSandbox {
+    /// A sandbox with no worker yet. Must be called within a tokio runtime,
+    /// which must live as long as the sandbox.
+    ///
+    /// # Errors
+    /// If the cache directory can't be used or is not safe to load code from,
+    /// or a thread can't be started.
+    pub fn new(config: WasmConfig) -> io::Result<Self> {
+        let config = Arc::new(config);
+        let artifacts = Arc::new(Artifacts::open_at(&config.cache_dir)?);
+        let pool = Pool::new(config.clone())?;
+        let compiler = Compiler::new(config.clone());
+        Ok(Self { host: Arc::new(Host { config, pool, compiler, artifacts }) })
+    }
+
+    /// Says what a component is: what it imports and exports, how large it is,
+    /// and what keeps it from being a tool. Reads it in a compile child.
+    ///
+    /// # Errors
+    /// If it is too large to be looked at or the child failed.
+    pub async fn inspect(&self, component: Bytes) -> Result<Inspection, PrepareError> {
+        self.host.inspect(component).await
+    }
+
+    /// Numbers for metrics.
+    pub fn stats(&self) -> WasmStats {
+        self.host.pool.stats()
+    }
+}
+
+#[async_trait]
+impl Sandbox for WasmSandbox {
+    async fn prepare(&self, component: Bytes) -> Result<Prepared, PrepareError> {
+        self.host.prepare(component).await
+    }
+
+    async fn run(&self, run: Run, sink: Arc<dyn Sink>, cancel: CancellationToken) -> Result<Outcome, SandboxError> {
+        if run.arguments.len() > MAX_ARGUMENTS {
+            return Err(SandboxError::because(format!(
+                "the arguments have {} bytes; at most {MAX_ARGUMENTS} are allowed",
+                run.arguments.len()
+            )));
+        }
+        let host = &self.host;
+        let access = match &run.workspace {
+            Some(_) => run.grants.workspace,
+            None => WorkspaceAccess::None,
+        };
+        let workspace = run.workspace.as_ref().filter(|_| access != WorkspaceAccess::None);
+        let job = Job {
+            entry: Entry::Call,
+            artifact: run.artifact.key,
+            open: &|| host.opening(&run.artifact),
+            workspace: workspace.map(|directory| (run.task, directory)),
+            access,
+            limits: &run.limits,
+            arguments: &run.arguments,
+            start_timeout: host.config.start_timeout,
+        };
+        let place = host.pool.place(run.tenant).await?;
+        match run::run(place, job, &*sink, &cancel, &|| host.pool.stopping()).await? {
+            Judged::Outcome(outcome) => Ok(outcome),
+            Judged::Described(_) => Err(SandboxError::because("a worker described a tool that was called")),
+            Judged::Refused(reason) => Err(SandboxError::because(reason)),
+        }
+    }
+
+    async fn forget(&self, tenant: TenantId, task: TaskId) {
+        self.host.pool.forget(tenant, task);
+    }
+
+    async fn shutdown(&self) {
+        self.host.pool.shut_down().await;
+    }
+}

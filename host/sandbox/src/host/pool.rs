@@ -1,0 +1,305 @@
+//! The worker processes: a few per tenant, never shared between tenants,
+//! started on demand and ended when idle.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bulkhead_core::id::{TaskId, TenantId};
+use bulkhead_core::ports::sandbox::SandboxError;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use tokio::process::Child;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::pump::{Gone, pump};
+use super::spawn::{Spawner, command};
+use super::worker::Worker;
+use crate::config::WasmConfig;
+use crate::wire::Bind;
+
+/// How often idle workers are looked for, at most.
+const REAP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the pool has done and holds, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WasmStats {
+    /// Worker processes now.
+    pub workers: usize,
+    /// Calls that run or are about to.
+    pub calls: usize,
+    /// Workers started so far.
+    pub started: u64,
+    /// Workers that died, were killed for a call that did not end, or for what they said.
+    pub lost: u64,
+    /// Those of them that broke the protocol: a sign of an attack.
+    pub protocol_errors: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    started: AtomicU64,
+    lost: AtomicU64,
+    protocol_errors: AtomicU64,
+}
+
+/// The pool. Owns every task and process it starts.
+pub(super) struct Pool {
+    config: Arc<WasmConfig>,
+    spawner: Spawner,
+    workers: Mutex<HashMap<TenantId, Vec<Arc<Worker>>>>,
+    /// Workers that belong to no tenant, for one job each.
+    private: Mutex<Vec<Arc<Worker>>>,
+    /// Told when a call ended or a worker is gone.
+    room: Arc<Notify>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    counters: Counters,
+    pagemap_scan: bool,
+}
+
+/// A place for one call in a worker; given back unless the call starts.
+pub(super) struct Place {
+    pub(super) worker: Arc<Worker>,
+    started: bool,
+}
+
+impl Place {
+    pub(super) fn take(worker: &Arc<Worker>) -> Self {
+        worker.load.fetch_add(1, Relaxed);
+        Self { worker: worker.clone(), started: false }
+    }
+
+    /// The call runs: the place is given back when the worker says it ended.
+    pub(super) fn started(mut self) -> Arc<Worker> {
+        self.started = true;
+        self.worker.clone()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.started {
+            self.worker.ended();
+        }
+    }
+}
+
+/// Whether used memory may be found by a scan of the page map. A page that is
+/// swapped out escapes it, and would show one call's bytes to the next.
+fn no_swap() -> bool {
+    std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() <= 1)
+}
+
+impl Pool {
+    pub(super) fn new(config: Arc<WasmConfig>) -> io::Result<Arc<Self>> {
+        let pagemap_scan = no_swap();
+        if !pagemap_scan {
+            tracing::info!(
+                "swap is in use or can't be seen: workers clear memory the slow way (30 instead of 15 microseconds a call)"
+            );
+        }
+        let pool = Arc::new(Self {
+            config,
+            spawner: Spawner::start()?,
+            workers: Mutex::default(),
+            private: Mutex::default(),
+            room: Arc::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            counters: Counters::default(),
+            pagemap_scan,
+        });
+        pool.tasks.spawn(Self::reap(pool.clone()));
+        Ok(pool)
+    }
+
+    pub(super) fn spawner(&self) -> &Spawner {
+        &self.spawner
+    }
+
+    fn workers(&self) -> MutexGuard<'_, HashMap<TenantId, Vec<Arc<Worker>>>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn private(&self) -> MutexGuard<'_, Vec<Arc<Worker>>> {
+        self.private.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a call of a tenant; waits while there is none.
+    pub(super) async fn place(self: &Arc<Self>, tenant: TenantId) -> Result<Place, SandboxError> {
+        loop {
+            let room = self.room.notified();
+            if self.stop.is_cancelled() {
+                return Err(SandboxError::because("the sandbox is being shut down"));
+            }
+            if let Some(place) = self.try_place(tenant) {
+                return Ok(place);
+            }
+            tokio::select! {
+                () = room => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+    }
+
+    fn try_place(self: &Arc<Self>, tenant: TenantId) -> Option<Place> {
+        let mut workers = self.workers();
+        let load = |worker: &Arc<Worker>| worker.load.load(Relaxed);
+        let own = workers.get(&tenant).map_or(&[][..], Vec::as_slice);
+        let least = own.iter().filter(|worker| worker.is_open()).min_by_key(|worker| load(worker)).cloned();
+        let idle = least.as_ref().is_some_and(|worker| load(worker) == 0);
+        let total: usize = workers.values().map(Vec::len).sum();
+        let may_start = own.len() < self.config.workers_per_tenant.max(1);
+        if !idle && may_start {
+            if total >= self.config.max_workers.max(1) {
+                // Room is made by ending another tenant's idle worker; it is
+                // taken once that is gone.
+                self.end_one_idle(&workers);
+            } else {
+                let worker = self.start_worker(Some(tenant), self.config.calls_per_worker);
+                workers.entry(tenant).or_default().push(worker.clone());
+                return Some(Place::take(&worker));
+            }
+        }
+        let least = least.filter(|worker| load(worker) < self.config.calls_per_worker as usize)?;
+        Some(Place::take(&least))
+    }
+
+    fn end_one_idle(&self, workers: &HashMap<TenantId, Vec<Arc<Worker>>>) {
+        let idle = workers.values().flatten().filter(|worker| worker.is_open() && worker.load.load(Relaxed) == 0);
+        if let Some(worker) = idle.min_by_key(|worker| worker.inner().idle_since) {
+            worker.shut_down();
+        }
+    }
+
+    /// A worker of its own for one job of nobody's.
+    pub(super) fn private_worker(self: &Arc<Self>) -> Arc<Worker> {
+        let worker = self.start_worker(None, 1);
+        self.private().push(worker.clone());
+        worker
+    }
+
+    fn start_worker(self: &Arc<Self>, tenant: Option<TenantId>, slots: u32) -> Arc<Worker> {
+        let config = &self.config;
+        let memory_bytes = config.memory_per_worker;
+        let bind = Bind { slots, nice: config.nice, memory_bytes, pagemap_scan: self.pagemap_scan };
+        let worker = Arc::new(Worker::new(&bind, config.kill_grace, self.room.clone()));
+        self.counters.started.fetch_add(1, Relaxed);
+        let (pool, started) = (self.clone(), worker.clone());
+        self.tasks.spawn(async move {
+            let gone = match pool.spawn_process().await {
+                Ok((socket, child)) => pump(&started, socket, child).await,
+                Err(error) => {
+                    tracing::error!(%error, "a worker could not be started");
+                    let why = format!("it could not be started: {error}");
+                    super::pump::bury(&started, &Gone::Died(why.clone()));
+                    Gone::Died(why)
+                }
+            };
+            pool.buried(tenant, &started, &gone);
+        });
+        worker
+    }
+
+    async fn spawn_process(&self) -> io::Result<(OwnedFd, Child)> {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let mut command = command(&self.config.exe, &self.config.worker_args);
+        command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::piped());
+        Ok((ours, self.spawner.spawn(command).await?))
+    }
+
+    /// Takes a worker that is gone out of the pool.
+    fn buried(&self, tenant: Option<TenantId>, worker: &Arc<Worker>, gone: &Gone) {
+        match gone {
+            Gone::Ended | Gone::Killed => tracing::debug!(?tenant, ?gone, "a worker ended"),
+            Gone::Violated(what) => {
+                self.counters.protocol_errors.fetch_add(1, Relaxed);
+                tracing::error!(?tenant, %what, "a worker broke the protocol and was killed; its guest may have broken out");
+            }
+            Gone::Died(_) | Gone::Overdue => tracing::warn!(?tenant, ?gone, "a worker was lost"),
+        }
+        if !matches!(gone, Gone::Ended | Gone::Killed) {
+            self.counters.lost.fetch_add(1, Relaxed);
+        }
+        let other = |kept: &Arc<Worker>| !Arc::ptr_eq(kept, worker);
+        match tenant {
+            None => self.private().retain(other),
+            Some(tenant) => {
+                let mut workers = self.workers();
+                if let Some(own) = workers.get_mut(&tenant) {
+                    own.retain(other);
+                    if own.is_empty() {
+                        workers.remove(&tenant);
+                    }
+                }
+            }
+        }
+        self.room.notify_waiters();
+    }
+
+    /// Ends workers that have been idle for long enough.
+    async fn reap(pool: Arc<Self>) {
+        let every = (pool.config.idle_timeout / 4).clamp(Duration::from_millis(10), REAP_INTERVAL);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(every) => {}
+                () = pool.stop.cancelled() => return,
+            }
+            // Under the lock no call can take a place in between.
+            for worker in pool.workers().values().flatten() {
+                if worker.is_open() && worker.idle_for(pool.config.idle_timeout) {
+                    worker.shut_down();
+                }
+            }
+        }
+    }
+
+    /// Drops a task's workspace in every worker of its tenant.
+    pub(super) fn forget(&self, tenant: TenantId, task: TaskId) {
+        for worker in self.workers().get(&tenant).into_iter().flatten() {
+            worker.forget(task);
+        }
+    }
+
+    /// Whether the pool is being shut down.
+    pub(super) fn stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Ends everything and waits until it is gone.
+    pub(super) async fn shut_down(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        let all = || -> Vec<Arc<Worker>> {
+            let own: Vec<_> = self.workers().values().flatten().cloned().collect();
+            own.into_iter().chain(self.private().iter().cloned()).collect()
+        };
+        for worker in all() {
+            worker.shut_down();
+        }
+        if tokio::time::timeout(self.config.shutdown_grace, self.tasks.wait()).await.is_err() {
+            for worker in all() {
+                worker.kill.cancel();
+            }
+            self.tasks.wait().await;
+        }
+        self.spawner.stop();
+    }
+
+    pub(super) fn stats(&self) -> WasmStats {
+        let workers = self.workers();
+        WasmStats {
+            workers: workers.values().map(Vec::len).sum::<usize>() + self.private().len(),
+            calls: workers.values().flatten().map(|worker| worker.load.load(Relaxed)).sum(),
+            started: self.counters.started.load(Relaxed),
+            lost: self.counters.lost.load(Relaxed),
+            protocol_errors: self.counters.protocol_errors.load(Relaxed),
+        }
+    }
+}

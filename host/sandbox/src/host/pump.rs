@@ -1,0 +1,219 @@
+//! The task beside each worker process: moves frames, checks them, watches the
+//! clock, and buries the process when it is gone.
+
+use std::collections::hash_map::Entry;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStderr};
+
+use super::guard::{Accepted, Violation};
+use super::worker::{Happened, Inner, Loading, Phase, Worker};
+use crate::bounds::MAX_CONTROL;
+use crate::wire::{FrameError, FromWorker, Inbox, Received, Socket, decode};
+
+/// Most of a worker's standard error that is logged.
+const MAX_STDERR: usize = 16 * 1024;
+
+/// Why a worker is gone.
+#[derive(Debug)]
+pub(super) enum Gone {
+    /// It was told to end, or ended when nothing ran.
+    Ended,
+    /// It died, for example of a signal.
+    Died(String),
+    /// It broke the protocol.
+    Violated(String),
+    /// A call did not end in time.
+    Overdue,
+    /// It was killed by the host.
+    Killed,
+}
+
+/// Runs until the worker is gone.
+pub(super) async fn pump(worker: &Worker, socket: OwnedFd, mut child: Child) -> Gone {
+    let errors = child.stderr.take().map(|stderr| tokio::spawn(log_errors(stderr, child.id())));
+    let mut gone = match Socket::new(socket) {
+        Ok(socket) => serve(worker, &socket).await,
+        Err(error) => Gone::Died(format!("its socket can't be watched: {error}")),
+    };
+    worker.close();
+    if !matches!(gone, Gone::Ended) {
+        // It may be dead already.
+        let _ = child.start_kill();
+    }
+    match child.wait().await {
+        Ok(status) if !status.success() && matches!(gone, Gone::Ended) => gone = Gone::Died(status.to_string()),
+        Ok(_) => {}
+        Err(error) => tracing::error!(%error, "a worker could not be waited for"),
+    }
+    if let Some(errors) = errors {
+        // The pipe closes with the process.
+        let _ = errors.await;
+    }
+    bury(worker, &gone);
+    gone
+}
+
+/// Tells everybody who waits for the worker that it is gone.
+pub(super) fn bury(worker: &Worker, gone: &Gone) {
+    let why: Arc<str> = match gone {
+        Gone::Ended => "it ended".into(),
+        Gone::Died(how) => how.as_str().into(),
+        Gone::Violated(_) => "it broke the protocol and was killed".into(),
+        Gone::Overdue => "it was killed with a call that did not end in time".into(),
+        Gone::Killed => "it was killed".into(),
+    };
+    let now = Instant::now();
+    let calls = {
+        let mut inner = worker.inner();
+        inner.components.clear();
+        std::mem::take(&mut inner.calls)
+    };
+    for slot in calls.into_values() {
+        let overdue = matches!(gone, Gone::Overdue) && slot.kill_at <= now;
+        let happened = if overdue { Happened::Overdue } else { Happened::Lost(why.clone()) };
+        // Whoever waited may be gone too.
+        let _ = slot.happened.send(happened);
+    }
+    worker.phase.send_replace(Phase::Gone(why));
+}
+
+/// Logs what the worker prints: its own errors, never a guest's.
+async fn log_errors(mut stderr: ChildStderr, pid: Option<u32>) {
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
+        let room = MAX_STDERR.saturating_sub(text.len());
+        text.extend_from_slice(&buffer[..read.min(room)]);
+    }
+    if !text.is_empty() {
+        tracing::warn!(pid, message = %String::from_utf8_lossy(&text).trim(), "a worker printed errors");
+    }
+}
+
+async fn serve(worker: &Worker, socket: &Socket) -> Gone {
+    let mut inbox = Inbox::default();
+    let timer = tokio::time::sleep(Duration::ZERO);
+    tokio::pin!(timer);
+    loop {
+        let (sent, kill_at) = {
+            let mut inner = worker.inner();
+            (socket.send(&mut inner.outbox), inner.next_kill())
+        };
+        let sent = match sent {
+            Ok(sent) => sent,
+            // The end itself is read below, with what was said before it.
+            Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => true,
+            Err(error) => return Gone::Died(format!("sending to it failed: {error}")),
+        };
+        if let Some(kill_at) = kill_at.map(tokio::time::Instant::from_std)
+            && timer.deadline() != kill_at
+        {
+            timer.as_mut().reset(kill_at);
+        }
+        tokio::select! {
+            biased;
+            () = worker.kill.cancelled() => {
+                return worker.inner().violation.map_or(Gone::Killed, |what| Gone::Violated(what.into()));
+            }
+            ready = socket.readable() => {
+                if ready.is_err() {
+                    return Gone::Died("its socket can't be watched".into());
+                }
+                if let Err(gone) = receive(worker, socket, &mut inbox) {
+                    return gone;
+                }
+            }
+            () = worker.wake.notified() => {}
+            ready = socket.writable(), if !sent => {
+                if ready.is_err() {
+                    return Gone::Died("its socket can't be watched".into());
+                }
+            }
+            () = &mut timer, if kill_at.is_some() => {
+                let now = Instant::now();
+                if worker.inner().next_kill().is_some_and(|kill_at| kill_at <= now) {
+                    return Gone::Overdue;
+                }
+            }
+        }
+    }
+}
+
+/// Reads what there is and handles it.
+fn receive(worker: &Worker, socket: &Socket, inbox: &mut Inbox) -> Result<(), Gone> {
+    // The host takes no descriptors: the kernel closes what a worker sends.
+    match socket.recv(inbox, None) {
+        Ok(Received::Some(_)) => {}
+        Ok(Received::Nothing) => return Ok(()),
+        Ok(Received::End) => return Err(Gone::Ended),
+        Err(rustix::io::Errno::CONNRESET) => return Err(Gone::Ended),
+        Err(error) => return Err(Gone::Died(format!("receiving from it failed: {error}"))),
+    }
+    let mut inner = worker.inner();
+    loop {
+        let max = |call: u32| match call {
+            0 => MAX_CONTROL,
+            call => inner.calls.get(&call).map_or(0, |slot| slot.guard.max_frame()),
+        };
+        let (call, body) = match inbox.next(max) {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(Gone::Violated(error.to_string())),
+        };
+        let handled = match call {
+            0 => control(worker, &mut inner, body),
+            call => about_call(worker, &mut inner, call, body),
+        };
+        handled.map_err(Gone::Violated)?;
+    }
+}
+
+/// A message that is not about a call.
+fn control(worker: &Worker, inner: &mut Inner, body: &[u8]) -> Result<(), String> {
+    let message = decode(0, body).map_err(|error: FrameError| error.to_string())?;
+    let (component, loading) = match message {
+        FromWorker::Ready => {
+            worker.phase.send_if_modified(|phase| {
+                let starting = *phase == Phase::Starting;
+                if starting {
+                    *phase = Phase::Ready;
+                }
+                starting
+            });
+            return Ok(());
+        }
+        FromWorker::Loaded { component } => (component, Loading::Loaded),
+        FromWorker::LoadFailed { component, reason } => {
+            let reason: String = reason.chars().take(2000).collect();
+            (component, Loading::Failed(reason.into()))
+        }
+        _ => return Err("a message about a call came without one".into()),
+    };
+    // One that was pushed out meanwhile is of no interest any more.
+    inner.components.settle(component, loading);
+    Ok(())
+}
+
+fn about_call(worker: &Worker, inner: &mut Inner, call: u32, body: &[u8]) -> Result<(), String> {
+    let Entry::Occupied(mut slot) = inner.calls.entry(call) else {
+        return Err(format!("a message about call {call}, which does not run here"));
+    };
+    let message = decode(call, body).map_err(|error: FrameError| error.to_string())?;
+    let accepted = slot.get_mut().guard.accept(message).map_err(|Violation(what)| what.to_owned())?;
+    // Whoever waited for the call may be gone; its emissions go with it.
+    let tell = |slot: &super::worker::Slot, happened| drop(slot.happened.send(happened));
+    match accepted {
+        Accepted::Emissions(emissions, cost) => tell(slot.get(), Happened::Emitted(emissions, cost)),
+        Accepted::Part(part, cost) => tell(slot.get(), Happened::Part(part, cost)),
+        Accepted::Done => {
+            tell(&slot.remove(), Happened::Done(body.to_vec()));
+            inner.idle_since = Instant::now();
+            worker.ended();
+        }
+    }
+    Ok(())
+}

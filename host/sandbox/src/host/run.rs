@@ -1,0 +1,265 @@
+//! Runs one call in a worker: finds a place, starts it, passes on what it
+//! emits, and judges how it ended.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bulkhead_core::digest::Digest;
+use bulkhead_core::grants::WorkspaceAccess;
+use bulkhead_core::id::TaskId;
+use bulkhead_core::limits::{Limits, Usage};
+use bulkhead_core::outcome::{Ending, Fault, Outcome, code};
+use bulkhead_core::ports::sandbox::{Emission, SandboxError, Sink};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_util::sync::CancellationToken;
+
+use super::guard::Violation;
+use super::judge::{self, Judged, Known};
+use super::pool::Place;
+use super::worker::{Happened, Loading, Started, Wanted, Worker};
+use crate::bounds::WINDOW;
+use crate::wire::{Entry, Start, decode};
+
+/// Credit is given back at least in pieces of this size.
+const CREDIT: usize = WINDOW / 4;
+
+/// A call, as a worker needs it.
+pub(super) struct Job<'a> {
+    pub(super) entry: Entry,
+    pub(super) artifact: Digest,
+    /// Opens the compiled component, checked; asked only if it is not loaded.
+    pub(super) open: &'a (dyn Fn() -> Opening + Sync),
+    pub(super) workspace: Option<(TaskId, &'a Arc<OwnedFd>)>,
+    pub(super) access: WorkspaceAccess,
+    pub(super) limits: &'a Limits,
+    pub(super) arguments: &'a str,
+    pub(super) start_timeout: Duration,
+}
+
+/// The opening of a compiled component.
+pub(super) type Opening = futures::future::BoxFuture<'static, Result<Arc<OwnedFd>, SandboxError>>;
+
+/// A call that runs; aborted if whoever waits for it goes away.
+struct Running {
+    worker: Arc<Worker>,
+    call: u32,
+    ended: bool,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.worker.abort(self.call);
+        }
+    }
+}
+
+/// Runs the job in `place`.
+pub(super) async fn run(
+    place: Place,
+    job: Job<'_>,
+    sink: &dyn Sink,
+    cancel: &CancellationToken,
+    stopping: &(dyn Fn() -> bool + Sync),
+) -> Result<Judged, SandboxError> {
+    if cancel.is_cancelled() {
+        return Ok(never_started(Ending::Cancelled { fault: judge::cancelled() }));
+    }
+    let started = tokio::time::timeout(job.start_timeout, start(place, &job));
+    let Ok(started) = started.await else {
+        return Err(SandboxError::because(format!("a worker did not take the call within {:?}", job.start_timeout)));
+    };
+    let (running, happens, since) = started?;
+    let follow = Follow { running, happens, since, job, sink, cancel, cancelled: false, owed: 0 };
+    follow.to_the_end(stopping).await
+}
+
+fn never_started(ending: Ending) -> Judged {
+    Judged::Outcome(Outcome::without_use(ending))
+}
+
+/// Starts the job once the worker is up and has its component.
+async fn start(place: Place, job: &Job<'_>) -> Result<(Running, UnboundedReceiver<Happened>, Instant), SandboxError> {
+    let gone = |why: &str| SandboxError::because(format!("the worker was gone before the call started: {why}"));
+    let worker = place.worker.clone();
+    worker.ready().await.map_err(|why| gone(&why))?;
+    loop {
+        let since = Instant::now();
+        let (start, deadline) = message(job, since);
+        let wanted = Wanted { artifact: job.artifact, workspace: job.workspace, start, deadline };
+        match worker.start(wanted) {
+            Started::Running(call, happens) => {
+                let worker = place.started();
+                return Ok((Running { worker, call, ended: false }, happens, since));
+            }
+            Started::Unloaded => worker.load(job.artifact, &(job.open)().await?),
+            Started::Loading(mut loading) => {
+                let settled = loading.wait_for(|loading| !matches!(loading, Loading::Underway)).await;
+                if let Ok(Loading::Failed(reason)) = settled.as_deref() {
+                    return Err(SandboxError::because(format!(
+                        "the worker could not load the compiled component: {reason}"
+                    )));
+                }
+            }
+            Started::Gone => return Err(gone("it ended")),
+        }
+        // A worker that dies while it loads tells nobody but by its phase.
+        worker.ready().await.map_err(|why| gone(&why))?;
+    }
+}
+
+/// The message that starts the job now.
+fn message<'a>(job: &Job<'a>, now: Instant) -> (Start<'a>, Instant) {
+    let wall = Duration::from_millis(job.limits.wall_time_ms);
+    let clock = clock_gettime(ClockId::Monotonic);
+    let clock = Duration::new(clock.tv_sec.unsigned_abs(), u32::try_from(clock.tv_nsec).unwrap_or(0));
+    let start = Start {
+        entry: job.entry,
+        component: 0,
+        task: None,
+        access: job.access,
+        limits: job.limits.clone(),
+        deadline_ns: u64::try_from((clock + wall).as_nanos()).unwrap_or(u64::MAX),
+        arguments: job.arguments,
+    };
+    (start, now + wall)
+}
+
+/// A call that is followed to its end.
+struct Follow<'a> {
+    running: Running,
+    happens: UnboundedReceiver<Happened>,
+    since: Instant,
+    job: Job<'a>,
+    sink: &'a dyn Sink,
+    cancel: &'a CancellationToken,
+    cancelled: bool,
+    /// Stored bytes that are not credited yet.
+    owed: usize,
+}
+
+impl Follow<'_> {
+    async fn to_the_end(mut self, stopping: &(dyn Fn() -> bool + Sync)) -> Result<Judged, SandboxError> {
+        loop {
+            self.credit();
+            let happened = self.next().await;
+            match happened {
+                Some(Happened::Emitted(emissions, cost)) => {
+                    for emission in emissions {
+                        self.emit(emission).await;
+                    }
+                    self.owed += cost;
+                }
+                Some(Happened::Part(part, cost)) => match judge::content(part) {
+                    Ok(part) => {
+                        self.emit(Emission::Content(part)).await;
+                        self.owed += cost;
+                    }
+                    Err(violation) => return Ok(self.violated(violation).await),
+                },
+                Some(Happened::Done(body)) => return self.done(&body).await,
+                Some(Happened::Overdue) => {
+                    let ending = self.known().overdue();
+                    return Ok(self.lost(ending).await);
+                }
+                Some(Happened::Lost(_)) if stopping() => {
+                    let fault = Fault::new(code::HOST_STOPPED, "the host was stopped while the call ran").retryable();
+                    return Ok(self.lost(Ending::Interrupted { fault }).await);
+                }
+                Some(Happened::Lost(why)) => {
+                    let fault = judge::worker_died(&why);
+                    return Ok(self.lost(Ending::Interrupted { fault }).await);
+                }
+                None => {
+                    let fault = judge::worker_died("it is gone");
+                    return Ok(self.lost(Ending::Interrupted { fault }).await);
+                }
+            }
+        }
+    }
+
+    /// The next thing that happens to the call.
+    async fn next(&mut self) -> Option<Happened> {
+        loop {
+            tokio::select! {
+                biased;
+                happened = self.happens.recv() => return happened,
+                () = self.cancel.cancelled(), if !self.cancelled => self.ask_to_end(),
+            }
+        }
+    }
+
+    /// Stores an emission; meanwhile the call can still be cancelled.
+    async fn emit(&mut self, emission: Emission) {
+        let mut stored = self.sink.emit(emission);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stored => return,
+                () = self.cancel.cancelled(), if !self.cancelled => {
+                    // `ask_to_end` would borrow the sink's future too.
+                    self.cancelled = true;
+                    self.running.worker.cancel(self.running.call);
+                }
+            }
+        }
+    }
+
+    fn ask_to_end(&mut self) {
+        self.cancelled = true;
+        self.running.worker.cancel(self.running.call);
+    }
+
+    /// Gives credit back, but not for a call that has nothing more to say.
+    fn credit(&mut self) {
+        if self.owed >= CREDIT || (self.owed > 0 && self.happens.is_empty()) {
+            self.running.worker.credit(self.running.call, std::mem::take(&mut self.owed));
+        }
+    }
+
+    fn known(&self) -> Known<'_> {
+        Known { limits: self.job.limits, wall: self.since.elapsed(), cancelled: self.cancelled }
+    }
+
+    async fn done(mut self, body: &[u8]) -> Result<Judged, SandboxError> {
+        self.running.ended = true;
+        let judged = match decode(self.running.call, body) {
+            Ok(crate::wire::FromWorker::Done(done)) => self.known().judge(done),
+            _ => Err(Violation("the end of a call that does not decode")),
+        };
+        match judged {
+            Ok(Judged::Refused(reason)) => {
+                Err(SandboxError::because(format!("the worker could not start the call: {reason}")))
+            }
+            Ok(judged) => Ok(judged),
+            Err(violation) => Ok(self.violated(violation).await),
+        }
+    }
+
+    /// The worker said what it must not: it is killed, the call is lost.
+    async fn violated(self, violation: Violation) -> Judged {
+        self.running.worker.condemn(violation.0);
+        let fault = judge::worker_died("it broke the protocol and was killed");
+        self.lost(Ending::Interrupted { fault }).await
+    }
+
+    /// The call is gone with its worker: what it changed must be found.
+    async fn lost(mut self, ending: Ending) -> Judged {
+        self.running.ended = true;
+        if self.job.access == WorkspaceAccess::ReadWrite {
+            self.emit(Emission::ChangesLost).await;
+        }
+        let wall_us = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Judged::Outcome(Outcome { ending, usage: Usage { wall_us, ..Usage::default() } })
+    }
+}
+
+/// Passes nothing on: for `describe`, whose limits allow no emission.
+pub(super) struct Nowhere;
+
+#[async_trait::async_trait]
+impl Sink for Nowhere {
+    async fn emit(&self, _emission: Emission) {}
+}

@@ -1,0 +1,360 @@
+//! A worker process as the host holds it: what it has loaded, which calls it
+//! runs, what is to be sent. The task that moves the bytes is in `pump`.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bulkhead_core::digest::Digest;
+use bulkhead_core::id::TaskId;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::guard::{Guard, RawPart};
+use crate::bounds::{ABORT_GRACE, CANCEL_GRACE, MAX_COMPONENTS, MAX_WORKSPACES};
+use crate::wire::{Bind, Outbox, Start, ToWorker};
+use bulkhead_core::ports::sandbox::Emission;
+
+/// Where a worker is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its engine is not up yet.
+    Starting,
+    /// It takes calls.
+    Ready,
+    /// It is gone, for this reason.
+    Gone(Arc<str>),
+}
+
+/// What happens to a call, in order.
+#[derive(Debug)]
+pub(super) enum Happened {
+    /// The guest sent this, and it costs so much of the window.
+    Emitted(Vec<Emission>, usize),
+    /// The guest sent this part.
+    Part(RawPart, usize),
+    /// The worker says the call ended: the body of that frame.
+    Done(Vec<u8>),
+    /// The call's time was over and the worker said nothing.
+    Overdue,
+    /// The worker is gone.
+    Lost(Arc<str>),
+}
+
+/// A call in a worker, as the pump sees it.
+pub(super) struct Slot {
+    pub(super) happened: mpsc::UnboundedSender<Happened>,
+    pub(super) guard: Guard,
+    /// When the worker is killed if the call has not ended.
+    pub(super) kill_at: Instant,
+}
+
+/// Whether a component can be started.
+#[derive(Clone, Debug)]
+pub(super) enum Loading {
+    Underway,
+    Loaded,
+    Failed(Arc<str>),
+}
+
+/// Numbered things that a worker keeps, the least recently used leaving first.
+pub(super) struct Kept<K, V> {
+    entries: HashMap<K, (u32, u64, V)>,
+    max: usize,
+    next: u32,
+    clock: u64,
+}
+
+impl<K: Hash + Eq + Clone, V> Kept<K, V> {
+    fn new(max: usize) -> Self {
+        Self { entries: HashMap::new(), max, next: 1, clock: 0 }
+    }
+
+    fn get(&mut self, key: &K) -> Option<(u32, &V)> {
+        self.clock += 1;
+        let (id, used, value) = self.entries.get_mut(key)?;
+        *used = self.clock;
+        Some((*id, value))
+    }
+
+    /// Adds an entry; gives its number and that of the one it pushes out.
+    fn insert(&mut self, key: K, value: V) -> (u32, Option<u32>) {
+        let oldest = || self.entries.iter().min_by_key(|(_, (_, used, _))| *used).map(|(key, _)| key.clone());
+        let out = if self.entries.len() >= self.max { oldest() } else { None };
+        let out = out.and_then(|key| self.remove(&key));
+        self.clock += 1;
+        let id = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.entries.insert(key, (id, self.clock, value));
+        (id, out)
+    }
+
+    /// Forgets everything; who waits for an entry is told by that.
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    fn remove(&mut self, key: &K) -> Option<u32> {
+        self.entries.remove(key).map(|(id, _, _)| id)
+    }
+}
+
+/// What is behind the worker's lock.
+pub(super) struct Inner {
+    pub(super) outbox: Outbox,
+    pub(super) calls: HashMap<u32, Slot>,
+    pub(super) components: Kept<Digest, watch::Sender<Loading>>,
+    tasks: Kept<TaskId, ()>,
+    next_call: u32,
+    pub(super) idle_since: Instant,
+    open: bool,
+    /// What it said that it must not have.
+    pub(super) violation: Option<&'static str>,
+}
+
+/// A worker process.
+pub(super) struct Worker {
+    inner: Mutex<Inner>,
+    /// There is something to send or a deadline came closer.
+    pub(super) wake: Notify,
+    /// Ends the process at once.
+    pub(super) kill: CancellationToken,
+    pub(super) phase: watch::Sender<Phase>,
+    /// Calls that run or are about to.
+    pub(super) load: AtomicUsize,
+    pub(super) kill_grace: Duration,
+    /// Told when there is room for another call.
+    room: Arc<Notify>,
+}
+
+/// What a call needs from its worker.
+pub(super) struct Wanted<'a> {
+    pub(super) artifact: Digest,
+    pub(super) workspace: Option<(TaskId, &'a Arc<OwnedFd>)>,
+    pub(super) start: Start<'a>,
+    pub(super) deadline: Instant,
+}
+
+/// What came of the wish to start a call.
+pub(super) enum Started {
+    /// It runs under this number.
+    Running(u32, mpsc::UnboundedReceiver<Happened>),
+    /// The component has to be loaded first.
+    Unloaded,
+    /// The component is being loaded.
+    Loading(watch::Receiver<Loading>),
+    /// The worker is gone and the call never started.
+    Gone,
+}
+
+impl Worker {
+    pub(super) fn new(bind: &Bind, kill_grace: Duration, room: Arc<Notify>) -> Self {
+        let mut outbox = Outbox::default();
+        outbox.push(0, &ToWorker::Bind(bind.clone()));
+        let inner = Inner {
+            outbox,
+            calls: HashMap::new(),
+            components: Kept::new(MAX_COMPONENTS),
+            tasks: Kept::new(MAX_WORKSPACES),
+            next_call: 1,
+            idle_since: Instant::now(),
+            open: true,
+            violation: None,
+        };
+        Self {
+            inner: Mutex::new(inner),
+            wake: Notify::new(),
+            kill: CancellationToken::new(),
+            phase: watch::Sender::new(Phase::Starting),
+            load: AtomicUsize::new(0),
+            kill_grace,
+            room,
+        }
+    }
+
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it takes further calls.
+    pub(super) fn is_open(&self) -> bool {
+        self.inner().open
+    }
+
+    /// Takes no further calls; true if it did until now.
+    pub(super) fn close(&self) -> bool {
+        std::mem::replace(&mut self.inner().open, false)
+    }
+
+    /// Waits until the worker takes calls.
+    pub(super) async fn ready(&self) -> Result<(), Arc<str>> {
+        let mut phase = self.phase.subscribe();
+        match phase.wait_for(|phase| *phase != Phase::Starting).await.as_deref() {
+            Ok(Phase::Gone(why)) => Err(why.clone()),
+            Ok(_) => Ok(()),
+            Err(_) => Err("the worker is gone".into()),
+        }
+    }
+
+    /// Starts a call if its component is loaded, with everything it needs: all
+    /// under one lock, so that nothing of it can be dropped in between.
+    pub(super) fn start(&self, wanted: Wanted<'_>) -> Started {
+        let mut inner = self.inner();
+        if !inner.open {
+            return Started::Gone;
+        }
+        let component = match inner.components.get(&wanted.artifact) {
+            None => return Started::Unloaded,
+            Some((id, loading)) => match *loading.borrow() {
+                Loading::Loaded => id,
+                _ => return Started::Loading(loading.subscribe()),
+            },
+        };
+        let task = wanted.workspace.map(|(task, directory)| inner.workspace(task, directory));
+        let id = inner.next_call;
+        inner.next_call = inner.next_call.wrapping_add(1).max(1);
+        let start = Start { component, task, ..wanted.start };
+        let guard = Guard::new(start.limits.clone(), start.access);
+        inner.outbox.push(id, &ToWorker::Start(start));
+        let (happened, happens) = mpsc::unbounded_channel();
+        let slot = Slot { happened, guard, kill_at: wanted.deadline + self.kill_grace };
+        inner.calls.insert(id, slot);
+        drop(inner);
+        self.wake.notify_one();
+        Started::Running(id, happens)
+    }
+
+    /// Has a component loaded, unless somebody else did meanwhile.
+    pub(super) fn load(&self, key: Digest, artifact: &Arc<OwnedFd>) {
+        let mut inner = self.inner();
+        if inner.components.get(&key).is_some() {
+            return;
+        }
+        let (component, out) = inner.components.insert(key, watch::Sender::new(Loading::Underway));
+        if let Some(component) = out {
+            inner.outbox.push(0, &ToWorker::Unload { component });
+        }
+        inner.outbox.push_with(0, &ToWorker::Load { component }, artifact.clone());
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// Drops a task's workspace.
+    pub(super) fn forget(&self, task: TaskId) {
+        let mut inner = self.inner();
+        if let Some(task) = inner.tasks.remove(&task) {
+            inner.outbox.push(0, &ToWorker::Forget { task });
+            drop(inner);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Gives credit back for what was stored.
+    pub(super) fn credit(&self, call: u32, bytes: usize) {
+        let mut inner = self.inner();
+        if let Some(slot) = inner.calls.get_mut(&call) {
+            slot.guard.credited(bytes);
+            inner.outbox.push(call, &ToWorker::Credit { bytes: u32::try_from(bytes).unwrap_or(u32::MAX) });
+            drop(inner);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Asks a call to end soon.
+    pub(super) fn cancel(&self, call: u32) {
+        self.end(call, &ToWorker::Cancel, CANCEL_GRACE + self.kill_grace);
+    }
+
+    /// Ends a call that nobody waits for.
+    pub(super) fn abort(&self, call: u32) {
+        self.end(call, &ToWorker::Abort, ABORT_GRACE);
+    }
+
+    fn end(&self, call: u32, message: &ToWorker<'_>, grace: Duration) {
+        let mut inner = self.inner();
+        if let Some(slot) = inner.calls.get_mut(&call) {
+            slot.kill_at = slot.kill_at.min(Instant::now() + grace);
+            inner.outbox.push(call, message);
+            drop(inner);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Ends the process for something it said that was found late.
+    pub(super) fn condemn(&self, why: &'static str) {
+        self.inner().violation.get_or_insert(why);
+        self.kill.cancel();
+    }
+
+    /// Tells the process to end.
+    pub(super) fn shut_down(&self) {
+        self.close();
+        self.inner().outbox.push(0, &ToWorker::Shutdown);
+        self.wake.notify_one();
+    }
+
+    /// Notes that a call ended: there is room for another.
+    pub(super) fn ended(&self) {
+        self.load.fetch_sub(1, Relaxed);
+        self.room.notify_waiters();
+    }
+
+    /// Whether nothing has run for so long.
+    pub(super) fn idle_for(&self, timeout: Duration) -> bool {
+        self.load.load(Relaxed) == 0 && self.inner().idle_since.elapsed() >= timeout
+    }
+}
+
+impl Kept<Digest, watch::Sender<Loading>> {
+    /// Notes what came of loading a component; a failure is forgotten once it
+    /// is told, so that the next call tries again.
+    pub(super) fn settle(&mut self, component: u32, loading: Loading) {
+        let found = self.entries.iter().find(|(_, (id, _, _))| *id == component).map(|(key, _)| *key);
+        let Some(key) = found else { return };
+        let failed = matches!(loading, Loading::Failed(_));
+        if let Some((_, _, sender)) = self.entries.get(&key) {
+            sender.send_replace(loading);
+        }
+        if failed {
+            self.entries.remove(&key);
+        }
+    }
+}
+
+impl Inner {
+    /// The number of a task's workspace, sent before if it is new.
+    fn workspace(&mut self, task: TaskId, directory: &Arc<OwnedFd>) -> u32 {
+        if let Some((id, ())) = self.tasks.get(&task) {
+            return id;
+        }
+        let (id, out) = self.tasks.insert(task, ());
+        if let Some(task) = out {
+            self.outbox.push(0, &ToWorker::Forget { task });
+        }
+        self.outbox.push_with(0, &ToWorker::Workspace { task: id }, directory.clone());
+        id
+    }
+
+    /// The next moment at which the worker may have to be killed.
+    pub(super) fn next_kill(&self) -> Option<Instant> {
+        self.calls.values().map(|slot| slot.kill_at).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_recently_used_leaves_first() {
+        let mut kept = Kept::new(2);
+        assert_eq!(kept.insert("a", ()), (1, None));
+        assert_eq!(kept.insert("b", ()), (2, None));
+        assert!(kept.get(&"a").is_some());
+        assert_eq!(kept.insert("c", ()), (3, Some(2)));
+        assert!(kept.get(&"b").is_none() && kept.get(&"a").is_some());
+    }
+}

@@ -1,0 +1,25 @@
+//! Backends that run tools. Today one: WebAssembly components in worker
+//! processes.
+//!
+//! The host side ([`WasmSandbox`]) holds no engine: it compiles in a child
+//! process ([`compile_main`]), runs guests in worker processes
+//! ([`worker_main`]), one set of workers per tenant, and believes nothing that
+//! a worker says. Both children are this same executable, called with another
+//! subcommand.
+//!
+//! Deliberately absent: retries (a call starts at most once), knowledge of the
+//! event log (emissions leave through the sink), and any way for a guest to
+//! reach the network.
+
+mod bounds;
+mod compile;
+mod config;
+mod engine;
+mod host;
+mod wire;
+mod worker;
+
+pub use compile::{Inspection, Problem, compile_main, inspect_component};
+pub use config::WasmConfig;
+pub use host::{WasmSandbox, WasmStats};
+pub use worker::worker_main;

@@ -1,0 +1,258 @@
+//! The messages. Both enums are closed: an unknown kind does not decode.
+
+use bulkhead_core::event::{ChangeKind, LogLevel, Stream};
+use bulkhead_core::grants::WorkspaceAccess;
+use bulkhead_core::limits::Limits;
+use serde::{Deserialize, Serialize, Serializer};
+
+/// Postcard writes `&[u8]` byte by byte unless it is told what it is.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
+fn as_bytes<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
+}
+
+/// From the host to a worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToWorker<'a> {
+    /// The first message: what the worker is for. Until then it is one thread.
+    Bind(Bind),
+    /// Loads the artefact whose descriptor comes with this frame.
+    Load { component: u32 },
+    /// Drops a component.
+    Unload { component: u32 },
+    /// Keeps the directory whose descriptor comes with this frame.
+    Workspace { task: u32 },
+    /// Closes it.
+    Forget { task: u32 },
+    /// Starts a call.
+    #[serde(borrow)]
+    Start(Start<'a>),
+    /// So many bytes of emissions of the call are stored.
+    Credit { bytes: u32 },
+    /// The call should end soon.
+    Cancel,
+    /// The call should end now; nobody waits for it.
+    Abort,
+    /// The worker should end now.
+    Shutdown,
+}
+
+/// What a worker is for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Bind {
+    /// Calls at once.
+    pub slots: u32,
+    /// Added to the process's niceness.
+    pub nice: u8,
+    /// Linear memory of all its calls together, in bytes.
+    pub memory_bytes: u64,
+    /// Whether used pages may be found by a page map scan: only without swap.
+    pub pagemap_scan: bool,
+}
+
+/// What a guest is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Entry {
+    /// `describe`.
+    Describe,
+    /// `call`.
+    Call,
+}
+
+/// A call.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Start<'a> {
+    pub entry: Entry,
+    pub component: u32,
+    /// The workspace, if one is granted.
+    pub task: Option<u32>,
+    pub access: WorkspaceAccess,
+    pub limits: Limits,
+    /// On the monotonic clock, which both processes read.
+    pub deadline_ns: u64,
+    pub arguments: &'a str,
+}
+
+/// From a worker to the host.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromWorker<'a> {
+    /// Engine and runtime are up.
+    Ready,
+    /// A component can be started.
+    Loaded { component: u32 },
+    /// A component can't be loaded.
+    LoadFailed { component: u32, reason: &'a str },
+    /// Standard output or error.
+    Output {
+        stream: Stream,
+        #[serde(serialize_with = "as_bytes")]
+        data: &'a [u8],
+    },
+    /// A part.
+    #[serde(borrow)]
+    Content(Part<'a>),
+    /// Something was dropped for the first time.
+    Truncated(StreamLimit),
+    /// Progress.
+    Progress { done: u64, total: Option<u64>, message: Option<&'a str> },
+    /// A log line.
+    Log {
+        level: LogLevel,
+        message: &'a str,
+        #[serde(borrow)]
+        fields: Vec<(&'a str, &'a str)>,
+    },
+    /// Changed files.
+    Changed {
+        #[serde(borrow)]
+        changes: Vec<(ChangeKind, &'a str)>,
+    },
+    /// Changed files that are only counted.
+    ChangedUnnamed { created: u64, modified: u64, deleted: u64 },
+    /// The call ended. Nothing about it follows.
+    #[serde(borrow)]
+    Done(Done<'a>),
+}
+
+/// A stream that can be cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum StreamLimit {
+    Stdout,
+    Stderr,
+    Emit,
+    LogBytes,
+    LogLines,
+}
+
+impl StreamLimit {
+    /// The limit's name in the table of limits.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout_bytes",
+            Self::Stderr => "stderr_bytes",
+            Self::Emit => "emit_bytes",
+            Self::LogBytes => "log_bytes",
+            Self::LogLines => "log_lines",
+        }
+    }
+}
+
+/// One part of a result.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Part<'a> {
+    Text(&'a str),
+    Json(&'a str),
+    Blob {
+        media_type: &'a str,
+        #[serde(serialize_with = "as_bytes")]
+        data: &'a [u8],
+    },
+}
+
+impl Part<'_> {
+    /// Its bytes, for limits.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Text(text) | Self::Json(text) => text.len(),
+            Self::Blob { media_type, data } => media_type.len() + data.len(),
+        }
+    }
+}
+
+/// How a call ended.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Done<'a> {
+    #[serde(borrow)]
+    pub report: Report<'a>,
+    pub measured: Measured,
+}
+
+/// What the worker measured.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    pub cpu_us: u64,
+    pub peak_memory_bytes: u64,
+    pub read_bytes: u64,
+    pub written_bytes: u64,
+    pub output_bytes: u64,
+}
+
+/// What the worker says happened; the host decides what that means.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Report<'a> {
+    /// `call` returned parts.
+    #[serde(borrow)]
+    Returned(Vec<Part<'a>>),
+    /// `call` returned an error.
+    ToolError { code: &'a str, message: &'a str, retryable: bool, details: Option<&'a str> },
+    /// `describe` returned.
+    #[serde(borrow)]
+    Described(Description<'a>),
+    /// The guest failed.
+    Faulted {
+        fault: Fault,
+        message: &'a str,
+        /// The end of its standard error.
+        #[serde(serialize_with = "as_bytes")]
+        stderr: &'a [u8],
+    },
+    /// The worker stopped it.
+    Stopped(Stop),
+    /// The worker could not start it: the host's fault.
+    Refused { reason: &'a str },
+}
+
+/// Kinds of a guest's failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Fault {
+    /// A trap with no better name.
+    Trap,
+    Stack,
+    /// After its memory was refused to grow.
+    Memory,
+    /// After its memory was refused to grow although its own limit had room.
+    WorkerMemory,
+    Table,
+    Handles,
+    HostMemory,
+    Random,
+    Exit {
+        code: i32,
+    },
+    ResultBytes,
+    InvalidResult,
+}
+
+/// Why a worker stopped a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Stop {
+    Wall,
+    Cpu,
+    Cancelled,
+    Aborted,
+}
+
+/// What a tool says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Description<'a> {
+    pub name: &'a str,
+    pub version: &'a str,
+    pub description: &'a str,
+    pub input_schema: &'a str,
+    pub output_schema: Option<&'a str>,
+    #[serde(borrow)]
+    pub capabilities: Vec<Wanted<'a>>,
+    pub idempotent: bool,
+}
+
+/// A capability wanted.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Wanted<'a> {
+    Workspace(WantedAccess),
+    Http(&'a str),
+    Environment(&'a str),
+    Secret(&'a str),
+}
+
+/// How much of the workspace is wanted.
+pub(crate) type WantedAccess = WorkspaceAccess;

@@ -1,0 +1,144 @@
+//! How a worker comes up: alone with its socket, bound, then running.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, nice, set_parent_process_death_signal, setrlimit};
+use rustix::thread::set_no_new_privs;
+
+use super::limiter::Budget;
+use super::link::Link;
+use super::load::linker;
+use super::meter::Ticker;
+use super::run::Shared;
+use super::serve::{End, Server};
+use crate::bounds::MAX_TO_WORKER;
+use crate::engine::{Pool, runner};
+use crate::wire::{Bind, Inbox, Received, ToWorker, decode, recv};
+
+/// Descriptors a worker may have open: its calls' handles share them.
+const MAX_DESCRIPTORS: u64 = 16 * 1024;
+
+/// Memory of the worker itself: runtime, loaded code's data, host functions.
+const OWN_MEMORY: u64 = 192 << 20;
+
+/// What each slot takes of `RLIMIT_DATA`: its fibre's stack.
+const SLOT_MEMORY: u64 = 1 << 20;
+
+/// The subcommand `worker`: serves the socket on standard input until it ends.
+/// Standard input, because that is a descriptor which a parent can hand over
+/// without unsafe code on either side.
+pub fn worker_main() -> ExitCode {
+    // A panic would lose one call silently; a dead worker is noticed.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+    match boot() {
+        Ok(End::Told) => ExitCode::SUCCESS,
+        Ok(End::Failed(reason)) => fail(&reason),
+        Err(error) => fail(&format!("{error:#}")),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "standard error is the worker's log; the host reads it")]
+fn fail(reason: &str) -> ExitCode {
+    eprintln!("worker: {reason}");
+    ExitCode::FAILURE
+}
+
+fn boot() -> wasmtime::Result<End> {
+    alone()?;
+    let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let (mut inbox, mut descriptors) = (Inbox::default(), VecDeque::new());
+    let Some(bind) = bound(&socket, &mut inbox, &mut descriptors)? else { return Ok(End::Told) };
+    limits(&bind)?;
+    // Walls (Landlock, seccomp) belong here: still one thread, nothing loaded.
+    serve(socket, &bind, inbox, descriptors)
+}
+
+/// Lets go of everything but the socket, and dies with the host.
+fn alone() -> wasmtime::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    set_no_new_privs(true)?;
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none)?;
+    close_inherited()?;
+    Ok(())
+}
+
+/// Closes what leaked through the host from whoever started it.
+fn close_inherited() -> wasmtime::Result<()> {
+    let listing = std::fs::read_dir("/proc/self/fd")?;
+    let open: Vec<i32> = listing.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    // The listing's own descriptor is among them and closed by now.
+    for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
+        let _ = nix::unistd::close(descriptor);
+    }
+    Ok(())
+}
+
+/// Waits for the first message.
+fn bound(socket: &OwnedFd, inbox: &mut Inbox, descriptors: &mut VecDeque<OwnedFd>) -> wasmtime::Result<Option<Bind>> {
+    loop {
+        if let Some((call, body)) = inbox.next(|_| MAX_TO_WORKER)? {
+            return match decode(call, body)? {
+                ToWorker::Bind(bind) => Ok(Some(bind)),
+                ToWorker::Shutdown => Ok(None),
+                _ => Err(wasmtime::format_err!("the first message does not bind")),
+            };
+        }
+        if let Received::End = recv(socket.as_fd(), inbox, Some(descriptors), true)? {
+            return Ok(None);
+        }
+    }
+}
+
+fn limits(bind: &Bind) -> wasmtime::Result<()> {
+    let within = |resource, wanted: u64| {
+        let maximum = getrlimit(resource).maximum;
+        let wanted = maximum.map_or(wanted, |maximum| maximum.min(wanted));
+        setrlimit(resource, Rlimit { current: Some(wanted), maximum: Some(wanted) })
+    };
+    within(Resource::Nofile, MAX_DESCRIPTORS)?;
+    // Counts what is made writable, so it holds inside the reserved pool too.
+    within(Resource::Data, bind.memory_bytes + OWN_MEMORY + u64::from(bind.slots) * SLOT_MEMORY)?;
+    nice(i32::from(bind.nice))?;
+    Ok(())
+}
+
+fn serve(socket: OwnedFd, bind: &Bind, inbox: Inbox, descriptors: VecDeque<OwnedFd>) -> wasmtime::Result<End> {
+    debug_assert!(socket.as_raw_fd() > 2);
+    let engine = runner(Pool { slots: bind.slots, pagemap_scan: bind.pagemap_scan })?;
+    let linker = linker(&engine)?;
+    // Guests take turns of a tick; the socket and timers are looked at between
+    // any two, so that a spinning guest holds nothing up for longer.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .global_queue_interval(1)
+        .event_interval(1)
+        .max_blocking_threads(2)
+        .build()?;
+    let shared = Shared {
+        ticker: Arc::new(Ticker::start(engine.clone())?),
+        budget: Arc::new(Budget::new(bind.memory_bytes)),
+        engine,
+    };
+    let server = Server {
+        shared: Arc::new(shared),
+        linker,
+        link: Arc::new(Link::default()),
+        inbox,
+        descriptors,
+        components: HashMap::new(),
+        workspaces: HashMap::new(),
+    };
+    let end = runtime.block_on(server.serve(socket));
+    // Calls that run are ended with the process, not waited for.
+    runtime.shutdown_background();
+    Ok(end)
+}

@@ -1,0 +1,283 @@
+//! One call as its guest's host functions, its scheduler and the socket see
+//! it: flags, emission window, counters. Shared, so everything is atomic or
+//! behind a lock that nobody else wants at that moment.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bulkhead_core::event::{ChangeCounts, ChangeKind, Stream};
+use bulkhead_core::limits::Limits;
+use futures::task::AtomicWaker;
+use serde::Serialize;
+use tokio::sync::Notify;
+
+use super::fs::Journal;
+use super::link::Link;
+use crate::bounds::{self, EMISSION_COST, WINDOW};
+use crate::wire::{FromWorker, StreamLimit};
+
+/// Output of a pass is sent in pieces of about this size.
+const CHUNK: usize = 32 * 1024;
+
+/// A running call.
+pub(super) struct Call {
+    /// Its number on this connection.
+    pub(super) id: u32,
+    pub(super) limits: Limits,
+    /// When its wall time is over.
+    pub(super) deadline: Instant,
+    link: Arc<Link>,
+    aborted: AtomicBool,
+    cancelled: Mutex<Option<Instant>>,
+    window: Mutex<Window>,
+    credit: Notify,
+    pub(super) waker: AtomicWaker,
+    output: Mutex<Output>,
+    /// Bytes read from and written to files.
+    pub(super) read: AtomicU64,
+    pub(super) written: AtomicU64,
+    journal: Mutex<Journal>,
+}
+
+/// What is on its way to the store.
+#[derive(Default)]
+struct Window {
+    outstanding: usize,
+    pending: Vec<u8>,
+    stream: Option<Stream>,
+}
+
+impl Window {
+    fn used(&self) -> usize {
+        let pending = if self.pending.is_empty() { 0 } else { self.pending.len() + EMISSION_COST };
+        self.outstanding + pending
+    }
+}
+
+/// What came out of the standard streams.
+#[derive(Default)]
+struct Output {
+    total: u64,
+    kept: [u64; 2],
+    truncated: Vec<StreamLimit>,
+    tail: Vec<u8>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Call {
+    pub(super) fn new(id: u32, limits: Limits, deadline: Instant, link: Arc<Link>) -> Self {
+        let journal = Mutex::new(Journal::new(limits.file_changes));
+        Self {
+            id,
+            limits,
+            deadline,
+            link,
+            aborted: AtomicBool::new(false),
+            cancelled: Mutex::default(),
+            window: Mutex::default(),
+            credit: Notify::new(),
+            waker: AtomicWaker::new(),
+            output: Mutex::default(),
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            journal,
+        }
+    }
+
+    /// Asks the guest to end soon.
+    pub(super) fn cancel(&self) {
+        lock(&self.cancelled).get_or_insert_with(Instant::now);
+        self.credit.notify_waiters();
+        self.waker.wake();
+    }
+
+    /// Since when the call is cancelled.
+    pub(super) fn cancelled(&self) -> Option<Instant> {
+        *lock(&self.cancelled)
+    }
+
+    /// Ends the guest at its next turn.
+    pub(super) fn abort(&self) {
+        self.aborted.store(true, Relaxed);
+        self.waker.wake();
+    }
+
+    pub(super) fn aborted(&self) -> bool {
+        self.aborted.load(Relaxed)
+    }
+
+    /// So many bytes of emissions are stored.
+    pub(super) fn credited(&self, bytes: usize) {
+        let mut window = lock(&self.window);
+        window.outstanding = window.outstanding.saturating_sub(bytes);
+        drop(window);
+        self.credit.notify_waiters();
+    }
+
+    /// Sends an emission of `size` bytes once there is credit for it. One that
+    /// is larger than the window has it to itself. False if the call was
+    /// cancelled meanwhile.
+    pub(super) async fn emit(&self, size: usize, message: &(impl Serialize + Sync)) -> bool {
+        let cost = size + EMISSION_COST;
+        loop {
+            let credit = self.credit.notified();
+            if self.try_emit(cost, message) {
+                return true;
+            }
+            credit.await;
+            if self.cancelled().is_some() {
+                return false;
+            }
+        }
+    }
+
+    fn try_emit(&self, cost: usize, message: &impl Serialize) -> bool {
+        let mut window = lock(&self.window);
+        if window.used() > 0 && window.used() + cost > WINDOW {
+            return false;
+        }
+        self.flush_window(&mut window);
+        window.outstanding += cost;
+        self.link.push(self.id, message);
+        true
+    }
+
+    /// Sends what does not count against the window.
+    pub(super) fn send_free(&self, message: &impl Serialize) {
+        self.link.push(self.id, message);
+    }
+
+    /// How much output fits now.
+    fn room(&self) -> usize {
+        WINDOW.saturating_sub(lock(&self.window).used() + EMISSION_COST)
+    }
+
+    /// How much may be written to a standard stream now.
+    pub(super) fn writable(&self, stream: Stream) -> usize {
+        if self.stream_limit(stream) <= lock(&self.output).kept[stream as usize] {
+            // Over the limit: counted and dropped, which needs no room.
+            return CHUNK;
+        }
+        self.room().min(2 * CHUNK)
+    }
+
+    /// Waits until something may be written.
+    pub(super) async fn until_writable(&self, stream: Stream) {
+        loop {
+            let credit = self.credit.notified();
+            if self.writable(stream) > 0 {
+                return;
+            }
+            credit.await;
+        }
+    }
+
+    fn stream_limit(&self, stream: Stream) -> u64 {
+        match stream {
+            Stream::Stdout => self.limits.stdout_bytes,
+            Stream::Stderr => self.limits.stderr_bytes,
+        }
+    }
+
+    /// Takes what the guest wrote; what is over the limit is only counted.
+    pub(super) fn write(&self, stream: Stream, bytes: &[u8]) {
+        let limit = self.stream_limit(stream);
+        let mut output = lock(&self.output);
+        output.total += bytes.len() as u64;
+        let kept = &mut output.kept[stream as usize];
+        let keep = bytes.len().min(usize::try_from(limit - *kept).unwrap_or(usize::MAX));
+        *kept += keep as u64;
+        if stream == Stream::Stderr {
+            keep_tail(&mut output.tail, bytes);
+        }
+        let cut = keep < bytes.len();
+        drop(output);
+        self.append(stream, &bytes[..keep]);
+        if cut {
+            let which = if stream == Stream::Stdout { StreamLimit::Stdout } else { StreamLimit::Stderr };
+            self.truncated(which);
+        }
+    }
+
+    fn append(&self, stream: Stream, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let mut window = lock(&self.window);
+        if window.stream != Some(stream) {
+            self.flush_window(&mut window);
+            window.stream = Some(stream);
+        }
+        window.pending.extend_from_slice(bytes);
+        if window.pending.len() >= CHUNK {
+            self.flush_window(&mut window);
+        }
+    }
+
+    /// Says once that a stream is cut off.
+    pub(super) fn truncated(&self, which: StreamLimit) {
+        let mut output = lock(&self.output);
+        if output.truncated.contains(&which) {
+            return;
+        }
+        output.truncated.push(which);
+        drop(output);
+        self.flush();
+        self.send_free(&FromWorker::Truncated(which));
+    }
+
+    /// Sends the output of this pass.
+    pub(super) fn flush(&self) {
+        self.flush_window(&mut lock(&self.window));
+    }
+
+    fn flush_window(&self, window: &mut Window) {
+        let (Some(stream), false) = (window.stream, window.pending.is_empty()) else { return };
+        window.outstanding += window.pending.len() + EMISSION_COST;
+        self.link.push(self.id, &FromWorker::Output { stream, data: &window.pending });
+        window.pending.clear();
+    }
+
+    /// Bytes written to both standard streams, and the end of standard error.
+    pub(super) fn output(&self) -> (u64, Vec<u8>) {
+        let output = lock(&self.output);
+        (output.total, output.tail.clone())
+    }
+
+    /// Notes a changed file.
+    pub(super) fn changed(&self, kind: ChangeKind, path: Option<&str>) {
+        let full = lock(&self.journal).record(kind, path);
+        if full {
+            self.flush_changes();
+        }
+    }
+
+    /// Sends the changes since the last time. They are limited by their number
+    /// and wait for no credit, so that none is lost with a guest that is stopped.
+    pub(super) fn flush_changes(&self) {
+        let changes = lock(&self.journal).take();
+        for changes in changes.chunks(bounds::CHANGES_PER_FRAME) {
+            let changes = changes.iter().map(|(kind, path)| (*kind, path.as_str())).collect();
+            self.send_free(&FromWorker::Changed { changes });
+        }
+    }
+
+    /// Sends what is left to say about files at the end.
+    pub(super) fn finish_changes(&self) {
+        self.flush_changes();
+        let ChangeCounts { created, modified, deleted } = lock(&self.journal).unnamed();
+        if created + modified + deleted > 0 {
+            self.send_free(&FromWorker::ChangedUnnamed { created, modified, deleted });
+        }
+    }
+}
+
+fn keep_tail(tail: &mut Vec<u8>, bytes: &[u8]) {
+    tail.extend_from_slice(&bytes[bytes.len().saturating_sub(bounds::STDERR_TAIL)..]);
+    let excess = tail.len().saturating_sub(bounds::STDERR_TAIL);
+    tail.drain(..excess);
+}

@@ -1,0 +1,64 @@
+//! Names what went wrong with a guest.
+
+use wasmtime::component::ResourceTableError;
+use wasmtime::{PoolConcurrencyLimitError, Trap};
+use wasmtime_wasi::I32Exit;
+
+use super::limiter::Refused;
+use crate::wire::Fault;
+
+/// What an error of the engine means.
+pub(super) enum Class {
+    /// The guest's fault.
+    Guest(Fault),
+    /// Too much at once was copied out of the guest: as an argument of a host
+    /// function, or as its result.
+    Copied,
+    /// The worker's: no slot.
+    Host,
+}
+
+/// Classifies an error; `refused` is what the call's limiter has refused.
+pub(super) fn classify(error: &wasmtime::Error, refused: Refused) -> Class {
+    if let Some(I32Exit(code)) = error.downcast_ref() {
+        return Class::Guest(Fault::Exit { code: *code });
+    }
+    if error.is::<PoolConcurrencyLimitError>() {
+        return Class::Host;
+    }
+    if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
+        return Class::Guest(Fault::Handles);
+    }
+    if error.downcast_ref() == Some(&Trap::StackOverflow) {
+        return Class::Guest(Fault::Stack);
+    }
+    // These have no type of their own in the engine; tests hold the texts.
+    let says = |words: &str| error.chain().any(|cause| cause.to_string().contains(words));
+    if says("store handle limit exceeded") {
+        return Class::Guest(Fault::Handles);
+    }
+    if says("fuel allocated for hostcalls has been exhausted") {
+        return Class::Copied;
+    }
+    if says("requested len") && says("exceeds limit") {
+        return Class::Guest(Fault::Random);
+    }
+    Class::Guest(match refused {
+        Refused { memory: true, .. } => Fault::Memory,
+        Refused { worker_memory: true, .. } => Fault::WorkerMemory,
+        Refused { table: true, .. } => Fault::Table,
+        _ => Fault::Trap,
+    })
+}
+
+/// The engine's own words, without its advice to programmers.
+pub(super) fn message(error: &wasmtime::Error) -> String {
+    let mut text = error.root_cause().to_string();
+    let first = error.to_string();
+    if !first.contains(&text) && !first.starts_with("error while executing") {
+        text = format!("{first}: {text}");
+    }
+    let end = text.char_indices().nth(1000).map_or(text.len(), |(at, _)| at);
+    text.truncate(end);
+    text
+}

@@ -1,0 +1,298 @@
+//! The methods of descriptors. Most are the stock ones; each that is not says
+//! why.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bulkhead_core::event::ChangeKind;
+use wasmtime::component::Resource;
+use wasmtime_wasi::filesystem::{Descriptor, File};
+use wasmtime_wasi::p2::bindings::filesystem::types::{
+    Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, DirectoryEntryStream, ErrorCode, Filesize,
+    Host, HostDescriptor, HostDirectoryEntryStream, MetadataHashValue, NewTimestamp, OpenFlags, PathFlags,
+};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
+
+use super::View;
+use super::paths::link_stays_inside;
+use super::stream::{Place, Reader, Writer, check_size};
+use crate::bounds::MAX_OPEN_FILES;
+
+type Fd = Resource<Descriptor>;
+
+impl View<'_> {
+    /// The same descriptor once more, for a second question about it.
+    fn again(fd: &Fd) -> Fd {
+        Resource::new_borrow(fd.rep())
+    }
+
+    fn file(&self, fd: &Fd) -> FsResult<&File> {
+        match self.stock.table.get(fd)? {
+            Descriptor::File(file) => Ok(file),
+            Descriptor::Dir(_) => Err(ErrorCode::IsDirectory.into()),
+        }
+    }
+
+    fn changed(&self, kind: ChangeKind, path: Option<&str>) {
+        self.call.changed(kind, path);
+    }
+
+    fn changed_at(&self, kind: ChangeKind, fd: u32, path: &str) {
+        self.changed(kind, self.paths.join(fd, path).as_deref());
+    }
+
+    /// What is at a path, without following it; nothing if that can't be said.
+    async fn look(&mut self, fd: &Fd, path: &str) -> Option<DescriptorType> {
+        let stat = self.stock.stat_at(Self::again(fd), PathFlags::empty(), path.to_owned()).await;
+        stat.ok().map(|stat| stat.type_)
+    }
+
+    /// Refuses to give a symbolic link a second place from which it leads out.
+    async fn check_moved(&mut self, fd: &Fd, path: &str, to: Option<&str>) -> FsResult<()> {
+        if self.look(fd, path).await != Some(DescriptorType::SymbolicLink) {
+            return Ok(());
+        }
+        let target = self.stock.readlink_at(Self::again(fd), path.to_owned()).await?;
+        if link_stays_inside(to, &target) { Ok(()) } else { Err(ErrorCode::NotPermitted.into()) }
+    }
+
+    async fn sync_file(&mut self, fd: &Fd, all: bool) -> Option<FsResult<()>> {
+        // The stock one would hold up every other guest of the worker.
+        let file = Arc::clone(&self.file(fd).ok()?.file);
+        let done = tokio::task::spawn_blocking(move || if all { file.sync_all() } else { file.sync_data() }).await;
+        Some(match done {
+            Ok(result) => result.map_err(FsError::from),
+            Err(_) => Err(ErrorCode::Io.into()),
+        })
+    }
+
+    fn writer(&mut self, fd: &Fd, place: Place) -> FsResult<Resource<DynOutputStream>> {
+        let file = match self.stock.table.get(fd)? {
+            Descriptor::File(file) => file,
+            Descriptor::Dir(_) => return Err(ErrorCode::BadDescriptor.into()),
+        };
+        if file.perms.write_not_permitted() {
+            return Err(ErrorCode::NotPermitted.into());
+        }
+        let path = self.paths.get(fd.rep()).map(str::to_owned);
+        let file = Arc::clone(&file.file);
+        let writer = Writer { file, place, call: Arc::clone(self.call), path, recorded: false };
+        let stream: DynOutputStream = Box::new(writer);
+        Ok(self.stock.table.push(stream)?)
+    }
+}
+
+impl Host for View<'_> {
+    fn convert_error_code(&mut self, error: FsError) -> wasmtime::Result<ErrorCode> {
+        self.stock.convert_error_code(error)
+    }
+
+    fn filesystem_error_code(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
+        self.stock.filesystem_error_code(error)
+    }
+}
+
+impl HostDescriptor for View<'_> {
+    async fn advise(&mut self, fd: Fd, offset: Filesize, len: Filesize, advice: Advice) -> FsResult<()> {
+        self.stock.advise(fd, offset, len, advice).await
+    }
+
+    async fn sync_data(&mut self, fd: Fd) -> FsResult<()> {
+        match self.sync_file(&fd, false).await {
+            Some(result) => result,
+            None => self.stock.sync_data(fd).await,
+        }
+    }
+
+    async fn get_flags(&mut self, fd: Fd) -> FsResult<DescriptorFlags> {
+        self.stock.get_flags(fd).await
+    }
+
+    async fn get_type(&mut self, fd: Fd) -> FsResult<DescriptorType> {
+        self.stock.get_type(fd).await
+    }
+
+    async fn set_size(&mut self, fd: Fd, size: Filesize) -> FsResult<()> {
+        check_size(size)?;
+        let path = self.paths.get(fd.rep()).map(str::to_owned);
+        self.stock.set_size(fd, size).await?;
+        self.changed(ChangeKind::Modified, path.as_deref());
+        Ok(())
+    }
+
+    async fn set_times(&mut self, fd: Fd, accessed: NewTimestamp, modified: NewTimestamp) -> FsResult<()> {
+        self.stock.set_times(fd, accessed, modified).await
+    }
+
+    async fn read(&mut self, fd: Fd, length: Filesize, offset: Filesize) -> FsResult<(Vec<u8>, bool)> {
+        let (bytes, end) = self.stock.read(fd, length, offset).await?;
+        self.call.read.fetch_add(bytes.len() as u64, Relaxed);
+        Ok((bytes, end))
+    }
+
+    async fn write(&mut self, fd: Fd, bytes: Vec<u8>, offset: Filesize) -> FsResult<Filesize> {
+        check_size(offset.saturating_add(bytes.len() as u64))?;
+        let path = self.paths.get(fd.rep()).map(str::to_owned);
+        let written = self.stock.write(fd, bytes, offset).await?;
+        self.call.written.fetch_add(written, Relaxed);
+        self.changed(ChangeKind::Modified, path.as_deref());
+        Ok(written)
+    }
+
+    async fn read_directory(&mut self, fd: Fd) -> FsResult<Resource<DirectoryEntryStream>> {
+        self.stock.read_directory(fd).await
+    }
+
+    async fn sync(&mut self, fd: Fd) -> FsResult<()> {
+        match self.sync_file(&fd, true).await {
+            Some(result) => result,
+            None => self.stock.sync(fd).await,
+        }
+    }
+
+    async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        let name = self.paths.join(fd.rep(), &path);
+        self.stock.create_directory_at(fd, path).await?;
+        self.changed(ChangeKind::Created, name.as_deref());
+        Ok(())
+    }
+
+    async fn stat(&mut self, fd: Fd) -> FsResult<DescriptorStat> {
+        self.stock.stat(fd).await
+    }
+
+    async fn stat_at(&mut self, fd: Fd, flags: PathFlags, path: String) -> FsResult<DescriptorStat> {
+        self.stock.stat_at(fd, flags, path).await
+    }
+
+    async fn set_times_at(
+        &mut self,
+        fd: Fd,
+        flags: PathFlags,
+        path: String,
+        accessed: NewTimestamp,
+        modified: NewTimestamp,
+    ) -> FsResult<()> {
+        self.stock.set_times_at(fd, flags, path, accessed, modified).await
+    }
+
+    async fn link_at(&mut self, fd: Fd, flags: PathFlags, old: String, new_fd: Fd, new: String) -> FsResult<()> {
+        let name = self.paths.join(new_fd.rep(), &new);
+        self.check_moved(&fd, &old, name.as_deref()).await?;
+        self.stock.link_at(fd, flags, old, new_fd, new).await?;
+        self.changed(ChangeKind::Created, name.as_deref());
+        Ok(())
+    }
+
+    /// Looks before it opens: opening a pipe would wait for ever, and a device
+    /// is no part of a workspace.
+    async fn open_at(
+        &mut self,
+        fd: Fd,
+        path_flags: PathFlags,
+        path: String,
+        open: OpenFlags,
+        flags: DescriptorFlags,
+    ) -> FsResult<Fd> {
+        if self.paths.len() >= MAX_OPEN_FILES {
+            return Err(ErrorCode::InsufficientMemory.into());
+        }
+        let before = self.stock.stat_at(Self::again(&fd), path_flags, path.clone()).await.ok();
+        match before.as_ref().map(|stat| stat.type_) {
+            None | Some(DescriptorType::RegularFile | DescriptorType::Directory | DescriptorType::SymbolicLink) => {}
+            Some(_) => return Err(ErrorCode::NotPermitted.into()),
+        }
+        let name = self.paths.join(fd.rep(), &path);
+        let opened = self.stock.open_at(fd, path_flags, path, open, flags).await?;
+        match before {
+            None if open.contains(OpenFlags::CREATE) => self.changed(ChangeKind::Created, name.as_deref()),
+            Some(_) if open.contains(OpenFlags::TRUNCATE) => self.changed(ChangeKind::Modified, name.as_deref()),
+            _ => {}
+        }
+        self.paths.insert(opened.rep(), name);
+        Ok(opened)
+    }
+
+    fn drop(&mut self, fd: Fd) -> wasmtime::Result<()> {
+        self.paths.remove(fd.rep());
+        HostDescriptor::drop(&mut self.stock, fd)
+    }
+
+    async fn readlink_at(&mut self, fd: Fd, path: String) -> FsResult<String> {
+        self.stock.readlink_at(fd, path).await
+    }
+
+    async fn remove_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        let name = self.paths.join(fd.rep(), &path);
+        self.stock.remove_directory_at(fd, path).await?;
+        self.changed(ChangeKind::Deleted, name.as_deref());
+        Ok(())
+    }
+
+    async fn rename_at(&mut self, fd: Fd, old: String, new_fd: Fd, new: String) -> FsResult<()> {
+        let name = self.paths.join(new_fd.rep(), &new);
+        self.check_moved(&fd, &old, name.as_deref()).await?;
+        let replaced = self.look(&new_fd, &new).await.is_some();
+        let from = fd.rep();
+        self.stock.rename_at(fd, old.clone(), new_fd, new).await?;
+        self.changed_at(ChangeKind::Deleted, from, &old);
+        self.changed(if replaced { ChangeKind::Modified } else { ChangeKind::Created }, name.as_deref());
+        Ok(())
+    }
+
+    async fn symlink_at(&mut self, fd: Fd, target: String, link: String) -> FsResult<()> {
+        let name = self.paths.join(fd.rep(), &link);
+        if !link_stays_inside(name.as_deref(), &target) {
+            return Err(ErrorCode::NotPermitted.into());
+        }
+        self.stock.symlink_at(fd, target, link).await?;
+        self.changed(ChangeKind::Created, name.as_deref());
+        Ok(())
+    }
+
+    async fn unlink_file_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        let name = self.paths.join(fd.rep(), &path);
+        self.stock.unlink_file_at(fd, path).await?;
+        self.changed(ChangeKind::Deleted, name.as_deref());
+        Ok(())
+    }
+
+    fn read_via_stream(&mut self, fd: Fd, position: Filesize) -> FsResult<Resource<DynInputStream>> {
+        let file = Arc::clone(&self.file(&fd)?.file);
+        let stream: DynInputStream = Box::new(Reader { file, position, call: Arc::clone(self.call) });
+        Ok(self.stock.table.push(stream)?)
+    }
+
+    fn write_via_stream(&mut self, fd: Fd, position: Filesize) -> FsResult<Resource<DynOutputStream>> {
+        self.writer(&fd, Place::At(position))
+    }
+
+    fn append_via_stream(&mut self, fd: Fd) -> FsResult<Resource<DynOutputStream>> {
+        self.writer(&fd, Place::End)
+    }
+
+    async fn is_same_object(&mut self, one: Fd, two: Fd) -> wasmtime::Result<bool> {
+        self.stock.is_same_object(one, two).await
+    }
+
+    async fn metadata_hash(&mut self, fd: Fd) -> FsResult<MetadataHashValue> {
+        self.stock.metadata_hash(fd).await
+    }
+
+    async fn metadata_hash_at(&mut self, fd: Fd, flags: PathFlags, path: String) -> FsResult<MetadataHashValue> {
+        self.stock.metadata_hash_at(fd, flags, path).await
+    }
+}
+
+impl HostDirectoryEntryStream for View<'_> {
+    async fn read_directory_entry(
+        &mut self,
+        stream: Resource<DirectoryEntryStream>,
+    ) -> FsResult<Option<DirectoryEntry>> {
+        self.stock.read_directory_entry(stream).await
+    }
+
+    fn drop(&mut self, stream: Resource<DirectoryEntryStream>) -> wasmtime::Result<()> {
+        HostDirectoryEntryStream::drop(&mut self.stock, stream)
+    }
+}

@@ -1,0 +1,127 @@
+//! Streams of files, inline: a `pread` or `pwrite` where the stock ones hop to
+//! another thread, with counters.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bulkhead_core::event::ChangeKind;
+use bytes::Bytes;
+use rustix::io::ReadWriteFlags;
+use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
+
+use super::super::call::Call;
+use crate::bounds::MAX_FILE_SIZE;
+
+/// Most bytes per host call.
+pub(super) const CHUNK: usize = 64 * 1024;
+
+/// Reads a file from a position.
+pub(super) struct Reader {
+    pub(super) file: Arc<std::fs::File>,
+    pub(super) position: u64,
+    pub(super) call: Arc<Call>,
+}
+
+#[async_trait::async_trait]
+impl Pollable for Reader {
+    async fn ready(&mut self) {}
+}
+
+impl InputStream for Reader {
+    fn read(&mut self, size: usize) -> StreamResult<Bytes> {
+        if size == 0 {
+            return Ok(Bytes::new());
+        }
+        let mut buffer = vec![0; size.min(CHUNK)];
+        let read = loop {
+            match self.file.read_at(&mut buffer, self.position) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other.map_err(|error| StreamError::LastOperationFailed(error.into()))?,
+            }
+        };
+        if read == 0 {
+            return Err(StreamError::Closed);
+        }
+        buffer.truncate(read);
+        self.position += read as u64;
+        self.call.read.fetch_add(read as u64, Relaxed);
+        Ok(buffer.into())
+    }
+}
+
+/// Where a writer writes.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    At(u64),
+    End,
+}
+
+/// Writes a file from a position or at its end.
+pub(super) struct Writer {
+    pub(super) file: Arc<std::fs::File>,
+    pub(super) place: Place,
+    pub(super) call: Arc<Call>,
+    pub(super) path: Option<String>,
+    pub(super) recorded: bool,
+}
+
+impl Writer {
+    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let start = match self.place {
+            Place::At(position) => position,
+            Place::End => self.file.metadata()?.len(),
+        };
+        check_size(start.saturating_add(bytes.len() as u64))?;
+        while !bytes.is_empty() {
+            let wrote = match self.place {
+                Place::At(position) => self.file.write_at(bytes, position),
+                Place::End => {
+                    let slices = [io::IoSlice::new(bytes)];
+                    rustix::io::pwritev2(&self.file, &slices, 0, ReadWriteFlags::APPEND).map_err(io::Error::from)
+                }
+            };
+            let wrote = match wrote {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                other => other?,
+            };
+            if let Place::At(position) = &mut self.place {
+                *position += wrote as u64;
+            }
+            self.call.written.fetch_add(wrote as u64, Relaxed);
+            bytes = &bytes[wrote..];
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a file beyond the largest size: a sparse one costs nothing to make
+/// and everything to copy.
+pub(super) fn check_size(end: u64) -> io::Result<()> {
+    if end > MAX_FILE_SIZE { Err(rustix::io::Errno::FBIG.into()) } else { Ok(()) }
+}
+
+#[async_trait::async_trait]
+impl Pollable for Writer {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Writer {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if !self.recorded {
+            self.recorded = true;
+            self.call.changed(ChangeKind::Modified, self.path.as_deref());
+        }
+        self.write_all(&bytes).map_err(|error| StreamError::LastOperationFailed(error.into()))
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(CHUNK)
+    }
+}

@@ -1,0 +1,52 @@
+//! Loads compiled components into the worker's engine.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use wasmtime::Engine;
+use wasmtime::component::{Component, ComponentExportIndex, Linker};
+
+use super::run::Loaded;
+use super::state::State;
+use super::{fs, imports};
+
+/// The interface that every tool exports.
+const GUEST: &str = "bulkhead:tool/guest@0.1.0";
+
+/// A linker with everything a tool may import.
+pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    linker.allow_shadowing(true);
+    fs::link(&mut linker)?;
+    linker.allow_shadowing(false);
+    imports::link(&mut linker)?;
+    Ok(linker)
+}
+
+/// Loads the artefact behind a descriptor that the host passed.
+pub(super) fn load(linker: &Linker<State>, artifact: &OwnedFd) -> wasmtime::Result<Loaded> {
+    let component = deserialize(linker.engine(), artifact)?;
+    let guest = component.get_export_index(None, GUEST);
+    let guest = guest.ok_or_else(|| wasmtime::format_err!("the component does not export `{GUEST}`"))?;
+    let function = |name: &str| -> wasmtime::Result<ComponentExportIndex> {
+        let index = component.get_export_index(Some(&guest), name);
+        index.ok_or_else(|| wasmtime::format_err!("the component does not export `{GUEST}` `{name}`"))
+    };
+    let (call, describe) = (function("call")?, function("describe")?);
+    Ok(Loaded { pre: linker.instantiate_pre(&component)?, call, describe })
+}
+
+#[expect(unsafe_code, reason = "loading code that our own compiler made; the proof is beside it")]
+fn deserialize(engine: &Engine, artifact: &OwnedFd) -> wasmtime::Result<Component> {
+    // Through the descriptor, not by name: what is loaded is the file that the
+    // host has checked, whatever its name points to by now.
+    let path = format!("/proc/self/fd/{}", artifact.as_raw_fd());
+    // SAFETY: the file must be what this version of the engine's compiler
+    // wrote. The descriptor came over the socket that only the host holds. The
+    // host opened it in a directory that only it can write, without following
+    // links, and before it sent it compared the SHA-256 of the whole file with
+    // the digest it recorded when its own compile child made it. Version and
+    // settings are in the file's name and are checked again by the engine. The
+    // file is never written after it was made, so the mapping can't change.
+    unsafe { Component::deserialize_file(engine, path) }
+}

@@ -1,0 +1,20 @@
+//! The worker process: runs the guests of one tenant. It is one thread until
+//! the host has said what it is for, so that walls can be put up between that
+//! message and the engine.
+
+mod bindings;
+mod boot;
+mod call;
+mod fault;
+mod fs;
+pub(crate) mod imports;
+mod limiter;
+mod link;
+mod load;
+mod meter;
+mod output;
+pub(crate) mod run;
+mod serve;
+mod state;
+
+pub use boot::worker_main;

@@ -1,0 +1,203 @@
+//! The worker's loop: takes frames, starts calls, sends what they say. One
+//! thread; it polls the socket itself, so that a short call costs one wake-up.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use wasmtime::component::Linker;
+
+use super::call::Call;
+use super::link::Link;
+use super::run::{Job, Loaded, Shared, run};
+use super::state::{State, Workspace};
+use crate::bounds::{MAX_COMPONENTS, MAX_TO_WORKER, MAX_WORKSPACES};
+use crate::wire::{Done, FromWorker, Inbox, Measured, Received, Report, Socket, Start, ToWorker, decode};
+
+/// Why a worker ends.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The host said so, or closed its end.
+    Told,
+    /// The socket or the protocol failed.
+    Failed(String),
+}
+
+/// A worker that is bound.
+pub(super) struct Server {
+    pub(super) shared: Arc<Shared>,
+    pub(super) linker: Linker<State>,
+    pub(super) link: Arc<Link>,
+    pub(super) inbox: Inbox,
+    pub(super) descriptors: VecDeque<OwnedFd>,
+    pub(super) components: HashMap<u32, Arc<Loaded>>,
+    pub(super) workspaces: HashMap<u32, Workspace>,
+}
+
+impl Server {
+    /// Serves until the end.
+    pub(super) async fn serve(mut self, socket: OwnedFd) -> End {
+        let socket = match Socket::new(socket) {
+            Ok(socket) => socket,
+            Err(error) => return End::Failed(format!("the socket can't be watched: {error}")),
+        };
+        self.link.push(0, &FromWorker::Ready);
+        let mut more = true;
+        loop {
+            if let Err(end) = self.take_frames() {
+                return end;
+            }
+            let sent = self.link.with_outbox(|outbox| socket.send(outbox));
+            let sent = match sent {
+                Ok(sent) => sent,
+                Err(error) => return End::Failed(format!("sending failed: {error}")),
+            };
+            if !more && let Err(end) = self.wait(&socket, sent).await {
+                return end;
+            }
+            match socket.recv(&mut self.inbox, Some(&mut self.descriptors)) {
+                Ok(Received::Some(there_is_more)) => more = there_is_more,
+                Ok(Received::Nothing) => more = false,
+                Ok(Received::End) => return End::Told,
+                Err(error) => return End::Failed(format!("receiving failed: {error}")),
+            }
+        }
+    }
+
+    /// Waits until there is something to receive or to send.
+    async fn wait(&self, socket: &Socket, sent: bool) -> Result<(), End> {
+        let failed = |error: std::io::Error| End::Failed(format!("the socket can't be watched: {error}"));
+        tokio::select! {
+            biased;
+            () = self.link.wake.notified() => {}
+            ready = socket.readable() => ready.map_err(failed)?,
+            ready = socket.writable(), if !sent => ready.map_err(failed)?,
+        }
+        Ok(())
+    }
+
+    fn take_frames(&mut self) -> Result<(), End> {
+        let mut inbox = std::mem::take(&mut self.inbox);
+        let result = loop {
+            match inbox.next(|_| MAX_TO_WORKER) {
+                Ok(Some((call, body))) => match decode(call, body) {
+                    Ok(message) => {
+                        if let Err(end) = self.handle(call, message) {
+                            break Err(end);
+                        }
+                    }
+                    Err(error) => break Err(End::Failed(error.to_string())),
+                },
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(End::Failed(error.to_string())),
+            }
+        };
+        self.inbox = inbox;
+        result
+    }
+
+    fn handle(&mut self, call: u32, message: ToWorker<'_>) -> Result<(), End> {
+        match message {
+            ToWorker::Bind(_) => return Err(End::Failed("bound twice".into())),
+            ToWorker::Shutdown => return Err(End::Told),
+            ToWorker::Load { component } => {
+                let artifact = self.descriptor()?;
+                self.load(component, &artifact);
+            }
+            ToWorker::Unload { component } => {
+                self.components.remove(&component);
+            }
+            ToWorker::Workspace { task } => {
+                let directory = self.descriptor()?;
+                if self.workspaces.len() < MAX_WORKSPACES {
+                    self.workspaces.insert(task, Workspace::new(directory.into()));
+                }
+            }
+            ToWorker::Forget { task } => {
+                self.workspaces.remove(&task);
+            }
+            ToWorker::Start(start) => self.start(call, start),
+            ToWorker::Credit { bytes } => {
+                if let Some(call) = self.link.call(call) {
+                    call.credited(bytes as usize);
+                }
+            }
+            ToWorker::Cancel => {
+                if let Some(call) = self.link.call(call) {
+                    call.cancel();
+                }
+            }
+            ToWorker::Abort => {
+                if let Some(call) = self.link.call(call) {
+                    call.abort();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The descriptor that came with a frame.
+    fn descriptor(&mut self) -> Result<OwnedFd, End> {
+        self.descriptors.pop_front().ok_or_else(|| End::Failed("a frame came without its descriptor".into()))
+    }
+
+    fn load(&mut self, component: u32, artifact: &OwnedFd) {
+        let loaded = if self.components.len() < MAX_COMPONENTS {
+            super::load::load(&self.linker, artifact)
+        } else {
+            Err(wasmtime::format_err!("{MAX_COMPONENTS} components are loaded already"))
+        };
+        match loaded {
+            Ok(loaded) => {
+                self.components.insert(component, Arc::new(loaded));
+                self.link.push(0, &FromWorker::Loaded { component });
+            }
+            Err(error) => self.link.push(0, &FromWorker::LoadFailed { component, reason: &format!("{error:#}") }),
+        }
+    }
+
+    fn start(&mut self, id: u32, start: Start<'_>) {
+        let refuse = |reason| {
+            let done = Done { report: Report::Refused { reason }, measured: Measured::default() };
+            self.link.push(id, &FromWorker::Done(done));
+        };
+        let Some(loaded) = self.components.get(&start.component) else {
+            return refuse("the component is not loaded");
+        };
+        let root = match start.task.map(|task| self.workspaces.get(&task)) {
+            None => None,
+            Some(Some(workspace)) => workspace.with(start.access),
+            Some(None) => return refuse("the workspace is not open"),
+        };
+        let call = Arc::new(Call::new(id, start.limits, at(start.deadline_ns), self.link.clone()));
+        self.link.begin(&call);
+        let job = Job { entry: start.entry, loaded: loaded.clone(), root, arguments: start.arguments.to_owned() };
+        let (shared, link) = (self.shared.clone(), self.link.clone());
+        begin(async move {
+            run(shared, call, job).await;
+            link.end(id);
+        });
+    }
+}
+
+/// Gives a call its first turn at once, before all that run already: most
+/// calls end within it. What is left takes turns with the others.
+fn begin(call: impl Future<Output = ()> + Send + 'static) {
+    let mut call = Box::pin(call);
+    // The first turn has no one to wake: the task that follows asks again.
+    let mut nobody = Context::from_waker(Waker::noop());
+    if call.as_mut().poll(&mut nobody).is_pending() {
+        tokio::spawn(call);
+    }
+}
+
+/// A time of the monotonic clock as an instant.
+fn at(deadline_ns: u64) -> Instant {
+    let now = clock_gettime(ClockId::Monotonic);
+    let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
+    Instant::now() + Duration::from_nanos(deadline_ns).saturating_sub(now)
+}

@@ -1,0 +1,99 @@
+//! What a guest's store holds.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bulkhead_core::event::Stream;
+use bulkhead_core::grants::WorkspaceAccess;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::filesystem::Dir;
+use wasmtime_wasi::{FsPerms, OpenMode, WasiCtx, WasiCtxView, WasiView};
+
+use super::call::Call;
+use super::fs::Paths;
+use super::limiter::{Budget, Limiter};
+use super::output::Standard;
+
+/// The data of one call's store.
+pub(super) struct State {
+    pub(super) wasi: WasiCtx,
+    pub(super) table: ResourceTable,
+    pub(super) limiter: Limiter,
+    pub(super) call: Arc<Call>,
+    /// The workspace, if one is granted.
+    pub(super) root: Option<Dir>,
+    pub(super) paths: Paths,
+    pub(super) progress: Progress,
+    pub(super) emitted: u64,
+    pub(super) emit_refused: bool,
+    pub(super) log_bytes: u64,
+    pub(super) log_lines: u64,
+}
+
+/// How far the guest says it has come.
+#[derive(Default)]
+pub(super) struct Progress {
+    pub(super) done: u64,
+    pub(super) total: Option<u64>,
+    pub(super) sent_at: Option<Instant>,
+    /// The last report, not sent yet.
+    pub(super) held: Option<(u64, Option<u64>, Option<String>)>,
+}
+
+impl State {
+    pub(super) fn new(call: Arc<Call>, root: Option<Dir>, budget: Arc<Budget>) -> Self {
+        let limits = &call.limits;
+        let stream = |stream| Standard { call: call.clone(), stream };
+        let wasi = WasiCtx::builder()
+            // Nothing of the process: no environment, arguments, directories,
+            // network. Files are local; a hop to another thread costs twenty
+            // times the call itself.
+            .allow_blocking_current_thread(true)
+            .stdout(stream(Stream::Stdout))
+            .stderr(stream(Stream::Stderr))
+            .max_random_size(limits.random_bytes)
+            .build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(usize::try_from(limits.handles).unwrap_or(usize::MAX));
+        let limiter = Limiter::new(limits.memory_bytes, limits.table_elements, budget);
+        Self {
+            wasi,
+            table,
+            limiter,
+            call,
+            root,
+            paths: Paths::default(),
+            progress: Progress::default(),
+            emitted: 0,
+            emit_refused: false,
+            log_bytes: 0,
+            log_lines: 0,
+        }
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// A task's directory, opened once and given to each of its calls.
+pub(super) struct Workspace(Dir);
+
+impl Workspace {
+    pub(super) fn new(directory: std::fs::File) -> Self {
+        Self(Dir::new(directory, FsPerms::ReadWrite, OpenMode::READ | OpenMode::WRITE, true))
+    }
+
+    /// The directory as a call with this access sees it.
+    pub(super) fn with(&self, access: WorkspaceAccess) -> Option<Dir> {
+        let mut dir = self.0.clone();
+        match access {
+            WorkspaceAccess::None => return None,
+            WorkspaceAccess::Read => (dir.perms, dir.open_mode) = (FsPerms::ReadOnly, OpenMode::READ),
+            WorkspaceAccess::ReadWrite => {}
+        }
+        Some(dir)
+    }
+}

@@ -1,0 +1,170 @@
+//! What becomes of single calls.
+
+use std::time::Duration;
+
+use bulkhead_core::grants::WorkspaceAccess;
+use bulkhead_core::limits::Limits;
+use bulkhead_core::ports::sandbox::{Emission, PrepareError, Sandbox};
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use crate::guests::{self, RETURN_ARGUMENTS, tool, tool_with};
+use crate::harness::{Bench, Remember, summary, text};
+
+#[tokio::test]
+async fn a_tool_is_described_and_answers() {
+    let bench = Bench::new();
+    let prepared = bench.prepare(&guests::echo()).await;
+    assert_eq!((prepared.manifest.name.as_str(), prepared.manifest.version.as_str()), ("wat", "1.0.0"));
+    assert_eq!(bench.prepare(&guests::echo()).await, prepared);
+    for arguments in ["{}", "{\"text\": \"hé\"}"] {
+        let outcome = bench.run(bench.call(&prepared, arguments, WorkspaceAccess::None)).await.unwrap();
+        assert_eq!(text(&outcome), arguments);
+        assert!(outcome.usage.wall_us > 0 && outcome.usage.cpu_us <= outcome.usage.wall_us);
+        assert_eq!(outcome.usage.peak_memory_bytes, 2 * 65536);
+    }
+    bench.sandbox.shutdown().await;
+    assert_eq!(bench.sandbox.stats().workers, 0);
+    // What is recorded outlives the process that compiled it.
+    let again = bench.again(|_| {});
+    assert_eq!(again.prepare(&guests::echo()).await, prepared);
+    assert_eq!(again.sandbox.stats().started, 0);
+}
+
+#[tokio::test]
+async fn a_spinning_guest_is_stopped_by_its_processor_time() {
+    let mut bench = Bench::new();
+    bench.limits.cpu_time_ms = 50;
+    let outcome = bench.outcome(&guests::spin(), "{}").await;
+    assert_eq!(summary(&outcome), "timed_out/limit.cpu_time");
+    assert!((50_000..100_000).contains(&outcome.usage.cpu_us), "{:?}", outcome.usage);
+    assert_eq!(bench.sandbox.stats().lost, 0);
+}
+
+#[tokio::test]
+async fn a_waiting_guest_is_stopped_by_its_wall_time() {
+    let mut bench = Bench::new();
+    bench.limits.wall_time_ms = 100;
+    let prepared = bench.prepare(&guests::emits_for_ever()).await;
+    let run = bench.call(&prepared, "{}", WorkspaceAccess::None);
+    let waiting = bench.spawn(run, Remember::closed(), CancellationToken::new());
+    // The sink takes nothing, so the end can't be told either; once it does,
+    // the outcome is there.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!waiting.is_finished());
+    waiting.abort();
+    let spinning = bench.prepare(&guests::spin()).await;
+    let outcome = bench.run(bench.call(&spinning, "{}", WorkspaceAccess::None)).await.unwrap();
+    assert_eq!(summary(&outcome), "timed_out/limit.wall_time");
+    assert_eq!(bench.sandbox.stats().lost, 0);
+}
+
+#[tokio::test]
+async fn each_fault_has_its_name() {
+    let bench = Bench::new();
+    let cases: Vec<(&str, Bytes)> = vec![
+        ("failed/trap", tool("", "unreachable")),
+        ("failed/limit.stack", tool("", "(call $call (local.get $ptr) (local.get $len))")),
+        (
+            "failed/limit.memory",
+            tool("", "(loop (br_if 0 (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable"),
+        ),
+        (
+            "failed/limit.table",
+            tool_with(
+                "(table $t 1 funcref)",
+                "(loop (br_if 0 (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1)))) unreachable",
+            ),
+        ),
+        ("failed/limit.result_bytes", tool("", &result_of(2 << 20))),
+        // More than may be copied out of a guest at all.
+        ("failed/limit.result_bytes", tool("", &result_of(40 << 20))),
+        ("failed/limit.host_memory", tool(EMIT, &emit_of(40 << 20))),
+        ("failed/invalid_result", tool("", &RETURN_ARGUMENTS.replacen("i32.const 0)", "i32.const 1)", 1))),
+    ];
+    for (wanted, component) in cases {
+        let arguments = if wanted == "failed/invalid_result" { "{\"a\":" } else { "{}" };
+        let outcome = bench.outcome(&component, arguments).await;
+        assert_eq!(summary(&outcome), wanted, "{:?}", outcome.ending);
+    }
+    assert_eq!(bench.sandbox.stats().lost, 0);
+}
+
+const EMIT: &str = "(import \"bulkhead:tool/output@0.1.0\" \"emit\" (func $emit (param i32 i32 i32 i32 i32 i32)))";
+
+fn grown(size: u32) -> String {
+    format!("(drop (memory.grow (i32.const {})))", size / 65536 + 1)
+}
+
+fn result_of(size: u32) -> String {
+    let body = RETURN_ARGUMENTS.replace("(local.get $len)", &format!("(i32.const {size})"));
+    format!("{} (local.set $ptr (i32.const 70000)) {body}", grown(size))
+}
+
+fn emit_of(size: u32) -> String {
+    let emit = format!(
+        "(call $emit (i32.const 0) (i32.const 70000) (i32.const {size}) (i32.const 0) (i32.const 0) (i32.const 512))"
+    );
+    format!("{} {emit} {RETURN_ARGUMENTS}", grown(size))
+}
+
+#[tokio::test]
+async fn parts_are_capped_and_a_large_one_passes() {
+    let mut bench = Bench::new();
+    bench.limits = Limits { emit_bytes: 1 << 20, ..bench.limits };
+    let twice = format!("{} {}", emit_of(600 << 10), emit_of(600 << 10).replace(RETURN_ARGUMENTS, ""));
+    let twice = format!("{} {RETURN_ARGUMENTS}", twice.replace(RETURN_ARGUMENTS, ""));
+    let prepared = bench.prepare(&tool(EMIT, &twice)).await;
+    let sink = Remember::new();
+    let run = bench.call(&prepared, "{}", WorkspaceAccess::None);
+    let outcome = bench.sandbox.run(run, sink.clone(), CancellationToken::new()).await.unwrap();
+    assert_eq!(text(&outcome), "{}");
+    let kinds: Vec<_> =
+        sink.all().iter().map(|emission| matches!(emission, Emission::Truncated("emit_bytes"))).collect();
+    assert_eq!(kinds, [false, true]);
+}
+
+#[tokio::test]
+async fn a_cancelled_call_may_end_by_itself_or_is_stopped() {
+    let mut bench = Bench::new();
+    bench.limits.cpu_time_ms = 60_000;
+    let polite = bench.prepare(&guests::until_cancelled()).await;
+    let spin = bench.prepare(&guests::spin()).await;
+    for (prepared, wanted) in [(&polite, "succeeded"), (&spin, "cancelled/cancelled")] {
+        let cancel = CancellationToken::new();
+        let run = bench.call(prepared, "{}", WorkspaceAccess::None);
+        let running = bench.spawn(run, Remember::new(), cancel.clone());
+        bench.until("it runs", |stats| stats.calls == 1).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        cancel.cancel();
+        let outcome = running.await.unwrap().unwrap();
+        assert_eq!(summary(&outcome), wanted);
+    }
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let run = bench.call(&spin, "{}", WorkspaceAccess::None);
+    let outcome = bench.sandbox.run(run, Remember::new(), cancel).await.unwrap();
+    assert_eq!(summary(&outcome), "cancelled/cancelled");
+}
+
+#[tokio::test]
+async fn what_can_not_be_a_tool_is_refused_by_name() {
+    let bench = Bench::new();
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("not_wasm", b"#!/bin/sh".to_vec()),
+        ("core_module", wat::parse_str("(module)").unwrap()),
+        ("missing_export", wat::parse_str("(component)").unwrap()),
+        ("unknown_import", wat::parse_str("(component (import \"wasi:http/types@0.2.0\" (instance)))").unwrap()),
+        ("too_large", vec![0; (32 << 20) + 1]),
+        ("describe_failed", tool_with("(func $f unreachable) (start $f)", "unreachable").to_vec()),
+    ];
+    for (wanted, bytes) in cases {
+        match bench.sandbox.prepare(bytes.into()).await {
+            Err(PrepareError::Rejected { code, reason }) => assert_eq!(code, wanted, "{reason}"),
+            other => panic!("{wanted}: {other:?}"),
+        }
+    }
+    let inspection = bench.sandbox.inspect(guests::echo()).await.unwrap();
+    assert_eq!(inspection.problem, None);
+    assert_eq!(inspection.exports, ["bulkhead:tool/guest@0.1.0"]);
+}

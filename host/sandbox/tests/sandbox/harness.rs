@@ -1,0 +1,179 @@
+//! A sandbox on this package's own executable, and a sink that remembers.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bulkhead_core::digest::Digest;
+use bulkhead_core::event::Stream;
+use bulkhead_core::grants::{Grants, WorkspaceAccess};
+use bulkhead_core::id::{CallId, TaskId, TenantId};
+use bulkhead_core::limits::Limits;
+use bulkhead_core::outcome::{Content, Ending, Outcome};
+use bulkhead_core::ports::sandbox::{Emission, Prepared, Run, Sandbox, SandboxError, Sink};
+use bulkhead_sandbox::{WasmConfig, WasmSandbox};
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Emissions in order; takes them as fast as it is let.
+pub(crate) struct Remember {
+    emissions: Mutex<Vec<Emission>>,
+    pub(crate) gate: Semaphore,
+}
+
+impl Remember {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { emissions: Mutex::default(), gate: Semaphore::new(Semaphore::MAX_PERMITS) })
+    }
+
+    /// One that takes nothing until it is let.
+    pub(crate) fn closed() -> Arc<Self> {
+        Arc::new(Self { emissions: Mutex::default(), gate: Semaphore::new(0) })
+    }
+
+    pub(crate) fn all(&self) -> Vec<Emission> {
+        self.emissions.lock().unwrap().clone()
+    }
+
+    pub(crate) fn text(&self, wanted: Stream) -> Vec<u8> {
+        let all = self.all();
+        let bytes = all.iter().filter_map(|emission| match emission {
+            Emission::Output(stream, bytes) if *stream == wanted => Some(bytes.to_vec()),
+            _ => None,
+        });
+        bytes.flatten().collect()
+    }
+}
+
+#[async_trait]
+impl Sink for Remember {
+    async fn emit(&self, emission: Emission) {
+        self.gate.acquire().await.unwrap().forget();
+        self.emissions.lock().unwrap().push(emission);
+    }
+}
+
+/// A sandbox with a directory of its own.
+pub(crate) struct Bench {
+    pub(crate) sandbox: Arc<WasmSandbox>,
+    pub(crate) config: WasmConfig,
+    pub(crate) limits: Limits,
+    pub(crate) tenant: TenantId,
+    pub(crate) workspace: tempfile::TempDir,
+    _cache: Arc<tempfile::TempDir>,
+}
+
+pub(crate) fn child() -> PathBuf {
+    env!("CARGO_BIN_EXE_bulkhead-sandbox-child").into()
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut WasmConfig)) -> Self {
+        let cache = Arc::new(tempfile::tempdir().unwrap());
+        let mut config = WasmConfig::new(child(), cache.path().join("cache"));
+        // Unoptimised, on a machine that does other things too.
+        config.start_timeout = Duration::from_secs(60);
+        config.compile_cpu = Duration::from_secs(120);
+        config.describe_limits.wall_time_ms = 20_000;
+        config.describe_limits.cpu_time_ms = 5_000;
+        config.kill_grace = Duration::from_secs(2);
+        change(&mut config);
+        Self::on(config, cache)
+    }
+
+    /// Another sandbox on the same cache.
+    pub(crate) fn again(&self, change: impl FnOnce(&mut WasmConfig)) -> Self {
+        let mut config = self.config.clone();
+        change(&mut config);
+        Self::on(config, self._cache.clone())
+    }
+
+    fn on(config: WasmConfig, cache: Arc<tempfile::TempDir>) -> Self {
+        let limits = Limits { wall_time_ms: 20_000, cpu_time_ms: 10_000, ..Limits::default() };
+        Self {
+            sandbox: Arc::new(WasmSandbox::new(config.clone()).unwrap()),
+            config,
+            limits,
+            tenant: TenantId::from_parts(1, 1),
+            workspace: tempfile::tempdir().unwrap(),
+            _cache: cache,
+        }
+    }
+
+    pub(crate) async fn prepare(&self, component: &Bytes) -> Prepared {
+        self.sandbox.prepare(component.clone()).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// A call with the workspace granted as `access`.
+    pub(crate) fn call(&self, prepared: &Prepared, arguments: &str, access: WorkspaceAccess) -> Run {
+        let directory = std::fs::File::open(self.workspace.path()).unwrap();
+        Run {
+            call: CallId::from_parts(1, 1),
+            tenant: self.tenant,
+            task: TaskId::from_parts(1, 1),
+            component: Digest::of(b"unused"),
+            artifact: prepared.artifact.clone(),
+            workspace: (access != WorkspaceAccess::None).then(|| Arc::new(directory.into())),
+            grants: Grants { workspace: access },
+            limits: self.limits.clone(),
+            arguments: arguments.into(),
+        }
+    }
+
+    /// Prepares, calls without a workspace, and waits.
+    pub(crate) async fn outcome(&self, component: &Bytes, arguments: &str) -> Outcome {
+        let prepared = self.prepare(component).await;
+        self.run(self.call(&prepared, arguments, WorkspaceAccess::None)).await.unwrap()
+    }
+
+    pub(crate) async fn run(&self, run: Run) -> Result<Outcome, SandboxError> {
+        self.sandbox.run(run, Remember::new(), CancellationToken::new()).await
+    }
+
+    /// Runs in the background.
+    pub(crate) fn spawn(
+        &self,
+        run: Run,
+        sink: Arc<Remember>,
+        cancel: CancellationToken,
+    ) -> tokio::task::JoinHandle<Result<Outcome, SandboxError>> {
+        let sandbox = self.sandbox.clone();
+        tokio::spawn(async move { sandbox.run(run, sink, cancel).await })
+    }
+
+    /// Waits until `condition` holds of the numbers.
+    pub(crate) async fn until(&self, what: &str, condition: impl Fn(bulkhead_sandbox::WasmStats) -> bool) {
+        for _ in 0..3000 {
+            if condition(self.sandbox.stats()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never: {what}; {:?}", self.sandbox.stats());
+    }
+}
+
+/// `state` or `state/code`.
+pub(crate) fn summary(outcome: &Outcome) -> String {
+    match outcome.ending.fault() {
+        None => outcome.ending.state().into(),
+        Some(fault) => format!("{}/{}", outcome.ending.state(), fault.code),
+    }
+}
+
+/// The text of the only part of a result.
+pub(crate) fn text(outcome: &Outcome) -> &str {
+    match &outcome.ending {
+        Ending::Succeeded { content } => match content.as_slice() {
+            [Content::Text { text }] => text,
+            other => panic!("not one text: {other:?}"),
+        },
+        other => panic!("not a success: {other:?}"),
+    }
+}

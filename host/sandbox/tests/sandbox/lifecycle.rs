@@ -1,0 +1,116 @@
+//! Workers come, are shared by the calls of one tenant, and go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkhead_core::grants::WorkspaceAccess;
+use bulkhead_core::id::TenantId;
+use bulkhead_core::ports::sandbox::Sandbox;
+use tokio_util::sync::CancellationToken;
+
+use crate::guests;
+use crate::harness::{Bench, Remember, summary, text};
+
+#[tokio::test]
+async fn a_short_call_passes_spinning_neighbours() {
+    let bench = Bench::with(|config| config.workers_per_tenant = 1);
+    let echo = bench.prepare(&guests::echo()).await;
+    let spin = bench.prepare(&guests::spin()).await;
+    let cancel = CancellationToken::new();
+    let spinning: Vec<_> = (0..4)
+        .map(|_| bench.spawn(bench.call(&spin, "{}", WorkspaceAccess::None), Remember::new(), cancel.clone()))
+        .collect();
+    bench.until("they run", |stats| stats.calls == 4).await;
+    for _ in 0..20 {
+        assert_eq!(text(&bench.run(bench.call(&echo, "{}", WorkspaceAccess::None)).await.unwrap()), "{}");
+    }
+    assert!(spinning.iter().all(|call| !call.is_finished()));
+    assert_eq!(bench.sandbox.stats().workers, 1);
+    bench.sandbox.shutdown().await;
+    for call in spinning {
+        assert_eq!(summary(&call.await.unwrap().unwrap()), "interrupted/host_stopped");
+    }
+    assert!(bench.run(bench.call(&echo, "{}", WorkspaceAccess::None)).await.is_err());
+}
+
+#[tokio::test]
+async fn tenants_never_share_a_worker_and_idle_ones_leave() {
+    let mut bench = Bench::with(|config| {
+        config.idle_timeout = Duration::from_millis(300);
+        config.workers_per_tenant = 1;
+    });
+    let echo = bench.prepare(&guests::echo()).await;
+    let before = bench.sandbox.stats().started;
+    for tenant in 1..=3 {
+        bench.tenant = TenantId::from_parts(9, tenant);
+        assert_eq!(text(&bench.run(bench.call(&echo, "{}", WorkspaceAccess::None)).await.unwrap()), "{}");
+    }
+    assert_eq!(bench.sandbox.stats().started, before + 3);
+    bench.until("idle workers leave", |stats| stats.workers == 0).await;
+    assert_eq!(bench.sandbox.stats().lost, 0);
+}
+
+#[tokio::test]
+async fn a_full_house_makes_room_by_ending_an_idle_worker() {
+    let mut bench = Bench::with(|config| config.max_workers = 1);
+    let echo = bench.prepare(&guests::echo()).await;
+    for tenant in 1..=3 {
+        bench.tenant = TenantId::from_parts(9, tenant);
+        assert_eq!(text(&bench.run(bench.call(&echo, "{}", WorkspaceAccess::None)).await.unwrap()), "{}");
+    }
+    assert!(bench.sandbox.stats().workers <= 1);
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_waits_for_is_ended() {
+    let bench = Bench::with(|config| config.workers_per_tenant = 1);
+    let echo = bench.prepare(&guests::echo()).await;
+    for guest in [guests::spin(), guests::emits_for_ever()] {
+        let prepared = bench.prepare(&guest).await;
+        let run = bench.call(&prepared, "{}", WorkspaceAccess::None);
+        let running = bench.spawn(run, Remember::closed(), CancellationToken::new());
+        bench.until("it runs", |stats| stats.calls == 1).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        running.abort();
+        bench.until("its place is free", |stats| stats.calls == 0).await;
+    }
+    assert_eq!(text(&bench.run(bench.call(&echo, "{}", WorkspaceAccess::None)).await.unwrap()), "{}");
+    assert_eq!(bench.sandbox.stats().lost, 0);
+}
+
+#[tokio::test]
+async fn many_calls_at_once_wait_for_their_turn() {
+    let bench = Arc::new(Bench::with(|config| {
+        config.calls_per_worker = 2;
+        config.workers_per_tenant = 2;
+    }));
+    let echo = bench.prepare(&guests::echo()).await;
+    let calls = (0..40).map(|number| {
+        let arguments = format!("{{\"n\":{number}}}");
+        let running = bench.spawn(
+            bench.call(&echo, &arguments, WorkspaceAccess::None),
+            Remember::new(),
+            CancellationToken::new(),
+        );
+        async move { assert_eq!(text(&running.await.unwrap().unwrap()), arguments) }
+    });
+    futures::future::join_all(calls).await;
+    assert!(bench.sandbox.stats().workers <= 2);
+}
+
+#[tokio::test]
+async fn a_tampered_artefact_is_never_loaded() {
+    let bench = Bench::new();
+    let echo = bench.prepare(&guests::echo()).await;
+    let path = bench.config.cache_dir.join(format!("{}.cwasm", echo.artifact.key.hex()));
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    let error = bench.run(bench.call(&echo, "{}", WorkspaceAccess::None)).await.expect_err("forged");
+    assert!(error.to_string().contains("must be prepared again"), "{error}");
+    // Preparing again makes it anew.
+    let echo = bench.prepare(&guests::echo()).await;
+    assert_eq!(text(&bench.run(bench.call(&echo, "{}", WorkspaceAccess::None)).await.unwrap()), "{}");
+}

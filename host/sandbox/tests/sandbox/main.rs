@@ -1,0 +1,12 @@
+//! The sandbox as a whole: host, compiler and workers as processes, with
+//! guests that behave, fail, and attack.
+
+#![allow(missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "a failed test says where")]
+
+mod attacks;
+mod calls;
+mod guests;
+mod harness;
+mod lifecycle;
+mod workers;

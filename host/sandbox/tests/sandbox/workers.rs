@@ -1,0 +1,99 @@
+//! Workers that were taken over: whatever they say, the host stays itself.
+
+use bulkhead_core::grants::WorkspaceAccess;
+use bulkhead_core::ports::sandbox::Sandbox;
+use tokio_util::sync::CancellationToken;
+
+use crate::guests;
+use crate::harness::{Bench, Remember, summary, text};
+
+async fn with_false_worker(bench: &Bench, how: &str) -> (String, bulkhead_sandbox::WasmStats) {
+    let prepared = bench.prepare(&guests::echo()).await;
+    let mut taken = bench.again(|config| {
+        config.worker_args = vec!["false-worker".into(), how.into()];
+        config.kill_grace = std::time::Duration::from_millis(40);
+    });
+    taken.limits.wall_time_ms = 300;
+    taken.limits.stdout_bytes = 64 << 20;
+    let run = taken.call(&prepared, "{}", WorkspaceAccess::None);
+    // A sink that takes nothing: no credit is ever given back.
+    let sink = if how == "over-credit" { Remember::closed() } else { Remember::new() };
+    let running = taken.spawn(run, sink.clone(), CancellationToken::new());
+    if how == "over-credit" {
+        taken.until("it is killed", |stats| stats.protocol_errors == 1).await;
+        sink.gate.add_permits(1000);
+    }
+    let outcome = running.await.unwrap().unwrap();
+    if how != "behave" {
+        taken.until("it is buried", |stats| stats.workers == 0).await;
+    }
+    let stats = taken.sandbox.stats();
+    taken.sandbox.shutdown().await;
+    (summary(&outcome), stats)
+}
+
+#[tokio::test]
+async fn a_worker_that_breaks_the_protocol_is_killed() {
+    let bench = Bench::new();
+    assert_eq!(with_false_worker(&bench, "behave").await.0, "succeeded");
+    let lies = [
+        "other-call",
+        "huge-frame",
+        "unknown-kind",
+        "empty-frame",
+        "left-over",
+        "over-credit",
+        "false-timeout",
+        "false-cancel",
+        "bad-json",
+        "false-change",
+        "control-as-call",
+        "call-as-control",
+    ];
+    for how in lies {
+        let (outcome, stats) = with_false_worker(&bench, how).await;
+        assert_eq!(outcome, "interrupted/worker_died", "{how}");
+        assert_eq!((stats.protocol_errors, stats.calls), (1, 0), "{how}");
+    }
+    // The call itself had ended rightly.
+    for how in ["done-twice", "after-done"] {
+        let (outcome, stats) = with_false_worker(&bench, how).await;
+        assert_eq!(outcome, "succeeded", "{how}");
+        assert_eq!(stats.protocol_errors, 1, "{how}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_is_silent_or_dies_takes_only_its_calls_along() {
+    let bench = Bench::new();
+    assert_eq!(with_false_worker(&bench, "silent").await.0, "timed_out/limit.wall_time");
+    for how in ["die", "leave"] {
+        let (outcome, stats) = with_false_worker(&bench, how).await;
+        assert_eq!(outcome, "interrupted/worker_died", "{how}");
+        assert_eq!(stats.protocol_errors, 0, "{how}");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_worker_is_replaced() {
+    let bench = Bench::with(|config| config.workers_per_tenant = 1);
+    let echo = bench.prepare(&guests::echo()).await;
+    let spin = bench.prepare(&guests::spin()).await;
+    let sink = Remember::new();
+    let running =
+        bench.spawn(bench.call(&spin, "{}", WorkspaceAccess::ReadWrite), sink.clone(), CancellationToken::new());
+    bench.until("it runs", |stats| stats.calls == 1).await;
+    // Its neighbour answers, so it runs.
+    assert_eq!(text(&bench.run(bench.call(&echo, "{}", WorkspaceAccess::None)).await.unwrap()), "{}");
+    assert!(!running.is_finished());
+    let killed = std::process::Command::new("sh")
+        .args(["-c", &format!("kill -9 $(pgrep -P {} -f 'bulkhead-sandbox-child worker')", std::process::id())])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    let outcome = running.await.unwrap().unwrap();
+    assert_eq!(summary(&outcome), "interrupted/worker_died");
+    assert_eq!(sink.all(), [bulkhead_core::ports::sandbox::Emission::ChangesLost]);
+    assert_eq!(text(&bench.run(bench.call(&echo, "{}", WorkspaceAccess::None)).await.unwrap()), "{}");
+    bench.sandbox.shutdown().await;
+}

@@ -1,0 +1,287 @@
+//! The composition root: configuration in, a running host out. Only here are
+//! concrete adapters named.
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use axum::serve::ListenerExt as _;
+use bulkhead_core::clock::Ids;
+use bulkhead_core::principal::{Principal, Scopes};
+use bulkhead_core::service::keys::NewKey;
+use bulkhead_core::service::{Ports, Services};
+use bulkhead_core::tool::{Tool, ToolOwner, ToolState};
+use bulkhead_sandbox::{WasmConfig, WasmSandbox};
+use bulkhead_store::{OpenError, SqliteStore};
+use bulkhead_workspace::LocalWorkspaces;
+use bulkhead_workspace::import::{ChildImporter, ImportConfig, ImportLimits};
+use bytes::Bytes;
+use rustix::fs::{FlockOperation, flock};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::components::ComponentFiles;
+use crate::config::{self, Config};
+use crate::http::auth::Auth;
+use crate::http::{Api, Options, router};
+use crate::metrics::Metrics;
+use crate::system::System;
+
+/// How long open connections may take to end after the stop.
+const DRAIN_CONNECTIONS: Duration = Duration::from_secs(5);
+
+/// Why the host can't start. Each names what is in the way and the remedy.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The data directory can't be used.
+    #[error("the data directory {} can't be used: {reason}; set `data` (BULKHEAD_DATA) to one that this user may write", path.display())]
+    Data {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        reason: io::Error,
+    },
+    /// Another host uses it.
+    #[error("the data directory {} is in use by another server; stop that one, or set `data` (BULKHEAD_DATA) to another directory", .0.display())]
+    InUse(PathBuf),
+    /// The database can't be used.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The address can't be bound.
+    #[error("{listen} can't be listened on: {reason}; set `listen` (BULKHEAD_LISTEN) to another address")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// Why.
+        reason: io::Error,
+    },
+    /// What an earlier run left can't be taken over.
+    #[error("recovery failed: {0}; nothing was changed by this start that a later one can't take up")]
+    Recovery(#[from] bulkhead_core::Error),
+    /// Something of the operating system.
+    #[error("{what}: {reason}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        reason: io::Error,
+    },
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |reason| StartError::System { what, reason }
+}
+
+/// A host that is bound and recovered, ready to serve.
+pub struct App {
+    /// Everything that handlers work with.
+    pub api: Arc<Api>,
+    /// The address that is listened on (the port is known now).
+    pub address: SocketAddr,
+    /// The key that was made because there was none: shown once.
+    pub first_key: Option<String>,
+    listener: TcpListener,
+    store: Arc<SqliteStore>,
+    /// Held until the end: one host per data directory.
+    _lock: File,
+}
+
+impl App {
+    /// Builds a host: opens and checks the store, takes over what an earlier
+    /// run left, binds the address.
+    ///
+    /// # Errors
+    /// The first thing that is in the way.
+    pub async fn build(config: &Config) -> Result<Self, StartError> {
+        let lock = data_directory(config)?;
+        let listen = config.listen;
+        let listener = TcpListener::bind(listen).await.map_err(|reason| StartError::Listen { listen, reason })?;
+        let address = listener.local_addr().map_err(system("the bound address"))?;
+        let store = Arc::new(SqliteStore::open(config.sqlite()).await?);
+        let metrics = Metrics::new();
+        let ports = ports(config, store.clone(), metrics.clone())?;
+        let services = Services::new(ports, config.service());
+        let restart = services.upkeep.start().await?;
+        if restart != Default::default() {
+            tracing::info!(
+                interrupted = restart.calls.interrupted,
+                requeued = restart.calls.requeued,
+                tasks_failed = restart.tasks_failed,
+                tools_compiling = restart.tools_compiling,
+                "took over what an earlier run left"
+            );
+        }
+        let (owner, new) = services.keys.first_owner().await?;
+        let first_key = if new && config.auth == config::Auth::Required {
+            let key = NewKey { owner, scopes: Scopes::all(), label: "first key".into(), expires_at: None };
+            Some(services.keys.create(key).await?.0.reveal())
+        } else {
+            None
+        };
+        let auth = match config.auth {
+            config::Auth::Required => Auth::Required,
+            config::Auth::Off => Auth::Off(Principal { tenant: owner.tenant, user: owner.user, scopes: Scopes::all() }),
+        };
+        let api = Api { services, options: options(config, auth), metrics, stop: CancellationToken::new() };
+        Ok(Self { api: Arc::new(api), address, first_key, listener, store, _lock: lock })
+    }
+
+    /// Registers the built-in tools and waits until each is ready or
+    /// rejected; `told` hears of each.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn register_builtins(&self, mut told: impl FnMut(usize, usize, &Tool)) -> Result<(), StartError> {
+        let builtins = crate::builtin::all();
+        let tools = &self.api.services.tools;
+        let mut registered = Vec::new();
+        for builtin in builtins {
+            registered.push(tools.register_as(ToolOwner::Operator, Bytes::from_static(builtin.wasm)).await?);
+        }
+        for (index, (tool, new)) in registered.iter().enumerate() {
+            let settled = if *new || matches!(tool.state, ToolState::Compiling) {
+                tools.settled(tool.id).await?
+            } else {
+                continue;
+            };
+            told(index + 1, builtins.len(), &settled);
+        }
+        Ok(())
+    }
+
+    /// How many transactions the store has committed.
+    pub fn commits(&self) -> u64 {
+        self.store.commits()
+    }
+
+    /// Serves until `stop` resolves, then stops in order: no new connections,
+    /// streams end, running calls drain, everything is stored.
+    ///
+    /// # Errors
+    /// If the listener fails.
+    pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), StartError> {
+        let Self { api, listener, .. } = self;
+        // Without it a stream's small writes wait 40 ms for an acknowledgement.
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY could not be set");
+            }
+        });
+        let (router, token) = (router(api.clone()), api.stop.clone());
+        let on_stop = async move {
+            stop.await;
+            tracing::info!("stopping");
+            token.cancel();
+        };
+        let server = axum::serve(listener, router).with_graceful_shutdown(on_stop).into_future();
+        let mut server = tokio::spawn(server);
+        let served = tokio::select! {
+            served = &mut server => Some(served),
+            () = api.stop.cancelled() => None,
+        };
+        // Waiting requests hold connections; calls that end let them go.
+        api.services.upkeep.stop().await;
+        let served = match served {
+            Some(served) => served,
+            None => match tokio::time::timeout(DRAIN_CONNECTIONS, &mut server).await {
+                Ok(served) => served,
+                Err(_) => {
+                    tracing::warn!("some connections did not end in time and were cut");
+                    server.abort();
+                    return Ok(());
+                }
+            },
+        };
+        served.map_err(io::Error::other).flatten().map_err(system("the HTTP server"))
+    }
+}
+
+fn ports(config: &Config, store: Arc<SqliteStore>, metrics: Arc<Metrics>) -> Result<Ports, StartError> {
+    let exe = std::env::current_exe().map_err(system("the path of this executable"))?;
+    let data = std::path::absolute(&config.data).map_err(system("the path of the data directory"))?;
+    let workspaces = LocalWorkspaces::new(&data).map_err(system("the directory of workspaces"))?;
+    let importer = ChildImporter::new(ImportConfig {
+        limits: ImportLimits {
+            max_bytes: config.import.max_bytes,
+            max_entries: config.import.max_entries,
+            ..ImportLimits::default()
+        },
+        timeout: Duration::from_millis(config.import.timeout_ms),
+        at_once: usize::try_from(config.import.at_once).unwrap_or(1),
+        local_git_roots: config.import.git_local_roots.clone(),
+        ..ImportConfig::new(exe.clone(), data.join("import"))
+    });
+    let importer = importer.map_err(system("the importer"))?;
+    let sandbox = WasmSandbox::new(wasm_config(config, exe, data.join("artifacts")));
+    let sandbox = sandbox.map_err(system("the sandbox"))?;
+    let ids: Arc<dyn Ids> = Arc::new(System);
+    Ok(Ports {
+        store,
+        sandbox: Arc::new(sandbox),
+        workspaces: Arc::new(workspaces),
+        importer: Arc::new(importer),
+        components: Arc::new(ComponentFiles::new(config.components())),
+        ids,
+        meter: metrics,
+    })
+}
+
+/// The sandbox of this configuration, with artefacts cached in `cache`.
+pub fn wasm_config(config: &Config, exe: PathBuf, cache: PathBuf) -> WasmConfig {
+    let workers = &config.workers;
+    WasmConfig {
+        workers_per_tenant: config.workers_per_tenant(),
+        max_workers: usize::try_from(workers.max).unwrap_or(usize::MAX),
+        calls_per_worker: u32::try_from(workers.calls_per_worker).unwrap_or(u32::MAX),
+        idle_timeout: Duration::from_millis(workers.idle_ms),
+        kill_grace: Duration::from_millis(workers.kill_grace_ms),
+        compiles: usize::try_from(config.tools.compile_at_once).unwrap_or(1),
+        compile_cpu: Duration::from_secs(config.tools.compile_cpu_s),
+        compile_memory: config.tools.compile_memory_bytes,
+        ..WasmConfig::new(exe, cache)
+    }
+}
+
+fn options(config: &Config, auth: Auth) -> Options {
+    let http = &config.http;
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    Options {
+        auth,
+        max_body_bytes: size(http.max_body_bytes),
+        max_component_bytes: size(config.tools.max_component_bytes),
+        max_concurrent_requests: size(http.max_concurrent_requests),
+        heartbeat: Duration::from_millis(http.heartbeat_ms),
+        wait_default: Duration::from_millis(http.wait_default_ms),
+        wait_max: Duration::from_millis(http.wait_max_ms),
+        // Checked when the configuration was read.
+        cors_origins: http.cors_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect(),
+    }
+}
+
+/// Makes the data directory, for its owner alone, and takes its lock.
+fn data_directory(config: &Config) -> Result<File, StartError> {
+    let unusable = |reason| StartError::Data { path: config.data.clone(), reason };
+    for path in [config.data.clone(), config.components(), config.artifacts()] {
+        private_directory(&path).map_err(unusable)?;
+    }
+    let lock = File::create(config.data.join("lock")).map_err(unusable)?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::InUse(config.data.clone())),
+        Err(errno) => Err(unusable(errno.into())),
+    }
+}
+
+/// Makes a directory that only its owner may enter.
+///
+/// # Errors
+/// If it can't be made.
+pub fn private_directory(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}

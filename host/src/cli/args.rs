@@ -1,0 +1,237 @@
+//! What may be written on the command line.
+
+use std::path::PathBuf;
+
+use bulkhead_core::id::{TenantId, UserId};
+use bulkhead_core::key::KeyId;
+use bulkhead_core::principal::Scopes;
+use clap::{Args, Parser, Subcommand};
+
+use super::exit::{CODES, Exit, Failure};
+use super::units;
+use crate::config::{Flag, Loaded, Sources, load};
+
+/// Runs tools in a WebAssembly sandbox.
+#[derive(Debug, Parser)]
+#[command(name = "bulkhead", version, about, after_help = CODES, max_term_width = 100)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(super) struct Global {
+    /// Print one JSON document instead of text
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// The configuration's file [default: bulkhead.toml, if it is there]
+    #[arg(long, global = true, env = "BULKHEAD_CONFIG", value_name = "FILE", help_heading = "Configuration")]
+    config: Option<PathBuf>,
+    /// Directory of everything that lasts
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Configuration")]
+    data: Option<String>,
+    /// Address and port of the server
+    #[arg(long, global = true, value_name = "ADDRESS", help_heading = "Configuration")]
+    listen: Option<String>,
+    /// Which log lines are written: a level, or `info,bulkhead=debug`
+    #[arg(long, global = true, value_name = "FILTER", help_heading = "Configuration")]
+    log: Option<String>,
+    /// Any key of the configuration: `--set limits.wall_time_ms=5000`
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = pair, help_heading = "Configuration")]
+    set: Vec<(String, String)>,
+}
+
+impl Global {
+    /// The configuration.
+    pub(super) fn load(&self) -> Result<Loaded, Failure> {
+        let mut flags: Vec<Flag> =
+            self.set.iter().map(|(key, value)| Flag { flag: "--set", key: key.clone(), value: value.clone() }).collect();
+        for (flag, key, value) in
+            [("--data", "data", &self.data), ("--listen", "listen", &self.listen), ("--log", "log.level", &self.log)]
+        {
+            flags.extend(value.iter().map(|value| Flag { flag, key: key.into(), value: value.clone() }));
+        }
+        let sources = Sources { file: self.config.clone(), variables: std::env::vars_os().collect(), flags };
+        load(&sources).map_err(|error| Failure::new(Exit::Config, error))
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the server
+    Serve,
+    /// Run one call of a tool here, without a server
+    Run(Run),
+    /// List, inspect and register tools
+    #[command(subcommand)]
+    Tools(Tools),
+    /// Make, list and revoke API keys, in the data directory of this machine
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(Config),
+    /// Say what this machine offers, and what is missing
+    Doctor,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// A component's file, or the name of a built-in tool
+    pub(super) tool: String,
+    /// The directory that the tool sees as `/`; without it, it sees none
+    #[arg(long, short, value_name = "DIR")]
+    pub(super) workspace: Option<PathBuf>,
+    /// The tool may not change the workspace
+    #[arg(long, requires = "workspace")]
+    pub(super) read_only: bool,
+    /// An argument, read as the tool's schema says: text as it is, all else as JSON
+    #[arg(long = "arg", short, value_name = "NAME=VALUE", value_parser = pair)]
+    pub(super) arguments: Vec<(String, String)>,
+    /// All arguments as one JSON object, `-` to read it from standard input; --arg adds to it
+    #[arg(long, value_name = "JSON")]
+    pub(super) args_json: Option<String>,
+    /// Wall time: 500ms, 30s, 5m [default: limits.wall_time_ms]
+    #[arg(long, value_parser = units::duration, value_name = "TIME")]
+    pub(super) timeout: Option<std::time::Duration>,
+    /// Memory: 64MiB [default: limits.memory_bytes]
+    #[arg(long, value_parser = units::bytes, value_name = "SIZE")]
+    pub(super) memory: Option<u64>,
+}
+
+/// `tools`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Tools {
+    /// List the tools of a running server
+    List {
+        #[command(flatten)]
+        server: Server,
+        /// List the built-in tools instead, without a server
+        #[arg(long)]
+        builtin: bool,
+    },
+    /// Say what a component is, and what is missing if it can't be a tool
+    Inspect {
+        /// The component's file, or the name of a built-in tool
+        file: String,
+    },
+    /// Register a component with a running server, and wait until it is ready
+    Register {
+        #[command(flatten)]
+        server: Server,
+        /// The component's file
+        file: PathBuf,
+        /// Register it for every tenant; needs the scope operator:tools
+        #[arg(long)]
+        operator: bool,
+    },
+}
+
+/// The server of the client commands.
+#[derive(Args)]
+pub(super) struct Server {
+    /// The server
+    #[arg(long, env = "BULKHEAD_URL", default_value = "http://127.0.0.1:7300")]
+    pub(super) url: String,
+    /// Taken from the environment only: what is on a command line, every process may read.
+    #[arg(skip = std::env::var("BULKHEAD_KEY").ok())]
+    pub(super) key: Option<String>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// `keys`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Keys {
+    /// Make a key and print it, once
+    Create {
+        /// A name for people
+        #[arg(long, default_value = "")]
+        label: String,
+        /// What it may do, separated by spaces [default: all but operator:tools]
+        #[arg(long, value_parser = scopes)]
+        scopes: Option<Scopes>,
+        /// After how long it is refused: 30d [default: never]
+        #[arg(long, value_parser = units::duration, value_name = "TIME")]
+        expires_in: Option<std::time::Duration>,
+        /// Whose it is [default: the first tenant, made if there is none]
+        #[arg(long, requires = "user")]
+        tenant: Option<TenantId>,
+        /// The tenant's user
+        #[arg(long, requires = "tenant")]
+        user: Option<UserId>,
+    },
+    /// List all keys
+    List,
+    /// Revoke a key; a running server refuses it within seconds
+    Revoke {
+        /// The id, as `keys list` shows it: the part between the two `_` of the key
+        #[arg(value_parser = |text: &str| KeyId::parse(text).map_err(|_| "expected the 12 characters after `bh_`"))]
+        id: KeyId,
+    },
+}
+
+/// `config`.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(super) enum Config {
+    /// Print every value and where it comes from
+    Show,
+    /// Print the reference of all keys, as Markdown
+    Docs,
+}
+
+/// `name=value`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    if name.is_empty() { Err("the name is empty".into()) } else { Ok((name.into(), value.into())) }
+}
+
+/// Scopes, separated by spaces or commas.
+fn scopes(text: &str) -> Result<Scopes, String> {
+    let scopes: Scopes = text.replace(',', " ").parse().map_err(|error: bulkhead_core::principal::UnknownScope| error.to_string())?;
+    if scopes == Scopes::default() { Err(format!("name at least one of: {}", Scopes::all())) } else { Ok(scopes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulkhead_core::principal::Scope;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_stand_anywhere_and_pairs_are_split_once() {
+        let line = ["bulkhead", "--data", "/srv/b", "run", "t", "--arg", "a=b=c", "--json", "--timeout", "5s", "--set", "tools.builtin=false"];
+        let Arguments { global, command } = Arguments::try_parse_from(line).expect("fits");
+        assert!(global.json);
+        assert_eq!(global.data.as_deref(), Some("/srv/b"));
+        assert_eq!(global.set, [("tools.builtin".to_owned(), "false".to_owned())]);
+        let Command::Run(run) = command else { panic!("not run") };
+        assert_eq!(run.arguments, [("a".to_owned(), "b=c".to_owned())]);
+        assert_eq!(run.timeout, Some(std::time::Duration::from_secs(5)));
+        for wrong in [&["bulkhead", "run"][..], &["bulkhead", "run", "t", "--arg", "x"], &["bulkhead", "keys", "revoke", "x"]] {
+            let error = Arguments::try_parse_from(wrong).expect_err("is wrong");
+            assert!(error.use_stderr(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_checked() {
+        assert!(scopes("tasks:read, calls:run").expect("known").contains(Scope::CallsRun));
+        assert!(scopes("").is_err());
+        assert!(scopes("root").expect_err("unknown").contains("tasks:read"));
+    }
+}

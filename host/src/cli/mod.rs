@@ -1,0 +1,81 @@
+//! The command line. A command translates: flags to configuration, one use
+//! case or port, the answer to text or JSON. Output goes through [`output`],
+//! the end of every command through [`exit`].
+//!
+//! The children (`worker`, `compile`, `import`) are dispatched before anything
+//! else: they put up their walls while the process is one thread, and must not
+//! read the environment or arguments of a person.
+
+mod arguments;
+mod args;
+mod client;
+mod config;
+mod doctor;
+mod exit;
+mod inspect;
+mod keys;
+mod output;
+mod run;
+mod sandbox;
+mod serve;
+mod tools;
+mod trace;
+mod units;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use self::args::{Arguments, Command};
+use self::exit::{Exit, Failure};
+use self::output::Output;
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    if let Some(code) = child() {
+        return code;
+    }
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        // Help and version are printed the same way, and are no failure.
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            // If nobody reads it, nobody needs to be told.
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    let output = Output::new(arguments.global.json);
+    match command(arguments, &output) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+/// Runs this process as one of the server's children, if it was started as one.
+fn child() -> Option<ExitCode> {
+    let mut args = std::env::args_os().skip(1);
+    let rest = match args.next()?.to_str()? {
+        "worker" => return Some(sandbox::worker()),
+        "compile" => return Some(sandbox::compile(args)),
+        "import" => args.collect::<Vec<OsString>>(),
+        _ => return None,
+    };
+    Some(bulkhead_workspace::import::import_main(rest))
+}
+
+fn command(arguments: Arguments, output: &Output) -> Result<Exit, Failure> {
+    let Arguments { global, command } = arguments;
+    match command {
+        Command::Serve => serve::serve(global.load()?),
+        Command::Run(run) => run::run(global.load()?, run, output),
+        Command::Tools(tools) => tools::tools(&global, tools, output),
+        Command::Keys(keys) => keys::keys(global.load()?, keys, output),
+        Command::Config(command) => config::config(&global, command, output),
+        Command::Doctor => doctor::doctor(&global, output),
+    }
+}

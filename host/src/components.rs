@@ -1,0 +1,82 @@
+//! The bytes of components, as files named by their digest.
+
+use std::io::{Error, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use bulkhead_core::digest::Digest;
+use bulkhead_core::ports::components::Components;
+use bytes::Bytes;
+
+/// Components in a directory that only the service writes.
+pub struct ComponentFiles {
+    directory: PathBuf,
+}
+
+impl ComponentFiles {
+    /// Components in `directory`, which must exist.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    fn path(&self, digest: Digest) -> PathBuf {
+        self.directory.join(format!("{}.wasm", digest.hex()))
+    }
+}
+
+#[async_trait]
+impl Components for ComponentFiles {
+    async fn put(&self, digest: Digest, bytes: Bytes) -> Result<(), Error> {
+        let (directory, path) = (self.directory.clone(), self.path(digest));
+        blocking(move || {
+            if path.exists() {
+                return Ok(());
+            }
+            // A half written file must never have the name of a whole one.
+            let mut file = tempfile::NamedTempFile::new_in(&directory)?;
+            file.write_all(&bytes)?;
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|error| error.error)?;
+            sync_directory(&directory)
+        })
+        .await
+    }
+
+    async fn get(&self, digest: Digest) -> Result<Bytes, Error> {
+        let path = self.path(digest);
+        blocking(move || {
+            let bytes = std::fs::read(&path)?;
+            if Digest::of(&bytes) != digest {
+                return Err(Error::new(ErrorKind::InvalidData, format!("{} does not have its digest", path.display())));
+            }
+            Ok(bytes.into())
+        })
+        .await
+    }
+}
+
+fn sync_directory(path: &Path) -> Result<(), Error> {
+    std::fs::File::open(path)?.sync_all()
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_put_is_got_and_a_changed_file_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = ComponentFiles::new(directory.path());
+        let digest = Digest::of(b"abc");
+        files.put(digest, Bytes::from_static(b"abc")).await.expect("stored");
+        files.put(digest, Bytes::from_static(b"abc")).await.expect("stored twice");
+        assert_eq!(files.get(digest).await.expect("read"), "abc");
+        std::fs::write(directory.path().join(format!("{}.wasm", digest.hex())), "abd").expect("changed");
+        assert_eq!(files.get(digest).await.expect_err("refused").kind(), ErrorKind::InvalidData);
+        assert!(files.get(Digest::of(b"other")).await.is_err());
+    }
+}

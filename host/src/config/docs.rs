@@ -1,0 +1,74 @@
+//! The reference of the configuration, made from the table of keys.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::Config;
+use super::keys::{Key, Kind};
+
+const HEAD: &str = "\
+# Configuration
+
+<!-- Made by `bulkhead config docs`; a test keeps it so. Edit host/src/config/. -->
+
+Every key may be set in four places. In rising order:
+
+1. its default;
+2. the file: `--config FILE`, else the one that `BULKHEAD_CONFIG` names, else `bulkhead.toml` in the working directory, if it is there;
+3. its environment variable: `BULKHEAD_` and the key in capitals, `__` between section and key; lists are separated by commas;
+4. a flag: `--data`, `--listen`, `--log`, or `--set KEY=VALUE` for any key.
+
+What names no key is an error, in the file and in the environment. `bulkhead config show` prints every value with where it comes from.
+There are no secrets in the configuration. It is read once, at the start.
+
+Variables that are not keys: `BULKHEAD_CONFIG` (the file), `BULKHEAD_LOG` (sets `log.level`, as `--log` does), `BULKHEAD_URL` and `BULKHEAD_KEY` (server and API key of the client commands), `BULKHEAD_WITHOUT_GUESTS` (when building). Those that Kubernetes sets for a service called `bulkhead` are ignored.
+";
+
+/// What stands below the heading of a section.
+fn about(section: &str) -> &'static str {
+    match section {
+        "" => "Keys at the top of the file.",
+        "http" => "The HTTP server.",
+        "limits" => {
+            "What one call may use: the ceiling of every task, which a task and a call may narrow, never widen."
+        }
+        "dispatch" => "How many calls run and wait, and how their output is stored.",
+        "workers" => "The worker processes, which run the guests. A worker belongs to one tenant.",
+        "tools" => "What may be registered, and what compiling it may cost.",
+        "import" => "Filling new workspaces from git and archives.",
+        "store" => "The database.",
+        "keep" => "How long things are kept.",
+        "log" => "The log, on standard error.",
+        _ => "",
+    }
+}
+
+/// The whole reference, as Markdown.
+pub fn render() -> String {
+    let mut text = String::from(HEAD);
+    let mut section = None;
+    for (key, default) in Config::default().values() {
+        if section != Some(key.section) {
+            section = Some(key.section);
+            let title = if key.section.is_empty() { "Top".into() } else { format!("`[{}]`", key.section) };
+            // Writing to a String can't fail, here and below.
+            let _ = write!(text, "\n## {title}\n\n{}\n", about(key.section));
+        }
+        let _ = write!(text, "\n### `{}`\n\n{}\n\n{}\n", key.name(), key.doc.trim(), facts(&key, &default));
+    }
+    text
+}
+
+fn facts(key: &Key, default: &Value) -> String {
+    let takes = match key.kind {
+        Kind::Path => "a path, relative to the working directory".into(),
+        Kind::Address => "an IP address with a port".into(),
+        Kind::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or "),
+        Kind::Number { unit, min, max } => format!("{unit}, {min} to {max}"),
+        Kind::Switch => "`true` or `false`".into(),
+        Kind::List(item) => format!("a list of texts, each an {item}"),
+        Kind::Filter => "a filter of log lines".into(),
+    };
+    format!("Takes {takes}. Default `{default}`. Variable `{}`.", key.variable())
+}

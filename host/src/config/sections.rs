@@ -1,0 +1,259 @@
+//! The sections of the configuration: each key once, with its type, default,
+//! bounds and reason.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::keys::{Key, Kind};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+const HOUR_MS: u64 = 3_600_000;
+
+/// Shorthand for the table below.
+const fn number(unit: &'static str, min: u64, max: u64) -> Kind {
+    Kind::Number { unit, min, max }
+}
+
+macro_rules! choices {
+    ($(#[doc = $about:literal])* $name:ident { $($(#[$attr:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[doc = $about])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum $name { $($(#[$attr])* #[serde(rename = $text)] $variant,)* }
+
+        impl $name {
+            const KIND: Kind = Kind::Choice(&[$($text),*]);
+        }
+    };
+}
+
+macro_rules! section {
+    ($(#[doc = $about:literal])* $name:ident = $section:literal {
+        $($(#[doc = $doc:literal])* $field:ident: $type:ty = $default:expr, $kind:expr;)*
+    }) => {
+        $(#[doc = $about])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name { $($(#[doc = $doc])* pub $field: $type,)* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+
+        impl $name {
+            pub(super) const KEYS: &'static [Key] = &[$(Key {
+                section: $section, field: stringify!($field), kind: $kind, doc: concat!($($doc),*),
+            },)*];
+        }
+    };
+}
+
+choices! {
+    /// Whether requests need an API key.
+    Auth {
+        /// Every request needs one.
+        #[default]
+        Required = "required",
+        /// None does: everybody who reaches the port is the first user.
+        Off = "off",
+    }
+}
+
+choices! {
+    /// When a commit counts as done.
+    Synchronous {
+        /// Once it is on the disk.
+        #[default]
+        Full = "full",
+        /// Once the operating system has it.
+        Off = "off",
+    }
+}
+
+choices! {
+    /// How log lines look.
+    LogFormat {
+        /// For people.
+        #[default]
+        Human = "human",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+/// The keys at the top; their fields are in [`super::Config`].
+pub(super) const TOP: &[Key] = &[
+    Key {
+        section: "",
+        field: "data",
+        kind: Kind::Path,
+        doc: "Directory of everything that lasts: database, workspaces, components and their compiled artefacts. It is made if it is not there, for its owner alone.",
+    },
+    Key {
+        section: "",
+        field: "listen",
+        kind: Kind::Address,
+        doc: "Address and port of the HTTP server. Loopback by default: a server that was started without thought is not reachable from outside.",
+    },
+    Key {
+        section: "",
+        field: "auth",
+        kind: Auth::KIND,
+        doc: "Whether requests need an API key. `off` makes everybody who reaches the port the first user, so it is refused unless `listen` is a loopback address.",
+    },
+];
+
+pub(super) fn default_data() -> PathBuf {
+    PathBuf::from("./bulkhead-data")
+}
+
+pub(super) fn default_listen() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 7300))
+}
+
+section! {
+    /// The HTTP server.
+    Http = "http" {
+        /// Origins whose pages may use the API from a browser: `https://app.example.com`. Empty: no browser lets a page of another origin use the API.
+        cors_origins: Vec<String> = Vec::new(), Kind::List("origin");
+        /// Largest JSON body of a request. Bodies are held in memory whole while they are parsed.
+        max_body_bytes: u64 = MIB, number("bytes", KIB, 64 * MIB);
+        /// Largest file that a client may write into a workspace by one request. It is streamed to the disk, so this protects the disk, not the memory.
+        max_upload_bytes: u64 = 256 * MIB, number("bytes", KIB, 64 * GIB);
+        /// Requests at once, event streams included; more are refused with 503. Each takes memory and a descriptor.
+        max_concurrent_requests: u64 = 1024, number("requests", 1, 100_000);
+        /// Time without an event after which a stream sends a comment, so that proxies do not take it for dead. Most of them give up after 60 seconds.
+        heartbeat_ms: u64 = 15_000, number("milliseconds", 100, HOUR_MS);
+        /// How long the request that makes a call waits for its end, if it does not say. Most calls end sooner, and their result needs no second request.
+        wait_default_ms: u64 = 30_000, number("milliseconds", 0, HOUR_MS);
+        /// Longest time that a request may ask to wait for the end of a call. Proxies break off requests that take longer.
+        wait_max_ms: u64 = 60_000, number("milliseconds", 0, HOUR_MS);
+    }
+}
+
+section! {
+    /// How many calls run and wait, and how their output is stored.
+    Dispatch = "dispatch" {
+        /// Calls running at once, in total: each holds an instance's memory.
+        running: u64 = 256, number("calls", 1, 10_000);
+        /// Calls running at once per owner, so that one leaves room for others.
+        running_per_owner: u64 = 64, number("calls", 1, 10_000);
+        /// Calls waiting at once, in total: each is a row and an entry in memory. More are refused with 429.
+        queued: u64 = 1024, number("calls", 0, 1_000_000);
+        /// Calls waiting at once in one task. Calls that change a workspace run one after the other, so a long queue means a long wait.
+        queued_per_task: u64 = 64, number("calls", 0, 100_000);
+        /// How long output is collected before it is stored: one commit for many small writes. Longer delays what a client sees.
+        coalesce_ms: u64 = 10, number("milliseconds", 0, 1_000);
+        /// How much output is collected before it is stored at once. Larger makes larger events.
+        coalesce_bytes: u64 = 32 * KIB, number("bytes", KIB, MIB);
+        /// How long running calls may go on once the server is stopping; then they are interrupted. Keep it below the time that your supervisor waits before it kills.
+        drain_ms: u64 = 10_000, number("milliseconds", 0, HOUR_MS);
+        /// Largest text of a call's arguments. They are stored with the call and copied into the guest; the world of tools promises no more than the default.
+        max_arguments_bytes: u64 = MIB, number("bytes", 2, MIB);
+    }
+}
+
+section! {
+    /// The worker processes, which run the guests.
+    Workers = "workers" {
+        /// Workers of one tenant at most; 0 means one per processor core. A worker runs its guests on one thread.
+        per_tenant: u64 = 0, number("processes", 0, 1_024);
+        /// Workers of all tenants together at most; each takes some 15 MB and reserves addresses.
+        max: u64 = 256, number("processes", 1, 10_000);
+        /// Calls at once in one worker; they take turns of a millisecond. Each slot reserves 4 GiB of addresses per memory, without using them.
+        calls_per_worker: u64 = 64, number("calls", 1, 1_000);
+        /// Memory of all calls of one worker together. A worker that was taken over can't take more from the machine.
+        memory_per_worker_bytes: u64 = 4 * GIB, number("bytes", 64 * MIB, 1024 * GIB);
+        /// How long a worker without a call stays, so that the next call finds it warm. Starting one takes a few milliseconds.
+        idle_ms: u64 = 30_000, number("milliseconds", 0, 24 * HOUR_MS);
+        /// How long after a call's time is up its worker may say nothing; then the process is killed, with the other calls it runs. Workers look at the clock every millisecond.
+        kill_grace_ms: u64 = 40, number("milliseconds", 10, 60_000);
+        /// How long a worker may take to come up or to load a component. More on slow disks.
+        start_timeout_ms: u64 = 10_000, number("milliseconds", 100, 600_000);
+        /// How long workers may take to end when the server stops; then they are killed.
+        shutdown_grace_ms: u64 = 2_000, number("milliseconds", 0, 60_000);
+        /// Added to the niceness of workers, so that the server answers while guests compute.
+        nice: u64 = 5, number("steps", 0, 19);
+    }
+}
+
+section! {
+    /// Tools: what may be registered, and what compiling it may cost.
+    Tools = "tools" {
+        /// Largest component that may be registered. It is stored, and compiling takes memory in proportion.
+        max_component_bytes: u64 = 32 * MIB, number("bytes", KIB, 32 * MIB);
+        /// Processor time for compiling one component. A component can be made to compile for hours.
+        compile_cpu_s: u64 = 30, number("seconds", 1, 3_600);
+        /// Memory for compiling one component. Code of a few megabytes can take gigabytes.
+        compile_memory_bytes: u64 = 2 * GIB, number("bytes", 256 * MIB, 64 * GIB);
+        /// Components compiled at once; each takes a core and up to `compile_memory_bytes`.
+        compile_at_once: u64 = 1, number("components", 1, 64);
+        /// Whether the built-in tools are offered to every tenant.
+        builtin: bool = true, Kind::Switch;
+    }
+}
+
+section! {
+    /// Filling new workspaces from git and archives.
+    Import = "import" {
+        /// Directories of this machine below which repositories may be cloned by path; absolute. Empty: only `https://` URLs. Every tenant may read what lies there.
+        git_local_roots: Vec<PathBuf> = Vec::new(), Kind::List("absolute path");
+        /// Bytes of all files of an import. Archives can unpack to a thousand times their size.
+        max_bytes: u64 = GIB, number("bytes", KIB, 1024 * GIB);
+        /// Files, directories and links of an import. Each takes an inode, and time when the workspace is removed.
+        max_entries: u64 = 200_000, number("entries", 1, 10_000_000);
+        /// Imports at once; each is a process, and git may take a gigabyte.
+        at_once: u64 = 4, number("imports", 1, 64);
+        /// Longest time that an import may take. A slow source holds a process.
+        timeout_ms: u64 = 300_000, number("milliseconds", 100, HOUR_MS);
+    }
+}
+
+section! {
+    /// The database.
+    Store = "store" {
+        /// When a commit counts as done. `full`: once it is on the disk, so what was acknowledged survives a loss of power. `off`: once the operating system has it, so it survives a crash of the server only; many times faster on slow disks.
+        synchronous: Synchronous = Synchronous::Full, Synchronous::KIND;
+        /// Connections for reading; each has a thread and a cache of 8 MiB.
+        readers: u64 = 4, number("connections", 1, 64);
+        /// How long to wait for another process that writes to the database, for instance `bulkhead keys create`.
+        busy_timeout_ms: u64 = 5_000, number("milliseconds", 0, 60_000);
+        /// Commands that may wait to be written; more wait for a second, then are refused with 503.
+        queue: u64 = 1_024, number("commands", 1, 100_000);
+    }
+}
+
+section! {
+    /// How long things are kept.
+    Keep = "keep" {
+        /// Age after which an event is removed. A client that was away for longer can't resume its stream.
+        events_hours: u64 = 7 * 24, number("hours", 1, 10 * 365 * 24);
+        /// Bytes of events that a task keeps at most, the newest. A guest that prints all day must not fill the disk.
+        events_bytes_per_task: u64 = 64 * MIB, number("bytes", 64 * KIB, 64 * GIB);
+        /// Age after which the record of a deleted task is removed, with its calls and events. Its workspace is removed at once.
+        deleted_hours: u64 = 24, number("hours", 0, 10 * 365 * 24);
+        /// Time between two rounds of removal. Each round removes a bounded amount.
+        every_s: u64 = 60, number("seconds", 1, 24 * 3_600);
+    }
+}
+
+section! {
+    /// The log, on standard error.
+    Log = "log" {
+        /// How log lines look: `human` for people, `json` with one object a line for machines.
+        format: LogFormat = LogFormat::Human, LogFormat::KIND;
+        /// Which log lines are written: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels per module, `info,bulkhead=debug`. `BULKHEAD_LOG` and `--log` set it too.
+        level: String = "info".into(), Kind::Filter;
+    }
+}
+
+/// The keys that follow those of the limits.
+pub(super) fn rest() -> impl Iterator<Item = Key> {
+    let sections = [Dispatch::KEYS, Workers::KEYS, Tools::KEYS, Import::KEYS, Store::KEYS, Keep::KEYS, Log::KEYS];
+    sections.into_iter().flatten().copied()
+}

@@ -1,0 +1,133 @@
+//! What the packages take, made of the configuration.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bulkhead_core::dispatch::{DispatchConfig, LaneLimits};
+use bulkhead_core::service::ServiceConfig;
+use bulkhead_core::service::upkeep;
+use bulkhead_sandbox::WasmConfig;
+use bulkhead_store::SqliteConfig;
+use bulkhead_workspace::import::{ImportConfig, ImportLimits};
+
+use super::{Config, Synchronous};
+
+const HOUR_MS: u64 = 3_600_000;
+
+impl Config {
+    /// The configuration of the use cases.
+    pub fn service(&self) -> ServiceConfig {
+        ServiceConfig {
+            limits: self.limits.clone(),
+            dispatch: self.dispatch_config(),
+            compiling: size(self.tools.compile_at_once),
+            max_component_bytes: self.tools.max_component_bytes,
+            max_file_bytes: self.http.max_upload_bytes,
+            max_arguments_bytes: self.dispatch.max_arguments_bytes,
+            keep: self.keep_config(),
+        }
+    }
+
+    fn dispatch_config(&self) -> DispatchConfig {
+        let dispatch = &self.dispatch;
+        DispatchConfig {
+            lanes: LaneLimits {
+                running: size(dispatch.running),
+                running_per_owner: size(dispatch.running_per_owner),
+                queued_per_task: size(dispatch.queued_per_task),
+                queued: size(dispatch.queued),
+            },
+            coalesce: Duration::from_millis(dispatch.coalesce_ms),
+            coalesce_bytes: size(dispatch.coalesce_bytes),
+            drain: Duration::from_millis(dispatch.drain_ms),
+        }
+    }
+
+    fn keep_config(&self) -> upkeep::Keep {
+        let millis = |hours: u64| i64::try_from(hours.saturating_mul(HOUR_MS)).unwrap_or(i64::MAX);
+        upkeep::Keep {
+            events_ms: millis(self.keep.events_hours),
+            events_bytes_per_task: self.keep.events_bytes_per_task,
+            deleted_ms: millis(self.keep.deleted_hours),
+            every: Duration::from_secs(self.keep.every_s),
+        }
+    }
+
+    /// The configuration of the store.
+    pub fn sqlite(&self) -> SqliteConfig {
+        SqliteConfig {
+            path: self.database(),
+            synchronous: match self.store.synchronous {
+                Synchronous::Full => bulkhead_store::Synchronous::Full,
+                Synchronous::Off => bulkhead_store::Synchronous::Off,
+            },
+            readers: u32::try_from(self.store.readers).unwrap_or(u32::MAX),
+            busy_timeout: Duration::from_millis(self.store.busy_timeout_ms),
+            queue: size(self.store.queue),
+        }
+    }
+
+    /// The configuration of the WebAssembly backend, whose children are `exe`.
+    pub fn wasm(&self, exe: PathBuf, cache_dir: PathBuf) -> WasmConfig {
+        let (workers, tools) = (&self.workers, &self.tools);
+        WasmConfig {
+            workers_per_tenant: self.workers_per_tenant(),
+            max_workers: size(workers.max),
+            calls_per_worker: u32::try_from(workers.calls_per_worker).unwrap_or(u32::MAX),
+            memory_per_worker: workers.memory_per_worker_bytes,
+            idle_timeout: Duration::from_millis(workers.idle_ms),
+            kill_grace: Duration::from_millis(workers.kill_grace_ms),
+            nice: u8::try_from(workers.nice).unwrap_or(u8::MAX),
+            compiles: size(tools.compile_at_once),
+            compile_cpu: Duration::from_secs(tools.compile_cpu_s),
+            compile_memory: tools.compile_memory_bytes,
+            start_timeout: Duration::from_millis(workers.start_timeout_ms),
+            shutdown_grace: Duration::from_millis(workers.shutdown_grace_ms),
+            ..WasmConfig::new(exe, cache_dir)
+        }
+    }
+
+    /// The configuration of imports, whose children are `exe`.
+    pub fn importer(&self, exe: PathBuf) -> ImportConfig {
+        let import = &self.import;
+        ImportConfig {
+            limits: ImportLimits {
+                max_bytes: import.max_bytes,
+                max_entries: import.max_entries,
+                ..ImportLimits::default()
+            },
+            timeout: Duration::from_millis(import.timeout_ms),
+            at_once: size(import.at_once),
+            local_git_roots: import.git_local_roots.clone(),
+            ..ImportConfig::new(exe, self.data.join("imports"))
+        }
+    }
+
+    /// The database's file.
+    pub fn database(&self) -> PathBuf {
+        self.data.join("bulkhead.sqlite")
+    }
+
+    /// The directory of components, by digest.
+    pub fn components(&self) -> PathBuf {
+        self.data.join("components")
+    }
+
+    /// The directory of compiled artefacts: a cache, may be removed while the host is stopped.
+    pub fn artifacts(&self) -> PathBuf {
+        self.data.join("artifacts")
+    }
+
+    /// Workers of one tenant, with 0 resolved to this machine's cores.
+    pub fn workers_per_tenant(&self) -> usize {
+        match self.workers.per_tenant {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            given => size(given),
+        }
+    }
+}
+
+/// A number as a size; no number of the configuration is too large for one.
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,129 @@
+//! Values: from the text of a variable or flag, or from the file, to what the
+//! kind of the key allows.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use super::keys::{Key, Kind};
+
+/// Longest value that is quoted in an error.
+const MAX_QUOTED: usize = 80;
+
+/// What a value was written as.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Raw {
+    /// Text of a variable or flag.
+    Text(String),
+    /// A value of the file.
+    Typed(toml::Value),
+}
+
+/// Why a value does not fit: the problem, and what to write instead.
+pub(super) type Misfit = (String, String);
+
+impl Raw {
+    /// As it stands in errors.
+    pub(super) fn shown(&self) -> String {
+        let text = match self {
+            Self::Text(text) => text.clone(),
+            Self::Typed(value) => value.to_string(),
+        };
+        if text.chars().count() <= MAX_QUOTED {
+            return text;
+        }
+        text.chars().take(MAX_QUOTED).chain(['…']).collect()
+    }
+
+    /// The value, as the structs take it.
+    pub(super) fn value(&self, key: &Key) -> Result<Value, Misfit> {
+        let value = match self {
+            Self::Text(text) => from_text(key.kind, text.trim()),
+            Self::Typed(value) => from_toml(value),
+        };
+        check(key.kind, value)
+    }
+}
+
+fn from_text(kind: Kind, text: &str) -> Value {
+    match kind {
+        Kind::Number { .. } => text.replace('_', "").parse::<u64>().map_or_else(|_| text.into(), Value::from),
+        Kind::Switch => match text {
+            "true" | "1" | "yes" | "on" => true.into(),
+            "false" | "0" | "no" | "off" => false.into(),
+            other => other.into(),
+        },
+        Kind::List(_) => text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect(),
+        Kind::Path | Kind::Address | Kind::Choice(_) | Kind::Filter => text.into(),
+    }
+}
+
+/// Dates and floats have no place in any key; as text they are refused by kind.
+fn from_toml(value: &toml::Value) -> Value {
+    match value {
+        toml::Value::String(text) => text.as_str().into(),
+        toml::Value::Integer(number) => (*number).into(),
+        toml::Value::Boolean(switch) => (*switch).into(),
+        toml::Value::Array(items) => items.iter().map(from_toml).collect(),
+        toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Table(_) => Value::Null,
+    }
+}
+
+fn check(kind: Kind, value: Value) -> Result<Value, Misfit> {
+    let fits = match (kind, &value) {
+        (Kind::Path, Value::String(text)) => !text.is_empty() && !text.contains('\0'),
+        (Kind::Address, Value::String(text)) => text.parse::<SocketAddr>().is_ok(),
+        (Kind::Choice(words), Value::String(text)) => words.contains(&text.as_str()),
+        (Kind::Number { min, max, .. }, Value::Number(number)) => {
+            number.as_u64().is_some_and(|number| (min..=max).contains(&number))
+        }
+        (Kind::Switch, Value::Bool(_)) => true,
+        (Kind::List(item), Value::Array(items)) => {
+            items.iter().all(|value| value.as_str().is_some_and(|text| item_fits(item, text)))
+        }
+        (Kind::Filter, Value::String(text)) => filter_fits(text),
+        _ => false,
+    };
+    if fits { Ok(value) } else { Err(misfit(kind)) }
+}
+
+fn item_fits(item: &str, text: &str) -> bool {
+    match item {
+        "origin" => is_origin(text),
+        _ => text.starts_with('/') && !text.contains('\0'),
+    }
+}
+
+/// Scheme, host and port as a browser sends them: without a path, not even `/`.
+fn is_origin(text: &str) -> bool {
+    url::Url::parse(text)
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text)
+}
+
+fn filter_fits(text: &str) -> bool {
+    !text.is_empty() && tracing_subscriber::EnvFilter::builder().parse(text).is_ok()
+}
+
+fn misfit(kind: Kind) -> Misfit {
+    let (what, example): (String, String) = match kind {
+        Kind::Path => ("is not a path".into(), "write a path, \"./bulkhead-data\"".into()),
+        Kind::Address => {
+            ("is not an IP address with a port".into(), "write one, \"127.0.0.1:7300\" or \"[::1]:7300\"".into())
+        }
+        Kind::Choice(words) => ("is not one of the words for it".into(), format!("write one of {}", words.join(", "))),
+        Kind::Number { unit, min, max } => {
+            ("is not allowed".into(), format!("write a whole number of {unit} from {min} to {max}, without quotes"))
+        }
+        Kind::Switch => ("is neither true nor false".into(), "write true or false, without quotes".into()),
+        Kind::List("origin") => (
+            "is not a list of origins".into(),
+            "write [\"https://app.example.com\"], without a path or final slash".into(),
+        ),
+        Kind::List(item) => (format!("is not a list of texts, each an {item}"), "write [\"/srv/repositories\"]".into()),
+        Kind::Filter => (
+            "is not a filter of log lines".into(),
+            "write a level, info, or levels per module, info,bulkhead=debug".into(),
+        ),
+    };
+    (what, example)
+}

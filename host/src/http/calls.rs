@@ -1,0 +1,139 @@
+//! `/v1/tasks/{task}/calls` and `/v1/calls/{call}`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bulkhead_core::call::Call;
+use bulkhead_core::digest::Digest;
+use bulkhead_core::id::{CallId, TaskId};
+use bulkhead_core::ports::store::Idempotency;
+use bulkhead_core::principal::{Principal, Scope};
+use bulkhead_core::service::calls::NewCall;
+
+use super::Api;
+use super::extract::{Caller, Id, JsonBody, Query};
+use super::problem::Problem;
+use super::sessions::page;
+use super::wire::{CallBody, Items, NewCallBody, PageQuery, WaitQuery};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+fn wait_of(api: &Api, query: &WaitQuery, default: Duration) -> Result<Duration, Problem> {
+    let Some(seconds) = query.wait else { return Ok(default) };
+    let wait = Duration::try_from_secs_f64(seconds).ok().filter(|wait| *wait <= api.options.wait_max);
+    wait.ok_or_else(|| {
+        let max = api.options.wait_max.as_secs();
+        Problem::new("invalid_request", format!("`wait` must be 0 to {max} seconds")).with("field", "wait")
+    })
+}
+
+fn idempotency(headers: &HeaderMap, task: TaskId, body: &[u8]) -> Result<Option<Idempotency>, Problem> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let invalid = || {
+        Problem::new("invalid_request", "`Idempotency-Key` must be printable ASCII").with("field", "Idempotency-Key")
+    };
+    let key = value.to_str().map_err(|_| invalid())?.to_owned();
+    // The task is part of what was asked: the same key for another task is another request.
+    let body = Digest::of(&[task.to_string().as_bytes(), b"\0", body].concat());
+    Ok(Some(Idempotency { key, operation: "calls.create", body }))
+}
+
+fn answer(call: &Call) -> Response {
+    let body = Json(CallBody::from(call));
+    if call.state.is_ended() {
+        return body.into_response();
+    }
+    let location = format!("/v1/calls/{}", call.id);
+    (StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response()
+}
+
+/// Calls a tool. Answers with the ended call, or with 202 and `Location` if it
+/// has not ended after `wait` seconds. A client that goes away cancels nothing.
+/// With an `Idempotency-Key` the same request is done once in 24 hours.
+#[utoipa::path(post, path = "/v1/tasks/{task}/calls", tag = "calls",
+    params(("task" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters"), WaitQuery),
+    request_body = NewCallBody,
+    responses((status = 200, description = "Ended", body = CallBody), (status = 202, description = "Goes on", body = CallBody), (status = "4XX", body = Problem)))]
+pub async fn create(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    Id(id): Id<TaskId>,
+    Query(query): Query<WaitQuery>,
+    headers: HeaderMap,
+    body: JsonBody,
+) -> Result<Response, Problem> {
+    let task = api.services.access.frozen_task(&caller, Scope::CallsRun, id).await?;
+    let wait = wait_of(&api, &query, api.options.wait_default)?;
+    let new: NewCallBody<'_> = body.parse()?;
+    let idempotency = idempotency(&headers, id, &body.0)?;
+    let new = NewCall { tool: &new.tool, arguments: new.arguments, limits: new.limits, idempotency };
+    let submitted = api.services.calls.submit(&task, new).await?;
+    if let Some(mut waiter) = submitted.waiter
+        && let Ok(Some(call)) = tokio::time::timeout(wait, waiter.ended()).await
+    {
+        return Ok(answer(&call));
+    }
+    if let Some(call) = submitted.call.filter(|_| wait.is_zero()) {
+        return Ok(answer(&call));
+    }
+    read(&api, &caller, submitted.id).await
+}
+
+async fn read(api: &Api, caller: &Principal, id: CallId) -> Result<Response, Problem> {
+    let call = api.services.access.call(caller, Scope::CallsRun, id).await?;
+    Ok(answer(call.call()))
+}
+
+/// Lists the calls of a task.
+#[utoipa::path(get, path = "/v1/tasks/{task}/calls", tag = "calls", params(("task" = String, Path), PageQuery),
+    responses((status = 200, body = Items<CallBody>), (status = "4XX", body = Problem)))]
+pub async fn list(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    Id(id): Id<TaskId>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Items<CallBody>>, Problem> {
+    let task = api.services.access.task(&caller, Scope::TasksRead, id).await?;
+    let (page, limit) = page(&query)?;
+    let calls = api.services.calls.list(&task, page).await?;
+    Ok(Json(Items::page(calls, limit, |call| call.id.to_string())))
+}
+
+/// Reads a call; with `wait`, once it has ended or the time is over.
+#[utoipa::path(get, path = "/v1/calls/{call}", tag = "calls", params(("call" = String, Path), WaitQuery),
+    responses((status = 200, body = CallBody), (status = "4XX", body = Problem)))]
+pub async fn get(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    Id(id): Id<CallId>,
+    Query(query): Query<WaitQuery>,
+) -> Result<Json<CallBody>, Problem> {
+    let call = api.services.access.call(&caller, Scope::TasksRead, id).await?;
+    let wait = wait_of(&api, &query, Duration::ZERO)?;
+    if !call.call().state.is_ended()
+        && let Some(mut waiter) = api.services.calls.waiter(id)
+        && let Ok(Some(ended)) = tokio::time::timeout(wait, waiter.ended()).await
+    {
+        return Ok(Json(CallBody::from(&*ended)));
+    }
+    let call = api.services.access.call(&caller, Scope::TasksRead, id).await?;
+    Ok(Json(CallBody::from(call.call())))
+}
+
+/// Asks a call to end. One that has ended stays as it ended.
+#[utoipa::path(post, path = "/v1/calls/{call}/cancel", tag = "calls", params(("call" = String, Path)),
+    responses((status = 202, description = "Asked; read the call to see how it ends", body = CallBody), (status = "4XX", body = Problem)))]
+pub async fn cancel(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    Id(id): Id<CallId>,
+) -> Result<(StatusCode, Json<CallBody>), Problem> {
+    let call = api.services.access.call(&caller, Scope::CallsRun, id).await?;
+    api.services.calls.cancel(&call).await?;
+    let call = api.services.access.call(&caller, Scope::CallsRun, id).await?;
+    Ok((StatusCode::ACCEPTED, Json(CallBody::from(call.call()))))
+}

@@ -1,0 +1,141 @@
+//! `/v1/tasks/{task}/events`: the log as a stream (Server-Sent Events) or as
+//! pages. The number of an event is its SSE id, so a client that reconnects
+//! with `Last-Event-ID` gets exactly the rest.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bulkhead_core::event::{Event, Seq};
+use bulkhead_core::hub::Subscription;
+use bulkhead_core::id::TaskId;
+use bulkhead_core::principal::Scope;
+use bulkhead_core::task::{Task, TaskState};
+use bytes::Bytes;
+use futures::{Stream, stream};
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+use utoipa::IntoParams;
+
+use super::Api;
+use super::extract::{Caller, Id, Query};
+use super::problem::Problem;
+use super::wire::EventBody;
+use crate::metrics::StreamGauge;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// What an `EventSource` should wait before it reconnects, in milliseconds.
+const RETRY_MS: u32 = 1_000;
+
+/// From where on.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct EventsQuery {
+    /// Only events after this number; 0 for all. `Last-Event-ID` goes before it.
+    pub after: Option<Seq>,
+}
+
+/// Follows a task's events: first those that are there, then those to come,
+/// each with its number as `id`. 204 once the task is deleted and everything
+/// was read, so that an `EventSource` stops.
+#[utoipa::path(get, path = "/v1/tasks/{task}/events", tag = "events",
+    params(("task" = String, Path), ("Last-Event-ID" = Option<u64>, Header), EventsQuery),
+    responses((status = 200, content_type = "text/event-stream", body = EventBody, description = "Each `data` is one of these"),
+              (status = 204, description = "The task is deleted and everything was read"), (status = "4XX", body = Problem)))]
+pub async fn follow(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    Id(id): Id<TaskId>,
+    Query(query): Query<EventsQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let task = api.services.access.task(&caller, Scope::TasksRead, id).await?;
+    let after = cursor(&headers, &query)?;
+    if let Some(response) = nothing_to_follow(task.task(), after)? {
+        return Ok(response);
+    }
+    let subscription = api.services.tasks.follow(&task, after);
+    let reader = Reader {
+        subscription,
+        stop: api.stop.clone(),
+        heartbeat: api.options.heartbeat,
+        _gauge: api.metrics.stream_opened(),
+        begun: false,
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache, no-transform"),
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, Body::from_stream(frames(reader))).into_response())
+}
+
+fn cursor(headers: &HeaderMap, query: &EventsQuery) -> Result<Seq, Problem> {
+    let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(query.after.unwrap_or(0)) };
+    let seq = value.to_str().ok().and_then(|text| text.parse().ok());
+    seq.ok_or_else(|| {
+        Problem::new("invalid_request", "`Last-Event-ID` must be the decimal number of an event")
+            .with("field", "Last-Event-ID")
+    })
+}
+
+fn nothing_to_follow(task: &Task, after: Seq) -> Result<Option<Response>, Problem> {
+    if after.saturating_add(1) < task.first_seq {
+        return Err(bulkhead_core::Error::EventsExpired { after, first: task.first_seq }.into());
+    }
+    let over = task.state == TaskState::Deleted && after >= task.last_seq;
+    Ok(over.then(|| StatusCode::NO_CONTENT.into_response()))
+}
+
+struct Reader {
+    subscription: Subscription,
+    stop: CancellationToken,
+    heartbeat: Duration,
+    _gauge: StreamGauge,
+    begun: bool,
+}
+
+/// The body: pulled by the client's connection, so a slow client slows only
+/// its own cursor.
+fn frames(reader: Reader) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    stream::unfold(reader, async |mut reader| {
+        if !reader.begun {
+            reader.begun = true;
+            return Some((Ok(Bytes::from(format!("retry: {RETRY_MS}\n\n"))), reader));
+        }
+        let next = tokio::select! {
+            () = reader.stop.cancelled() => return None,
+            next = tokio::time::timeout(reader.heartbeat, reader.subscription.next()) => next,
+        };
+        match next {
+            Err(_) => Some((Ok(Bytes::from_static(b": still here\n\n")), reader)),
+            Ok(Ok(Some(events))) => Some((Ok(encode(&events)), reader)),
+            Ok(Ok(None)) => None,
+            // The client reconnects with its cursor and is told by a problem.
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "an event stream ended");
+                None
+            }
+        }
+    })
+}
+
+fn encode(events: &[Arc<Event>]) -> Bytes {
+    let mut text = String::with_capacity(events.iter().map(|event| event.body.size() as usize + 192).sum());
+    for event in events {
+        let Some(json) = EventBody::of(event).and_then(|body| serde_json::to_string(&body).ok()) else {
+            // The store would have to hold something that is not JSON.
+            tracing::error!(seq = event.seq, "an event could not be encoded");
+            continue;
+        };
+        // Writing to a String can't fail. Compact JSON has no line break.
+        let _ = write!(text, "id: {}\nevent: {}\ndata: {json}\n\n", event.seq, event.body.kind);
+    }
+    text.into()
+}

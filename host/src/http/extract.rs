@@ -1,0 +1,112 @@
+//! Extractors: what a request says, parsed at the edge. Every rejection is a
+//! problem of ours, never the framework's plain text.
+
+use std::str::FromStr;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query as AxumQuery, Request};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use bulkhead_core::path::WorkspacePath;
+use bulkhead_core::principal::Principal;
+use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+
+/// The authenticated caller; put there by [`super::auth`].
+pub struct Caller(pub Principal);
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let principal = parts.extensions.get::<Principal>().cloned();
+        principal.map(Caller).ok_or_else(|| Problem::new("unauthenticated", "send `Authorization: Bearer <API key>`"))
+    }
+}
+
+/// An id from the path. A text that can't be an id names nothing: 404.
+pub struct Id<T>(pub T);
+
+impl<T: FromStr, S: Send + Sync> FromRequestParts<S> for Id<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Ok(Path(names)) = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await else {
+            return Err(Problem::new("not_found", "there is no such thing here"));
+        };
+        let text = names.first().map(|(_, value)| value.as_str()).unwrap_or_default();
+        text.parse().map(Id).map_err(|_| Problem::new("not_found", "there is no such thing here"))
+    }
+}
+
+/// The path of a file, from the raw URI after `/files/` or `/entries/`: names
+/// that are not UTF-8 arrive as percent-encoded bytes.
+pub struct FilePath(pub WorkspacePath);
+
+impl<S: Sync> FromRequestParts<S> for FilePath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        // `/v1/tasks/<task>/<files or entries>/<path>`
+        let raw = parts.uri.path().splitn(6, '/').nth(5).unwrap_or_default();
+        let bytes: Vec<u8> = percent_decode_str(raw).collect();
+        Ok(Self(WorkspacePath::parse(&bytes)?))
+    }
+}
+
+/// A path as it stands in our JSON: `%XX` for bytes that are not text.
+pub fn path_from_text(field: &str, text: &str) -> Result<WorkspacePath, Problem> {
+    let bytes: Vec<u8> = percent_decode_str(text).collect();
+    WorkspacePath::parse(&bytes).map_err(|error| Problem::from(error).with("field", field))
+}
+
+/// The query string.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = AxumQuery::<T>::from_request_parts(parts, state).await;
+        query.map(|AxumQuery(query)| Self(query)).map_err(|rejection| {
+            Problem::new("invalid_request", format!("the query string: {}", rejection.body_text()))
+        })
+    }
+}
+
+/// The bytes of a body that says it is JSON; parsed by [`JsonBody::parse`], so
+/// that a handler can borrow from them.
+pub struct JsonBody(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for JsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let essence = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if essence != "application/json" {
+            return Err(Problem::new("unsupported_media_type", "send `Content-Type: application/json`"));
+        }
+        body(request, state).await.map(Self)
+    }
+}
+
+impl JsonBody {
+    /// Parses the body.
+    pub fn parse<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, Problem> {
+        serde_json::from_slice(&self.0).map_err(|error| Problem::new("malformed_json", format!("the body: {error}")))
+    }
+}
+
+/// A whole body, up to the limit of its route.
+pub async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    Bytes::from_request(request, state).await.map_err(|rejection| {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            Problem::new("too_large", "the body is larger than this operation takes")
+        } else {
+            Problem::new("upload_broken", "the body could not be read to its end")
+        }
+    })
+}

@@ -1,0 +1,224 @@
+//! The HTTP edge. A handler translates: parse, one use case, map.
+//!
+//! The whole middleware stack stands in [`router`], outermost last: request
+//! id and span, panics, CORS, load shedding, authentication.
+
+#![allow(unused_qualifications, reason = "the macro of OpenAPI paths repeats the handlers' types in full")]
+
+pub mod auth;
+pub mod calls;
+pub mod events;
+pub mod extract;
+pub mod files;
+pub mod problem;
+pub mod sessions;
+pub mod system;
+pub mod tasks;
+pub mod tools;
+pub mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::error_handling::HandleErrorLayer;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Router, middleware};
+use bulkhead_core::service::Services;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tower_http::trace::TraceLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use self::auth::Auth;
+use self::problem::Problem;
+use crate::metrics::Metrics;
+
+/// How the edge behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who may call.
+    pub auth: Auth,
+    /// Largest JSON body, in bytes.
+    pub max_body_bytes: usize,
+    /// Largest component, in bytes.
+    pub max_component_bytes: usize,
+    /// Requests answered at once; more are refused with 503.
+    pub max_concurrent_requests: usize,
+    /// Between two signs of life on an idle stream.
+    pub heartbeat: Duration,
+    /// How long `POST …/calls` waits if the client does not say.
+    pub wait_default: Duration,
+    /// How long a client may wait at most.
+    pub wait_max: Duration,
+    /// Origins that browsers may call from.
+    pub cors_origins: Vec<HeaderValue>,
+}
+
+/// What handlers work with.
+pub struct Api {
+    /// The use cases.
+    pub services: Services,
+    /// How the edge behaves.
+    pub options: Options,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Ends streams when the host stops.
+    pub stop: CancellationToken,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Bulkhead",
+        description = "A WebAssembly-sandboxed tool execution host. Sessions, tasks with a workspace and an event \
+                       log, tools, and calls of tools. Errors are problems (RFC 9457) with a stable `code`.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    servers((url = "/")),
+    modifiers(&Security)
+)]
+struct Document;
+
+struct Security;
+
+impl utoipa::Modify for Security {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        openapi.components.get_or_insert_default().add_security_scheme("api_key", scheme);
+        openapi.security = Some(vec![SecurityRequirement::new("api_key", Vec::<String>::new())]);
+    }
+}
+
+fn owned_routes(options: &Options) -> OpenApiRouter<Arc<Api>> {
+    let components = DefaultBodyLimit::max(options.max_component_bytes);
+    let json = OpenApiRouter::new()
+        .routes(routes!(system::whoami))
+        .routes(routes!(sessions::create, sessions::list))
+        .routes(routes!(sessions::get, sessions::delete))
+        .routes(routes!(tasks::create, tasks::list))
+        .routes(routes!(tasks::get, tasks::delete))
+        .routes(routes!(tasks::archive))
+        .routes(routes!(tasks::restore))
+        .routes(routes!(tasks::tools))
+        .routes(routes!(events::follow))
+        .routes(routes!(calls::create, calls::list))
+        .routes(routes!(calls::get))
+        .routes(routes!(calls::cancel))
+        .routes(routes!(tools::list))
+        .routes(routes!(tools::get, tools::delete))
+        .routes(routes!(files::entries_root))
+        .routes(routes!(files::entries))
+        .routes(routes!(files::make_dir))
+        .routes(routes!(files::rename))
+        .layer(DefaultBodyLimit::max(options.max_body_bytes));
+    let large = OpenApiRouter::new().routes(routes!(tools::register)).layer(components);
+    // Streamed; the file layer has the limit.
+    let streamed = OpenApiRouter::new()
+        .routes(routes!(tasks::create_from_archive))
+        .routes(routes!(files::read, files::write, files::delete))
+        .layer(DefaultBodyLimit::disable());
+    json.merge(large).merge(streamed)
+}
+
+/// The OpenAPI document.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    let options = Options {
+        auth: Auth::Required,
+        max_body_bytes: 0,
+        max_component_bytes: 0,
+        max_concurrent_requests: 1,
+        heartbeat: Duration::ZERO,
+        wait_default: Duration::ZERO,
+        wait_max: Duration::ZERO,
+        cors_origins: Vec::new(),
+    };
+    document(&options).1
+}
+
+fn document(options: &Options) -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
+    let owned = owned_routes(options);
+    let open = OpenApiRouter::new().routes(routes!(system::health)).routes(routes!(system::ready));
+    let (open, open_document) = open.split_for_parts();
+    let (owned, owned_document) = OpenApiRouter::with_openapi(Document::openapi()).merge(owned).split_for_parts();
+    let mut document = owned_document;
+    document.merge(open_document);
+    (owned.merge(open), document)
+}
+
+/// The whole edge as a service.
+pub fn router(api: Arc<Api>) -> Router {
+    let options = &api.options;
+    let (owned, _) = owned_routes(options).split_for_parts();
+    let metrics = Router::new().route("/metrics", axum::routing::get(system::metrics));
+    let authenticated = owned.merge(metrics).layer(middleware::from_fn_with_state(api.clone(), auth::authenticate));
+    let open = Router::new()
+        .route("/", axum::routing::get(system::index))
+        .route("/healthz", axum::routing::get(system::health))
+        .route("/readyz", axum::routing::get(system::ready))
+        .route("/v1/openapi.json", axum::routing::get(system::openapi));
+    let request_id = HeaderName::from_static("x-request-id");
+    let shed = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(overloaded))
+        .load_shed()
+        .concurrency_limit(options.max_concurrent_requests);
+    authenticated
+        .layer(shed)
+        // Not shed: an overloaded host is alive, and says so.
+        .merge(open)
+        .fallback(async || Problem::new("no_such_operation", "there is no such operation; see /v1/openapi.json"))
+        .method_not_allowed_fallback(async || Problem::new("method_not_allowed", "see /v1/openapi.json"))
+        .layer(cors(&options.cors_origins))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(PropagateRequestIdLayer::new(request_id.clone()))
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_response(()).on_request(()).on_failure(()))
+        .layer(SetRequestIdLayer::new(request_id, MakeRequestUuid))
+        .with_state(api)
+}
+
+/// A span that never has a header, a query or a body in it: those may hold secrets.
+fn span(request: &Request) -> tracing::Span {
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    tracing::debug_span!(
+        "request",
+        id = id.unwrap_or_default(),
+        method = %request.method(),
+        route = route.unwrap_or_default(),
+    )
+}
+
+fn cors(origins: &[HeaderValue]) -> CorsLayer {
+    let exposed = ["x-request-id", "location", "retry-after", "etag", "content-range"];
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins.iter().cloned()))
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::RANGE,
+            header::IF_NONE_MATCH,
+            HeaderName::from_static("idempotency-key"),
+            HeaderName::from_static("last-event-id"),
+            HeaderName::from_static("x-api-key"),
+        ])
+        .expose_headers(exposed.map(HeaderName::from_static))
+        .max_age(Duration::from_secs(600))
+}
+
+async fn overloaded(_: tower::BoxError) -> Problem {
+    Problem::new("overloaded", "too many requests are being answered; try again").retry_after(1)
+}
+
+fn panicked(cause: Box<dyn std::any::Any + Send>) -> Response {
+    let text = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
+    tracing::error!(panic = text.unwrap_or("?"), "a handler panicked");
+    Problem::new("internal", "the server failed; its log says why").into_response()
+}

@@ -1,0 +1,152 @@
+//! What a call costs in the store: accepted as running in one commit, ended in
+//! another. Prints time and processor time of such a pair for several numbers
+//! of clients, with and without waiting for the disk.
+//!
+//! `cargo run --release -p bulkhead-store --example commit_rate [directory [off|full [clients]]]`
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for a person at a terminal")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bulkhead_core::call::{Call, CallState};
+use bulkhead_core::clock::Timestamp;
+use bulkhead_core::digest::Digest;
+use bulkhead_core::event::{EventBody, NewEvent};
+use bulkhead_core::grants::Grants;
+use bulkhead_core::id::{CallId, TaskId, TenantId, ToolId, UserId};
+use bulkhead_core::limits::{Limits, Usage};
+use bulkhead_core::outcome::{Content, Ending, Outcome};
+use bulkhead_core::ports::store::{AcceptCall, Accepted, EndCall, Store};
+use bulkhead_core::principal::Owner;
+use bulkhead_core::task::{Source, Task, TaskState};
+use bulkhead_core::tool::ToolSet;
+use bulkhead_store::{SqliteConfig, SqliteStore, Synchronous};
+
+const FOR: Duration = Duration::from_secs(3);
+
+#[tokio::main]
+async fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let home = wanted.first().map_or_else(std::env::temp_dir, Into::into);
+    let wants = |index: usize, text: String| wanted.get(index).is_none_or(|wanted| *wanted == text);
+    println!("sync  clients   pairs/s   us/pair (each client)   cpu us/pair   commits/pair");
+    for synchronous in [Synchronous::Off, Synchronous::Full] {
+        for clients in [1, 16, 64] {
+            if !wants(1, name(synchronous)) || !wants(2, clients.to_string()) {
+                continue;
+            }
+            let directory = tempfile::tempdir_in(&home).unwrap();
+            let config = SqliteConfig { synchronous, ..SqliteConfig::new(directory.path().join("rate.db")) };
+            // As the server does it: commands come from tasks of the runtime.
+            tokio::spawn(measure(config, clients)).await.unwrap();
+        }
+    }
+}
+
+fn name(synchronous: Synchronous) -> String {
+    format!("{synchronous:?}").to_lowercase()
+}
+
+async fn measure(config: SqliteConfig, clients: u64) {
+    let synchronous = config.synchronous;
+    let store = Arc::new(SqliteStore::open(config).await.unwrap());
+    for client in 0..clients {
+        store.create_task(&task(client), &ToolSet::new([]), vec![]).await.unwrap();
+    }
+    let (commits, processor, started) = (store.commits(), processor_time(), Instant::now());
+    let tasks: Vec<_> = (0..clients).map(|client| tokio::spawn(calls(store.clone(), client))).collect();
+    let mut pairs = 0;
+    for task in tasks {
+        pairs += task.await.unwrap();
+    }
+    let (seconds, pairs) = (started.elapsed().as_secs_f64(), pairs as f64);
+    println!(
+        "{:<5} {clients:>7} {:>9.0} {:>23.0} {:>13.1} {:>14.3}",
+        name(synchronous),
+        pairs / seconds,
+        seconds * 1e6 * clients as f64 / pairs,
+        (processor_time() - processor) * 1e6 / pairs,
+        (store.commits() - commits) as f64 / pairs,
+    );
+    store.close().await;
+}
+
+/// Pairs done by one client, one after the other.
+async fn calls(store: Arc<SqliteStore>, client: u64) -> u64 {
+    let started = Instant::now();
+    let mut pairs = 0;
+    while started.elapsed() < FOR {
+        let call = call(client, pairs);
+        let (id, at) = (call.id, call.created_at);
+        let begun = NewEvent::new(at, Some(id), &EventBody::CallStarted { tool: "read_file".into() });
+        let accept = AcceptCall { call: Arc::new(call), idempotency: None, events: vec![begun] };
+        assert!(matches!(store.accept_call(accept).await.unwrap(), Accepted::New(_)));
+        let content = vec![Content::Text { text: "fn main() {\n    println!(\"hello\");\n}\n".repeat(8) }];
+        let body = EventBody::CallEnded {
+            state: "succeeded".into(),
+            content: Some(content.clone()),
+            fault: None,
+            usage: Usage::default(),
+        };
+        let ended = NewEvent::new(at, Some(id), &body);
+        let outcome = Arc::new(Outcome::without_use(Ending::Succeeded { content }));
+        let end = EndCall { task: task_id(client), call: id, at, outcome, events: vec![ended] };
+        assert!(store.end_call(end).await.unwrap().is_some());
+        pairs += 1;
+    }
+    pairs
+}
+
+fn owner() -> Owner {
+    Owner { tenant: TenantId::from_parts(1, 1), user: UserId::from_parts(1, 1) }
+}
+
+fn task_id(client: u64) -> TaskId {
+    TaskId::from_parts(1_800_000_000_000 + client, u128::from(client))
+}
+
+fn task(client: u64) -> Task {
+    Task {
+        id: task_id(client),
+        owner: owner(),
+        session: None,
+        label: "rate".into(),
+        state: TaskState::Ready,
+        failure: None,
+        source: Source::Empty,
+        tool_set: ToolSet::new([]).digest,
+        limits: Limits::default(),
+        grants: Grants::TASK_CEILING,
+        created_at: Timestamp::from_millis(1),
+        updated_at: Timestamp::from_millis(1),
+        last_seq: 0,
+        first_seq: 1,
+    }
+}
+
+fn call(client: u64, number: u64) -> Call {
+    let at = Timestamp::from_millis(1_800_000_000_000 + number as i64);
+    Call {
+        id: CallId::from_parts(1_800_000_000_000 + number, u128::from(client) << 32 | u128::from(number)),
+        task: task_id(client),
+        owner: owner(),
+        tool_name: "read_file".into(),
+        tool: ToolId::from_parts(1, 1),
+        tool_digest: Digest::of(b"tool"),
+        arguments: r#"{"path":"src/main.rs","offset":0,"limit":200}"#.into(),
+        state: CallState::Running { since: at },
+        limits: Limits::default(),
+        grants: Grants::TASK_CEILING,
+        attempts: 1,
+        created_at: at,
+    }
+}
+
+/// Processor time of this process in seconds, all threads, as the kernel counts it.
+fn processor_time() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+    ticks / 100.0
+}

@@ -1,0 +1,102 @@
+//! What every store promises, as tests. Each takes a store of its own, empty
+//! at first. [`run`] runs them all and says which failed:
+//!
+//! ```ignore
+//! contract::run(|| async { Arc::new(MemoryStore::new()) as Arc<dyn Store> }).await;
+//! ```
+
+#![allow(clippy::unwrap_used, reason = "these are tests: a panic is the report")]
+#![allow(missing_docs, reason = "the names of the tests say what they test")]
+
+mod batches;
+mod calls;
+mod events;
+mod idempotency;
+mod keys;
+mod retention;
+mod sessions;
+mod tasks;
+mod tools;
+pub mod world;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use bulkhead_core::ports::store::Store;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+/// One test.
+pub type Test = fn(Arc<dyn Store>) -> BoxFuture<'static, ()>;
+
+macro_rules! suite {
+    ($($module:ident::$test:ident,)*) => {
+        /// Every test, with its name.
+        pub const ALL: &[(&str, Test)] = &[$(
+            (concat!(stringify!($module), "::", stringify!($test)), |store| Box::pin($module::$test(store))),
+        )*];
+    };
+}
+
+suite! {
+    keys::the_first_owner_is_the_first_stored,
+    keys::keys_are_kept_revoked_once_and_touched,
+    sessions::belong_to_their_owner_and_are_paged,
+    sessions::a_deleted_one_leaves_its_tasks,
+    tools::the_same_component_is_stored_once,
+    tools::a_rejected_one_is_replaced,
+    tools::are_seen_by_those_who_may,
+    tools::the_newest_of_each_name_can_be_pinned,
+    tools::a_large_manifest_is_kept,
+    tools::a_pinned_one_is_not_deleted,
+    tools::compiling_ones_are_found_and_finished_once,
+    tasks::belong_to_their_owner,
+    tasks::are_paged_newest_first,
+    tasks::move_along_the_table_only,
+    tasks::moves_race_and_one_wins,
+    tasks::are_found_by_state_for_recovery,
+    tasks::of_one_id_are_stored_once,
+    events::are_numbered_without_gaps,
+    events::are_numbered_without_gaps_under_concurrency,
+    events::are_read_in_pages,
+    events::come_back_as_they_were,
+    calls::live_from_queued_to_ended,
+    calls::accepted_as_running_have_one_attempt,
+    calls::belong_to_their_owner,
+    calls::need_a_ready_task_of_the_same_owner,
+    calls::end_once_however_many_try,
+    calls::start_once_however_many_try,
+    calls::a_step_names_the_right_task,
+    calls::large_texts_come_back,
+    calls::are_paged_newest_first,
+    calls::open_ones_are_found_for_recovery,
+    idempotency::a_key_is_replayed_while_the_call_runs_and_after,
+    idempotency::a_key_with_another_body_is_refused,
+    idempotency::a_key_is_of_one_owner_and_operation,
+    idempotency::a_key_is_forgotten_after_its_time,
+    idempotency::a_refused_call_leaves_its_key_free,
+    idempotency::one_of_many_with_the_same_key_is_stored,
+    batches::one_that_fails_does_not_take_the_others_with_it,
+    batches::all_kinds_at_once,
+    batches::a_dropped_wait_does_not_undo,
+    retention::old_events_go_and_numbers_stay,
+    retention::long_logs_keep_the_newest,
+    retention::idempotency_keys_expire,
+    retention::deleted_tasks_go_with_all_they_had,
+}
+
+/// Runs every test, each with a store that `fresh` makes.
+///
+/// # Panics
+/// If one fails: names all that did.
+pub async fn run<F: Future<Output = Arc<dyn Store>>>(fresh: impl Fn() -> F) {
+    let mut failed = Vec::new();
+    for (name, test) in ALL {
+        let store = fresh().await;
+        if AssertUnwindSafe(test(store.clone())).catch_unwind().await.is_err() {
+            failed.push(*name);
+        }
+        store.close().await;
+    }
+    assert!(failed.is_empty(), "promises broken: {failed:#?}");
+}

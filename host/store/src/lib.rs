@@ -1,0 +1,17 @@
+//! Stores of Bulkhead: [`SqliteStore`], durable, and [`MemoryStore`], for tests
+//! and one-shot runs. Both keep the promises of `bulkhead_core::ports::store`;
+//! the suite in `contract` (feature `contract`) checks them against each.
+//!
+//! Deliberately absent: caching (core does it, where it knows what may be
+//! stale) and policy (who may see what is decided before a store is asked; the
+//! store only refuses rows of another owner).
+
+#![forbid(unsafe_code)]
+
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+mod memory;
+mod sqlite;
+
+pub use memory::MemoryStore;
+pub use sqlite::{OpenError, SqliteConfig, SqliteStore, Synchronous};

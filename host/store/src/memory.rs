@@ -1,0 +1,260 @@
+//! The store in memory: same promises, one mutex, gone with the process. For
+//! tests and one-shot runs; nothing bounds it but what is put in, and its
+//! lists are searched linearly, so a server must not use it.
+
+mod state;
+mod tools;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bulkhead_core::call::Call;
+use bulkhead_core::clock::Timestamp;
+use bulkhead_core::digest::Digest;
+use bulkhead_core::event::{NewEvent, Seq};
+use bulkhead_core::id::{CallId, SessionId, TaskId, TenantId, ToolId};
+use bulkhead_core::key::{KeyId, KeyRecord};
+use bulkhead_core::ports::store::{
+    AcceptCall, Accepted, Appended, EndCall, EventPage, Page, Retained, Retention, Store, StoreError,
+};
+use bulkhead_core::principal::Owner;
+use bulkhead_core::session::Session;
+use bulkhead_core::task::{Task, TaskState};
+use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
+
+use state::{State, page as page_of};
+
+/// Storage in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    state: Mutex<State>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The state; what a panicking holder left is consistent enough for a test to say what it saw.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn ensure_owner(&self, owner: Owner, at: Timestamp) -> Result<(), StoreError> {
+        let _ = at;
+        let owners = &mut self.state().owners;
+        if !owners.contains(&owner) {
+            owners.push(owner);
+        }
+        Ok(())
+    }
+
+    async fn first_owner(&self) -> Result<Option<Owner>, StoreError> {
+        Ok(self.state().owners.first().copied())
+    }
+
+    async fn create_key(&self, key: &KeyRecord) -> Result<(), StoreError> {
+        let keys = &mut self.state().keys;
+        if keys.iter().any(|known| known.id == key.id) {
+            return Err(StoreError::Exists("key"));
+        }
+        keys.push(key.clone());
+        Ok(())
+    }
+
+    async fn key(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        Ok(self.state().keys.iter().find(|key| key.id == *id).cloned())
+    }
+
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
+        let mut keys: Vec<_> = self.state().keys.iter().rev().cloned().collect();
+        keys.sort_by_key(|key| std::cmp::Reverse(key.created_at));
+        Ok(keys)
+    }
+
+    async fn revoke_key(&self, id: &KeyId, at: Timestamp) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        let key = state.keys.iter_mut().find(|key| key.id == *id && key.revoked_at.is_none());
+        Ok(key.map(|key| key.revoked_at = Some(at)).is_some())
+    }
+
+    async fn touch_key(&self, id: &KeyId, at: Timestamp) -> Result<(), StoreError> {
+        if let Some(key) = self.state().keys.iter_mut().find(|key| key.id == *id) {
+            key.last_used_at = key.last_used_at.max(Some(at));
+        }
+        Ok(())
+    }
+
+    async fn create_session(&self, session: &Session) -> Result<(), StoreError> {
+        let sessions = &mut self.state().sessions;
+        if sessions.contains_key(&session.id) {
+            return Err(StoreError::Exists("session"));
+        }
+        sessions.insert(session.id, session.clone());
+        Ok(())
+    }
+
+    async fn session(&self, owner: Owner, id: SessionId) -> Result<Option<Session>, StoreError> {
+        Ok(self.state().sessions.get(&id).filter(|session| session.owner == owner).cloned())
+    }
+
+    async fn list_sessions(&self, owner: Owner, page: Page<SessionId>) -> Result<Vec<Session>, StoreError> {
+        Ok(page_of(self.state().sessions.iter(), &page, |session| session.owner == owner))
+    }
+
+    async fn delete_session(&self, owner: Owner, id: SessionId) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        if state.sessions.get(&id).is_none_or(|session| session.owner != owner) {
+            return Ok(false);
+        }
+        state.sessions.remove(&id);
+        for entry in state.tasks.values_mut().filter(|entry| entry.task.session == Some(id)) {
+            entry.task.session = None;
+        }
+        Ok(true)
+    }
+
+    async fn create_tool(&self, tool: &Tool) -> Result<Option<Tool>, StoreError> {
+        self.state().create_tool(tool)
+    }
+
+    async fn finish_tool(&self, id: ToolId, state: &ToolState) -> Result<bool, StoreError> {
+        Ok(self.state().finish_tool(id, state))
+    }
+
+    async fn tool(&self, tenant: Option<TenantId>, id: ToolId) -> Result<Option<Tool>, StoreError> {
+        let visible = |tool: &&Tool| tenant.is_none_or(|tenant| tool.owner.visible_to(tenant));
+        Ok(self.state().tools.get(&id).filter(visible).cloned())
+    }
+
+    async fn list_tools(&self, tenant: TenantId, page: Page<ToolId>) -> Result<Vec<Tool>, StoreError> {
+        Ok(page_of(self.state().tools.iter(), &page, |tool| tool.owner.visible_to(tenant)))
+    }
+
+    async fn pinnable_tools(&self, tenant: TenantId) -> Result<Vec<Tool>, StoreError> {
+        Ok(self.state().pinnable_tools(tenant))
+    }
+
+    async fn compiling_tools(&self) -> Result<Vec<Tool>, StoreError> {
+        Ok(self.state().tools.values().filter(|tool| tool.state == ToolState::Compiling).cloned().collect())
+    }
+
+    async fn delete_tool(&self, owner: ToolOwner, id: ToolId) -> Result<bool, StoreError> {
+        Ok(self.state().delete_tool(owner, id))
+    }
+
+    async fn tool_set(&self, digest: Digest) -> Result<Option<ToolSet>, StoreError> {
+        Ok(self.state().sets.get(&digest).cloned())
+    }
+
+    async fn create_task(&self, task: &Task, tools: &ToolSet, events: Vec<NewEvent>) -> Result<Appended, StoreError> {
+        self.state().create_task(task, tools, events)
+    }
+
+    async fn task(&self, owner: Owner, id: TaskId) -> Result<Option<Task>, StoreError> {
+        let state = self.state();
+        let task = state.tasks.get(&id).map(|entry| &entry.task);
+        Ok(task.filter(|task| task.owner == owner).cloned())
+    }
+
+    async fn list_tasks(
+        &self,
+        owner: Owner,
+        session: Option<SessionId>,
+        page: Page<TaskId>,
+    ) -> Result<Vec<Task>, StoreError> {
+        let wanted = |task: &Task| {
+            task.owner == owner
+                && task.state != TaskState::Deleted
+                && session.is_none_or(|session| task.session == Some(session))
+        };
+        Ok(page_of(self.state().tasks.iter().map(|(id, entry)| (id, &entry.task)), &page, wanted))
+    }
+
+    async fn tasks_in_state(&self, state: TaskState, limit: u32) -> Result<Vec<Task>, StoreError> {
+        let all = self.state();
+        let tasks = all.tasks.values().map(|entry| &entry.task).filter(|task| task.state == state);
+        Ok(tasks.take(limit as usize).cloned().collect())
+    }
+
+    async fn move_task(
+        &self,
+        id: TaskId,
+        to: TaskState,
+        failure: Option<&str>,
+        at: Timestamp,
+        events: Vec<NewEvent>,
+    ) -> Result<Option<Appended>, StoreError> {
+        Ok(self.state().move_task(id, to, failure, at, events))
+    }
+
+    async fn append_events(&self, task: TaskId, events: Vec<NewEvent>) -> Result<Option<Appended>, StoreError> {
+        Ok(self.state().append_events(task, events))
+    }
+
+    async fn events_after(
+        &self,
+        task: TaskId,
+        after: Seq,
+        max: u32,
+        max_bytes: u64,
+    ) -> Result<Option<EventPage>, StoreError> {
+        Ok(self.state().events_after(task, after, max, max_bytes))
+    }
+
+    async fn accept_call(&self, accept: AcceptCall) -> Result<Accepted, StoreError> {
+        self.state().accept_call(accept)
+    }
+
+    async fn start_call(
+        &self,
+        task: TaskId,
+        call: CallId,
+        at: Timestamp,
+        events: Vec<NewEvent>,
+    ) -> Result<Option<Appended>, StoreError> {
+        Ok(self.state().start_call(task, call, at, events))
+    }
+
+    async fn end_call(&self, end: EndCall) -> Result<Option<Appended>, StoreError> {
+        Ok(self.state().end_call(end))
+    }
+
+    async fn call(&self, owner: Owner, id: CallId) -> Result<Option<Call>, StoreError> {
+        Ok(self.state().calls.get(&id).filter(|call| call.owner == owner).cloned())
+    }
+
+    async fn list_calls(&self, task: TaskId, page: Page<CallId>) -> Result<Vec<Call>, StoreError> {
+        Ok(page_of(self.state().calls.iter(), &page, |call| call.task == task))
+    }
+
+    async fn open_calls(&self) -> Result<Vec<Call>, StoreError> {
+        Ok(self.state().calls.values().filter(|call| !call.state.is_ended()).cloned().collect())
+    }
+
+    async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
+        Ok(self.state().retain(retention))
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn close(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn keeps_the_promises() {
+        crate::contract::run(|| async { Arc::new(MemoryStore::new()) as Arc<dyn Store> }).await;
+    }
+}

@@ -1,0 +1,128 @@
+//! Tenants, users and API keys.
+
+use bulkhead_core::clock::Timestamp;
+use bulkhead_core::key::{KeyId, KeyRecord};
+use bulkhead_core::ports::store::StoreError;
+use bulkhead_core::principal::Owner;
+use sqlx::{query, query_as};
+
+use super::rows::{KeyRow, OwnerRow, all, maybe};
+use super::{SqliteStore, read_failed};
+
+/// Selects what `KeyRow` has; a condition follows.
+macro_rules! select_key {
+    ($condition:literal) => {
+        concat!(
+            "SELECT id, tenant_id, user_id, hash, scopes, label, created_at, expires_at, revoked_at, last_used_at
+             FROM api_keys ",
+            $condition
+        )
+    };
+}
+
+pub(super) async fn ensure_owner(store: &SqliteStore, owner: Owner, at: Timestamp) -> Result<(), StoreError> {
+    store
+        .write("owner", move |connection| {
+            Box::pin(async move {
+                query("INSERT INTO tenants (id, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING")
+                    .bind(owner.tenant.to_string())
+                    .bind(at.as_millis())
+                    .execute(&mut *connection)
+                    .await?;
+                query("INSERT INTO users (id, tenant_id, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+                    .bind(owner.user.to_string())
+                    .bind(owner.tenant.to_string())
+                    .bind(at.as_millis())
+                    .execute(connection)
+                    .await
+                    .map(drop)
+            })
+        })
+        .await
+}
+
+pub(super) async fn first_owner(store: &SqliteStore) -> Result<Option<Owner>, StoreError> {
+    let row: Option<OwnerRow> = query_as("SELECT id, tenant_id FROM users ORDER BY rowid LIMIT 1")
+        .fetch_optional(&store.readers)
+        .await
+        .map_err(read_failed)?;
+    maybe(row)
+}
+
+pub(super) async fn create(store: &SqliteStore, key: &KeyRecord) -> Result<(), StoreError> {
+    let key = key.clone();
+    store
+        .write("key", move |connection| {
+            Box::pin(async move {
+                query(
+                    "INSERT INTO api_keys (id, tenant_id, user_id, hash, scopes, label, created_at, expires_at,
+                                           revoked_at, last_used_at)
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                )
+                .bind(key.id.as_str())
+                .bind(key.owner.tenant.to_string())
+                .bind(key.owner.user.to_string())
+                .bind(key.hash.to_string())
+                .bind(key.scopes.to_string())
+                .bind(&key.label)
+                .bind(key.created_at.as_millis())
+                .bind(key.expires_at.map(Timestamp::as_millis))
+                .bind(key.revoked_at.map(Timestamp::as_millis))
+                .bind(key.last_used_at.map(Timestamp::as_millis))
+                .execute(connection)
+                .await
+                .map(drop)
+            })
+        })
+        .await
+}
+
+pub(super) async fn get(store: &SqliteStore, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {
+    let row: Option<KeyRow> = query_as(select_key!("WHERE id = ?"))
+        .bind(id.as_str())
+        .fetch_optional(&store.readers)
+        .await
+        .map_err(read_failed)?;
+    maybe(row)
+}
+
+pub(super) async fn list(store: &SqliteStore) -> Result<Vec<KeyRecord>, StoreError> {
+    let rows: Vec<KeyRow> = query_as(select_key!("ORDER BY created_at DESC, rowid DESC"))
+        .fetch_all(&store.readers)
+        .await
+        .map_err(read_failed)?;
+    all(rows)
+}
+
+pub(super) async fn revoke(store: &SqliteStore, id: &KeyId, at: Timestamp) -> Result<bool, StoreError> {
+    let id = id.as_str().to_owned();
+    store
+        .write("key", move |connection| {
+            Box::pin(async move {
+                let done = query("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL")
+                    .bind(at.as_millis())
+                    .bind(id)
+                    .execute(connection)
+                    .await?;
+                Ok(done.rows_affected() > 0)
+            })
+        })
+        .await
+}
+
+pub(super) async fn touch(store: &SqliteStore, id: &KeyId, at: Timestamp) -> Result<(), StoreError> {
+    let id = id.as_str().to_owned();
+    store
+        .write("key", move |connection| {
+            Box::pin(async move {
+                // Notes may arrive out of order: the latest stays.
+                query("UPDATE api_keys SET last_used_at = max(coalesce(last_used_at, ?1), ?1) WHERE id = ?2")
+                    .bind(at.as_millis())
+                    .bind(id)
+                    .execute(connection)
+                    .await
+                    .map(drop)
+            })
+        })
+        .await
+}

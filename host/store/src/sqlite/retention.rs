@@ -1,0 +1,205 @@
+//! Retention: removes what need not be kept, in transactions so small that the
+//! writer's other work hardly waits. What is to go is looked for by readers;
+//! each small write then looks again at what it removes.
+
+use bulkhead_core::ports::store::{IDEMPOTENCY_TTL_MS, Retained, Retention, StoreError};
+use sqlx::{SqliteConnection, query, query_as, query_scalar};
+
+use super::{SqliteStore, read_failed};
+
+/// Most rows that one transaction removes.
+const CHUNK: i64 = 500;
+
+/// Most transactions of one run: the caller comes again, and decides when.
+const RUN: usize = 64;
+
+/// A run's budget of transactions.
+struct Budget(usize);
+
+impl Budget {
+    fn take(&mut self) -> bool {
+        let left = self.0 > 0;
+        self.0 = self.0.saturating_sub(1);
+        left
+    }
+}
+
+pub(super) async fn retain(store: &SqliteStore, retention: Retention) -> Result<Retained, StoreError> {
+    let mut retained = Retained::default();
+    let mut budget = Budget(RUN);
+    remove_keys(store, retention, &mut budget, &mut retained).await?;
+    for task in deleted_tasks(store, retention).await? {
+        remove_task(store, task, &mut budget, &mut retained).await?;
+    }
+    for task in long_logs(store, retention).await? {
+        shorten_log(store, task, retention, &mut budget, &mut retained).await?;
+    }
+    Ok(retained)
+}
+
+async fn remove_keys(
+    store: &SqliteStore,
+    retention: Retention,
+    budget: &mut Budget,
+    retained: &mut Retained,
+) -> Result<(), StoreError> {
+    let expired = retention.now.plus_millis(-IDEMPOTENCY_TTL_MS).as_millis();
+    while budget.take() {
+        let removed = store
+            .write("idempotency key", move |connection| {
+                Box::pin(async move {
+                    query(
+                        "DELETE FROM idempotency_keys WHERE (tenant_id, user_id, operation, key) IN
+                            (SELECT tenant_id, user_id, operation, key FROM idempotency_keys
+                             WHERE created_at <= ? ORDER BY created_at LIMIT ?)",
+                    )
+                    .bind(expired)
+                    .bind(CHUNK)
+                    .execute(connection)
+                    .await
+                    .map(|done| done.rows_affected())
+                })
+            })
+            .await?;
+        retained.idempotency_keys += removed;
+        if removed < CHUNK as u64 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn deleted_tasks(store: &SqliteStore, retention: Retention) -> Result<Vec<String>, StoreError> {
+    query_scalar("SELECT id FROM tasks WHERE state = 'deleted' AND updated_at < ? LIMIT ?")
+        .bind(retention.deleted_before.as_millis())
+        .bind(RUN as i64)
+        .fetch_all(&store.readers)
+        .await
+        .map_err(read_failed)
+}
+
+/// Removes what belongs to a deleted task, a chunk at a time, then the task.
+async fn remove_task(
+    store: &SqliteStore,
+    task: String,
+    budget: &mut Budget,
+    retained: &mut Retained,
+) -> Result<(), StoreError> {
+    while budget.take() {
+        let task = task.clone();
+        let (events, gone) = store
+            .write("task", move |connection| Box::pin(async move { remove_chunk(connection, &task).await }))
+            .await?;
+        retained.events += events;
+        if gone {
+            retained.tasks += 1;
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the first that is there: events, calls, payloads, at last the task
+/// with a tool set that no other task pins. True once the task is gone.
+async fn remove_chunk(connection: &mut SqliteConnection, task: &str) -> Result<(u64, bool), sqlx::Error> {
+    const PARTS: [&str; 3] = [
+        "DELETE FROM events WHERE task_id = ?1 AND seq IN (SELECT seq FROM events WHERE task_id = ?1 LIMIT ?2)",
+        "DELETE FROM calls WHERE id IN (SELECT id FROM calls WHERE task_id = ?1 LIMIT ?2)",
+        "DELETE FROM payloads WHERE id IN (SELECT id FROM payloads WHERE task_id = ?1 LIMIT ?2)",
+    ];
+    let mut events = 0;
+    for (part, text) in PARTS.into_iter().enumerate() {
+        let removed = query(text).bind(task).bind(CHUNK).execute(&mut *connection).await?.rows_affected();
+        if part == 0 {
+            events = removed;
+        }
+        if removed == CHUNK as u64 {
+            return Ok((events, false));
+        }
+    }
+    let tool_set: Option<String> = query_scalar("DELETE FROM tasks WHERE id = ? RETURNING tool_set")
+        .bind(task)
+        .fetch_optional(&mut *connection)
+        .await?;
+    query("DELETE FROM tool_sets WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM tasks WHERE tool_set = ?1)")
+        .bind(tool_set)
+        .execute(connection)
+        .await?;
+    Ok((events, true))
+}
+
+/// Tasks whose oldest event is too old, or whose log is too long.
+async fn long_logs(store: &SqliteStore, retention: Retention) -> Result<Vec<String>, StoreError> {
+    query_scalar(
+        "SELECT t.id FROM tasks t LEFT JOIN events e ON e.task_id = t.id AND e.seq = t.first_seq
+         WHERE t.first_seq <= t.last_seq AND (t.log_bytes > ? OR e.at < ?) LIMIT ?",
+    )
+    .bind(i64::try_from(retention.events_bytes_per_task).unwrap_or(i64::MAX))
+    .bind(retention.events_before.as_millis())
+    .bind(RUN as i64)
+    .fetch_all(&store.readers)
+    .await
+    .map_err(read_failed)
+}
+
+async fn shorten_log(
+    store: &SqliteStore,
+    task: String,
+    retention: Retention,
+    budget: &mut Budget,
+    retained: &mut Retained,
+) -> Result<(), StoreError> {
+    while budget.take() {
+        let task = task.clone();
+        let removed = store
+            .write("event", move |connection| {
+                Box::pin(async move { remove_oldest(connection, &task, retention).await })
+            })
+            .await?;
+        retained.events += removed;
+        if removed < CHUNK as u64 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the oldest events of a log that are too old or too many, at most a
+/// chunk: always from its beginning, so that what is left has no gap.
+async fn remove_oldest(
+    connection: &mut SqliteConnection,
+    task: &str,
+    retention: Retention,
+) -> Result<u64, sqlx::Error> {
+    let mut bytes: i64 = query_scalar("SELECT log_bytes FROM tasks WHERE id = ?")
+        .bind(task)
+        .fetch_optional(&mut *connection)
+        .await?
+        .unwrap_or(0);
+    let oldest: Vec<(i64, i64, i64)> =
+        query_as("SELECT seq, at, size FROM events WHERE task_id = ? ORDER BY seq LIMIT ?")
+            .bind(task)
+            .bind(CHUNK)
+            .fetch_all(&mut *connection)
+            .await?;
+    let most = i64::try_from(retention.events_bytes_per_task).unwrap_or(i64::MAX);
+    let (mut removed, mut last) = (0, None);
+    for (seq, at, size) in oldest {
+        if bytes <= most && at >= retention.events_before.as_millis() {
+            break;
+        }
+        (removed, last) = (removed + 1, Some(seq));
+        bytes -= size;
+    }
+    let Some(last) = last else { return Ok(0) };
+    query(
+        "DELETE FROM events WHERE task_id = ?1 AND seq <= ?2;
+         UPDATE tasks SET first_seq = ?2 + 1, log_bytes = ?3 WHERE id = ?1",
+    )
+    .bind(task)
+    .bind(last)
+    .bind(bytes)
+    .execute(connection)
+    .await?;
+    Ok(removed)
+}

@@ -1,0 +1,259 @@
+//! Rows, and how domain types are made of them. A row that can't be what it
+//! must be is an error that names table and row: never a default, never a panic.
+
+use std::fmt::Display;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bulkhead_core::call::{Call, CallState};
+use bulkhead_core::clock::Timestamp;
+use bulkhead_core::event::{Event, NewEvent};
+use bulkhead_core::key::{KeyId, KeyRecord};
+use bulkhead_core::outcome::Outcome;
+use bulkhead_core::ports::store::StoreError;
+use bulkhead_core::principal::Owner;
+use bulkhead_core::session::Session;
+use bulkhead_core::task::Task;
+use serde::de::DeserializeOwned;
+use sqlx::FromRow;
+
+/// Names the row that is being read, for errors.
+#[derive(Clone, Copy)]
+pub(super) struct Reading<'a> {
+    pub(super) table: &'static str,
+    pub(super) row: &'a str,
+}
+
+impl Reading<'_> {
+    pub(super) fn corrupt(self, column: &str, reason: impl Display) -> StoreError {
+        StoreError::Corrupt { table: self.table, row: self.row.to_owned(), reason: format!("{column}: {reason}") }
+    }
+
+    pub(super) fn parse<T: FromStr<Err: Display>>(self, column: &str, text: &str) -> Result<T, StoreError> {
+        text.parse().map_err(|error| self.corrupt(column, error))
+    }
+
+    pub(super) fn json<T: DeserializeOwned>(self, column: &str, text: &str) -> Result<T, StoreError> {
+        serde_json::from_str(text).map_err(|error| self.corrupt(column, error))
+    }
+
+    pub(super) fn number(self, column: &str, value: i64) -> Result<u64, StoreError> {
+        u64::try_from(value).map_err(|_| self.corrupt(column, "is negative"))
+    }
+
+    pub(super) fn present<T>(self, column: &str, value: Option<T>) -> Result<T, StoreError> {
+        value.ok_or_else(|| self.corrupt(column, "is missing"))
+    }
+
+    fn owner(self, tenant: &str, user: &str) -> Result<Owner, StoreError> {
+        Ok(Owner { tenant: self.parse("tenant_id", tenant)?, user: self.parse("user_id", user)? })
+    }
+}
+
+#[derive(FromRow)]
+pub(super) struct OwnerRow {
+    tenant_id: String,
+    id: String,
+}
+
+impl TryFrom<OwnerRow> for Owner {
+    type Error = StoreError;
+
+    fn try_from(row: OwnerRow) -> Result<Self, StoreError> {
+        Reading { table: "users", row: &row.id }.owner(&row.tenant_id, &row.id)
+    }
+}
+
+#[derive(FromRow)]
+pub(super) struct KeyRow {
+    id: String,
+    tenant_id: String,
+    user_id: String,
+    hash: String,
+    scopes: String,
+    label: String,
+    created_at: i64,
+    expires_at: Option<i64>,
+    revoked_at: Option<i64>,
+    last_used_at: Option<i64>,
+}
+
+impl TryFrom<KeyRow> for KeyRecord {
+    type Error = StoreError;
+
+    fn try_from(row: KeyRow) -> Result<Self, StoreError> {
+        let reading = Reading { table: "api_keys", row: &row.id };
+        Ok(Self {
+            id: KeyId::parse(&row.id).map_err(|error| reading.corrupt("id", error))?,
+            hash: reading.parse("hash", &row.hash)?,
+            owner: reading.owner(&row.tenant_id, &row.user_id)?,
+            scopes: reading.parse("scopes", &row.scopes)?,
+            created_at: Timestamp::from_millis(row.created_at),
+            expires_at: row.expires_at.map(Timestamp::from_millis),
+            revoked_at: row.revoked_at.map(Timestamp::from_millis),
+            last_used_at: row.last_used_at.map(Timestamp::from_millis),
+            label: row.label,
+        })
+    }
+}
+
+#[derive(FromRow)]
+pub(super) struct SessionRow {
+    id: String,
+    tenant_id: String,
+    user_id: String,
+    label: String,
+    created_at: i64,
+}
+
+impl TryFrom<SessionRow> for Session {
+    type Error = StoreError;
+
+    fn try_from(row: SessionRow) -> Result<Self, StoreError> {
+        let reading = Reading { table: "sessions", row: &row.id };
+        Ok(Self {
+            id: reading.parse("id", &row.id)?,
+            owner: reading.owner(&row.tenant_id, &row.user_id)?,
+            created_at: Timestamp::from_millis(row.created_at),
+            label: row.label,
+        })
+    }
+}
+
+#[derive(FromRow)]
+pub(super) struct TaskRow {
+    pub(super) id: String,
+    tenant_id: String,
+    user_id: String,
+    session_id: Option<String>,
+    label: String,
+    state: String,
+    failure: Option<String>,
+    source: String,
+    tool_set: String,
+    limits: String,
+    grants: String,
+    created_at: i64,
+    updated_at: i64,
+    last_seq: i64,
+    first_seq: i64,
+}
+
+impl TryFrom<TaskRow> for Task {
+    type Error = StoreError;
+
+    fn try_from(row: TaskRow) -> Result<Self, StoreError> {
+        let reading = Reading { table: "tasks", row: &row.id };
+        Ok(Self {
+            id: reading.parse("id", &row.id)?,
+            owner: reading.owner(&row.tenant_id, &row.user_id)?,
+            session: row.session_id.as_deref().map(|id| reading.parse("session_id", id)).transpose()?,
+            state: reading.parse("state", &row.state)?,
+            source: reading.json("source", &row.source)?,
+            tool_set: reading.parse("tool_set", &row.tool_set)?,
+            limits: reading.json("limits", &row.limits)?,
+            grants: reading.json("grants", &row.grants)?,
+            created_at: Timestamp::from_millis(row.created_at),
+            updated_at: Timestamp::from_millis(row.updated_at),
+            last_seq: reading.number("last_seq", row.last_seq)?,
+            first_seq: reading.number("first_seq", row.first_seq)?,
+            label: row.label,
+            failure: row.failure,
+        })
+    }
+}
+
+#[derive(FromRow)]
+pub(super) struct EventRow {
+    pub(super) task_id: String,
+    seq: i64,
+    at: i64,
+    call_id: Option<String>,
+    kind: String,
+    data: String,
+}
+
+impl TryFrom<EventRow> for Event {
+    type Error = StoreError;
+
+    fn try_from(row: EventRow) -> Result<Self, StoreError> {
+        let name = format!("{}/{}", row.task_id, row.seq);
+        let reading = Reading { table: "events", row: &name };
+        let call = row.call_id.as_deref().map(|id| reading.parse("call_id", id)).transpose()?;
+        let body = NewEvent { at: Timestamp::from_millis(row.at), call, kind: row.kind, data: row.data.into() };
+        Ok(Self { seq: reading.number("seq", row.seq)?, body })
+    }
+}
+
+#[derive(FromRow)]
+pub(super) struct CallRow {
+    id: String,
+    task_id: String,
+    tenant_id: String,
+    user_id: String,
+    state: String,
+    attempts: i64,
+    created_at: i64,
+    started_at: Option<i64>,
+    ended_at: Option<i64>,
+    tool_name: String,
+    tool_id: String,
+    tool_digest: String,
+    limits: String,
+    grants: String,
+    arguments: Option<String>,
+    outcome: Option<String>,
+}
+
+impl TryFrom<CallRow> for Call {
+    type Error = StoreError;
+
+    fn try_from(row: CallRow) -> Result<Self, StoreError> {
+        let reading = Reading { table: "calls", row: &row.id };
+        let state = call_state(reading, &row)?;
+        Ok(Self {
+            id: reading.parse("id", &row.id)?,
+            task: reading.parse("task_id", &row.task_id)?,
+            owner: reading.owner(&row.tenant_id, &row.user_id)?,
+            tool: reading.parse("tool_id", &row.tool_id)?,
+            tool_digest: reading.parse("tool_digest", &row.tool_digest)?,
+            state,
+            limits: reading.json("limits", &row.limits)?,
+            grants: reading.json("grants", &row.grants)?,
+            attempts: u32::try_from(row.attempts).map_err(|error| reading.corrupt("attempts", error))?,
+            created_at: Timestamp::from_millis(row.created_at),
+            tool_name: row.tool_name,
+            // NULL although the table's CHECK forbids it: then its payload is gone.
+            arguments: row.arguments.ok_or_else(|| reading.corrupt("arguments_ref", "its payload is missing"))?.into(),
+        })
+    }
+}
+
+fn call_state(reading: Reading<'_>, row: &CallRow) -> Result<CallState, StoreError> {
+    let since = row.started_at.map(Timestamp::from_millis);
+    Ok(match row.state.as_str() {
+        "queued" => CallState::Queued,
+        "running" => CallState::Running { since: reading.present("started_at", since)? },
+        "waiting" => CallState::Waiting { since: reading.present("started_at", since)? },
+        ended => {
+            let at = Timestamp::from_millis(reading.present("ended_at", row.ended_at)?);
+            let text = reading.present("outcome", row.outcome.as_deref())?;
+            let outcome: Outcome = reading.json("outcome", text)?;
+            if outcome.ending.state() != ended {
+                return Err(reading
+                    .corrupt("state", format_args!("`{ended}`, but the outcome says `{}`", outcome.ending.state())));
+            }
+            CallState::Ended { since, at, outcome: Arc::new(outcome) }
+        }
+    })
+}
+
+/// Domain values of rows, in order; the first bad row is the error.
+pub(super) fn all<R, T: TryFrom<R, Error = StoreError>>(rows: Vec<R>) -> Result<Vec<T>, StoreError> {
+    rows.into_iter().map(T::try_from).collect()
+}
+
+/// The domain value of a row that may not be there.
+pub(super) fn maybe<R, T: TryFrom<R, Error = StoreError>>(row: Option<R>) -> Result<Option<T>, StoreError> {
+    row.map(T::try_from).transpose()
+}

@@ -1,0 +1,166 @@
+//! A full disk, a second process, too much at once, and rows that can't be.
+
+use std::time::Duration;
+
+use bulkhead_core::ports::store::{Accepted, Store as _, StoreError};
+use bulkhead_core::task::TaskState;
+use futures::future::join_all;
+use sqlx::{AssertSqlSafe, Executor as _};
+
+use super::Home;
+use crate::contract::world::{World, accept, end, event, log, owner};
+use crate::sqlite::{SqliteConfig, SqliteStore};
+
+/// Runs SQL on the writer's connection.
+async fn sql(store: &SqliteStore, text: String) {
+    store
+        .write("test", move |connection| {
+            Box::pin(async move { connection.execute(AssertSqlSafe(text)).await.map(drop) })
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_is_unavailable_and_then_available_again() {
+    let home = Home::new();
+    let store = home.open().await;
+    let world = World::new(store.clone());
+    let task = world.ready_task(owner(1)).await;
+    store.append_events(task.id, vec![event(0)]).await.unwrap().unwrap();
+    // As many pages as there are now: a smaller number is taken as that.
+    sql(&store, "PRAGMA max_page_count = 1".into()).await;
+    let mut refused = 0;
+    let mut stored = 1;
+    for number in 1..200 {
+        match store.append_events(task.id, vec![event(number)]).await {
+            Ok(appended) => stored = appended.unwrap().last,
+            Err(StoreError::Unavailable(error)) => {
+                assert!(error.to_string().contains("full"), "{error}");
+                refused += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(refused > 0);
+    // Reading goes on, and what was acknowledged is there.
+    assert_eq!(log(&*store, task.id).await.len() as u64, stored);
+    // Many at once are refused as well, each for itself.
+    let many = join_all((0..50).map(|number| store.append_events(task.id, vec![event(number); 20]))).await;
+    assert!(many.iter().all(Result::is_err));
+
+    sql(&store, format!("PRAGMA max_page_count = {}", 1 << 20)).await;
+    let appended = store.append_events(task.id, vec![event(1)]).await.unwrap().unwrap();
+    assert_eq!(appended.first, stored + 1);
+    assert_eq!(log(&*store, task.id).await.len() as u64, stored + 1);
+}
+
+#[tokio::test]
+async fn two_processes_at_once_wait_for_each_other() {
+    let home = Home::new();
+    let (one, two) = (home.open().await, home.open().await);
+    let world = World::new(one.clone());
+    let task = world.ready_task(owner(1)).await;
+    let appends = (0..100).map(|number| {
+        let store = if number % 2 == 0 { one.clone() } else { two.clone() };
+        tokio::spawn(async move { store.append_events(task.id, vec![event(number)]).await.unwrap().unwrap() })
+    });
+    let mut numbers: Vec<_> = join_all(appends).await.into_iter().map(|appended| appended.unwrap().first).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=100).collect::<Vec<_>>());
+    assert_eq!(log(&*two, task.id).await.len(), 100);
+}
+
+#[tokio::test]
+async fn a_writer_that_another_process_holds_off_says_so() {
+    let home = Home::new();
+    let one = home.open().await;
+    let task = World::new(one.clone()).ready_task(owner(1)).await;
+    let impatient = SqliteConfig { busy_timeout: Duration::from_millis(50), ..home.config() };
+    let two = SqliteStore::open(impatient).await.unwrap();
+    let (held, hold) = (tokio::sync::oneshot::channel::<()>(), tokio::sync::oneshot::channel::<()>());
+    let holding = one.write("test", move |connection| {
+        Box::pin(async move {
+            connection.execute("UPDATE tasks SET label = label").await?;
+            held.0.send(()).unwrap();
+            hold.1.await.unwrap();
+            Ok(())
+        })
+    });
+    let refused = async {
+        held.1.await.unwrap();
+        let error = two.append_events(task.id, vec![event(1)]).await.unwrap_err();
+        hold.0.send(()).unwrap();
+        error
+    };
+    let (holding, error) = tokio::join!(holding, refused);
+    holding.unwrap();
+    let StoreError::Unavailable(error) = error else { panic!("{error}") };
+    assert!(error.to_string().contains("locked"), "{error}");
+    assert!(two.append_events(task.id, vec![event(1)]).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_clients_share_commits() {
+    let home = Home::new();
+    let store = home.open().await;
+    let world = World::new(store.clone());
+    let task = world.ready_task(owner(1)).await;
+    let before = store.commits();
+    let clients = (0..64).map(|_| {
+        let (store, world, task) = (store.clone(), world.clone(), task.clone());
+        tokio::spawn(async move {
+            for _ in 0..10 {
+                let call = world.running_call(&task);
+                assert!(matches!(store.accept_call(accept(&call)).await, Ok(Accepted::New(_))));
+                assert!(store.end_call(end(&call, "done")).await.unwrap().is_some());
+            }
+        })
+    });
+    for client in join_all(clients).await {
+        client.unwrap();
+    }
+    let commits = store.commits() - before;
+    assert!(commits < 1280 / 4, "{commits} commits for 1280 commands");
+    assert_eq!(log(&*store, task.id).await.len(), 1280);
+}
+
+#[tokio::test]
+async fn a_queue_that_stays_full_refuses() {
+    let home = Home::new();
+    let store = SqliteStore::open(SqliteConfig { queue: 1, ..home.config() }).await.unwrap();
+    let (started, release) = (tokio::sync::oneshot::channel::<()>(), tokio::sync::oneshot::channel::<()>());
+    let busy = store.write("test", move |_| {
+        Box::pin(async move {
+            started.0.send(()).unwrap();
+            release.1.await.unwrap();
+            Ok(())
+        })
+    });
+    let crowd = async {
+        started.1.await.unwrap();
+        let world = World::new(std::sync::Arc::new(crate::MemoryStore::new()));
+        let task = world.task(owner(1), TaskState::Ready).id;
+        let (one, two) = (store.append_events(task, vec![]), store.append_events(task, vec![]));
+        tokio::pin!(one, two);
+        // One fits into the queue, the other does not and is refused.
+        let first = futures::future::select(&mut one, &mut two).await.factor_first().0;
+        release.0.send(()).unwrap();
+        first
+    };
+    let (busy, refused) = tokio::join!(busy, crowd);
+    busy.unwrap();
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_row_that_can_not_be_is_named() {
+    let home = Home::new();
+    let store = home.open().await;
+    let task = World::new(store.clone()).ready_task(owner(1)).await;
+    sql(&store, "UPDATE tasks SET limits = '{\"no_such\": 1}'".into()).await;
+    let error = store.task(owner(1), task.id).await.unwrap_err();
+    let StoreError::Corrupt { table: "tasks", row, reason } = error else { panic!("{error}") };
+    assert_eq!(row, task.id.to_string());
+    assert!(reason.contains("limits"), "{reason}");
+}

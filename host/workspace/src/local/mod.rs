@@ -1,0 +1,169 @@
+//! Workspaces as directories of this machine.
+//!
+//! ```text
+//! <root>/workspaces/<tenant>/<task>/   what guests see
+//! <root>/staging/<process>/            uploads that are not complete yet
+//! <root>/trash/<process>/              what is on its way out
+//! ```
+//!
+//! All three lie on one filesystem, so that things come and go by rename: a
+//! guest never sees half a file, and a removed workspace is gone at once, also
+//! if the removal of what it held takes minutes or the server crashes.
+
+mod change;
+mod layout;
+mod list;
+mod read;
+mod walk;
+mod write;
+
+pub(crate) use write::write_all;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bulkhead_core::clock::Timestamp;
+use bulkhead_core::id::{TaskId, TenantId};
+use bulkhead_core::path::WorkspacePath;
+use bulkhead_core::ports::workspace::{
+    ByteRange, ByteStream, Entry, Listing, OpenFile, Walked, WorkspaceError, Workspaces, Written,
+};
+
+use crate::gate::Gate;
+use layout::Layout;
+
+/// Short operations on blocking threads at once. More don't make one disk
+/// faster, and tokio's pool of 512 has other users.
+const AT_ONCE: usize = 32;
+/// Long operations (removal and walks of whole trees) at once, counted apart so
+/// that a few big trees don't hold up everybody's small files.
+const LONG_AT_ONCE: usize = 8;
+
+/// The [`Workspaces`] below a data directory.
+#[derive(Debug)]
+pub struct LocalWorkspaces {
+    layout: Arc<Layout>,
+    gate: Gate,
+    long: Gate,
+}
+
+impl LocalWorkspaces {
+    /// Opens the data directory `root`, makes what is missing in it, and
+    /// removes what a crash left behind. Blocks: call it while starting.
+    ///
+    /// # Errors
+    /// If the directory can't be made or opened, or the kernel lacks `openat2`.
+    pub fn new(root: &Path) -> std::io::Result<Self> {
+        let layout = Arc::new(Layout::open(root)?);
+        Ok(Self { layout, gate: Gate::new(AT_ONCE), long: Gate::new(LONG_AT_ONCE) })
+    }
+
+    async fn run<T, F>(&self, job: F) -> Result<T, WorkspaceError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Layout) -> Result<T, WorkspaceError> + Send + 'static,
+    {
+        let layout = Arc::clone(&self.layout);
+        self.gate.run(move || job(&layout)).await
+    }
+
+    async fn run_long<T, F>(&self, job: F) -> Result<T, WorkspaceError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Layout) -> Result<T, WorkspaceError> + Send + 'static,
+    {
+        let layout = Arc::clone(&self.layout);
+        self.long.run(move || job(&layout)).await
+    }
+}
+
+#[async_trait]
+impl Workspaces for LocalWorkspaces {
+    async fn create(&self, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError> {
+        self.run(move |layout| layout.create(tenant, task)).await
+    }
+
+    async fn open(&self, tenant: TenantId, task: TaskId) -> Result<Arc<OwnedFd>, WorkspaceError> {
+        self.run(move |layout| layout.open_workspace(tenant, task)).await.map(Arc::new)
+    }
+
+    async fn remove(&self, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError> {
+        self.run_long(move |layout| layout.remove(tenant, task)).await
+    }
+
+    async fn list(
+        &self,
+        root: Arc<OwnedFd>,
+        path: &WorkspacePath,
+        after: Option<Vec<u8>>,
+        limit: u32,
+    ) -> Result<Listing, WorkspaceError> {
+        let path = path.clone();
+        self.run(move |_| list::list(root.as_fd(), &path, after.as_deref(), limit)).await
+    }
+
+    async fn stat(&self, root: Arc<OwnedFd>, path: &WorkspacePath) -> Result<Entry, WorkspaceError> {
+        let path = path.clone();
+        self.run(move |_| list::stat(root.as_fd(), &path)).await
+    }
+
+    async fn read(
+        &self,
+        root: Arc<OwnedFd>,
+        path: &WorkspacePath,
+        range: Option<ByteRange>,
+    ) -> Result<OpenFile, WorkspaceError> {
+        let path = path.clone();
+        let found = self.run(move |_| read::open(root.as_fd(), &path, range)).await?;
+        Ok(found.stream(self.gate.clone()))
+    }
+
+    async fn write(
+        &self,
+        root: Arc<OwnedFd>,
+        path: &WorkspacePath,
+        body: ByteStream,
+        max_bytes: u64,
+        replace: bool,
+        executable: Option<bool>,
+    ) -> Result<Written, WorkspaceError> {
+        let to = Arc::new(write::Target { root, path: path.clone(), replace, executable });
+        let check = Arc::clone(&to);
+        let upload = self.run(move |layout| check.begin(&layout.staging)).await?;
+        let upload = upload.fill(&self.gate, body, max_bytes).await?;
+        self.run(move |_| to.finish(upload)).await
+    }
+
+    async fn make_dir(&self, root: Arc<OwnedFd>, path: &WorkspacePath) -> Result<bool, WorkspaceError> {
+        let path = path.clone();
+        self.run(move |_| change::make_dir(root.as_fd(), &path)).await
+    }
+
+    async fn delete(&self, root: Arc<OwnedFd>, path: &WorkspacePath, recursive: bool) -> Result<u64, WorkspaceError> {
+        let path = path.clone();
+        if !recursive {
+            return self.run(move |_| change::delete(root.as_fd(), &path)).await;
+        }
+        self.run_long(move |layout| change::delete_tree(root.as_fd(), &path, &layout.trash)).await
+    }
+
+    async fn rename(
+        &self,
+        root: Arc<OwnedFd>,
+        from: &WorkspacePath,
+        to: &WorkspacePath,
+        replace: bool,
+    ) -> Result<(), WorkspaceError> {
+        let (from, to) = (from.clone(), to.clone());
+        self.run(move |_| change::rename(root.as_fd(), &from, &to, replace)).await
+    }
+
+    async fn changed_since(&self, root: Arc<OwnedFd>, since: Timestamp, max: u32) -> Result<Walked, WorkspaceError> {
+        self.run_long(move |_| walk::changed_since(root.as_fd(), since, max)).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! Imports through the real child process: confined, and still able to do its
+//! work.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkhead_core::ports::import::{Import, ImportError, Imported, Importer};
+use bulkhead_workspace::import::{ChildImporter, ImportConfig};
+use tempfile::TempDir;
+
+/// Cargo builds the examples of a package with its tests.
+fn child() -> PathBuf {
+    let own = std::env::current_exe().expect("this test has a path");
+    let target = own.ancestors().nth(2).expect("it lies in target/<profile>/deps");
+    let child = target.join("examples/import_child");
+    assert!(child.exists(), "run `cargo test -p bulkhead-workspace`, which builds {}", child.display());
+    child
+}
+
+struct Host {
+    dir: TempDir,
+    importer: ChildImporter,
+    root: Arc<OwnedFd>,
+}
+
+impl Host {
+    fn new(change: impl Fn(&mut ImportConfig)) -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        for name in ["space", "git-root"] {
+            fs::create_dir(dir.path().join(name)).expect("makes");
+        }
+        let mut config = ImportConfig::new(child(), dir.path().join("staging"));
+        config.args_prefix = Vec::new();
+        config.local_git_roots = vec![dir.path().join("git-root")];
+        config.limits.max_bytes = 1 << 20;
+        change(&mut config);
+        let importer = ChildImporter::new(config).expect("makes");
+        let root = Arc::new(fs::File::open(dir.path().join("space")).expect("opens").into());
+        Self { dir, importer, root }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    async fn archive(&self, content: Vec<u8>) -> Result<Imported, ImportError> {
+        let body = Box::pin(std::io::Cursor::new(content));
+        self.importer.import(Arc::clone(&self.root), Import::Archive(body)).await
+    }
+
+    async fn git(&self, path: &Path) -> Result<Imported, ImportError> {
+        let url = path.to_str().expect("is UTF-8").to_owned();
+        self.importer.import(Arc::clone(&self.root), Import::Git { url, reference: None }).await
+    }
+
+    /// Waits until the staging directory is empty again.
+    async fn is_clean(&self) -> bool {
+        for _ in 0..100 {
+            let own = fs::read_dir(self.path("staging")).expect("reads").flatten();
+            if own.flat_map(|own| fs::read_dir(own.path()).expect("reads")).count() == 0 {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        false
+    }
+}
+
+fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, *content).expect("appends");
+    }
+    builder.into_inner().expect("ends")
+}
+
+fn git(at: &Path, args: &[&str]) {
+    let mut command = Command::new("git");
+    command.env("GIT_CONFIG_GLOBAL", "/dev/null").arg("-C").arg(at);
+    command.args(["-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main"]).args(args);
+    let output = command.output().expect("git is there");
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn repository(at: &Path) {
+    fs::create_dir_all(at).expect("makes");
+    git(at, &["init", "--quiet"]);
+    fs::create_dir(at.join("d")).expect("makes");
+    fs::write(at.join("d/f"), "content").expect("writes");
+    git(at, &["add", "-A"]);
+    git(at, &["commit", "-q", "-m", "m"]);
+}
+
+fn refusal(result: Result<Imported, ImportError>) -> (&'static str, String) {
+    match result {
+        Err(ImportError::Refused { code, reason }) => (code, reason),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn archives() {
+    let host = Host::new(|_| ());
+    let done = host.archive(tar(&[("a/f", b"one"), ("a/f", b"two"), ("g", b"three")])).await.expect("unpacks");
+    assert_eq!((done.files, done.bytes), (2, 8));
+    assert_eq!(fs::read(host.path("space/a/f")).expect("reads"), b"two");
+    assert_eq!(refusal(host.archive(b"no archive".to_vec()).await).0, "not_an_archive");
+    assert_eq!(refusal(host.archive(tar(&[("f", &vec![0; 2 << 20])])).await).0, "limit_bytes");
+}
+
+#[tokio::test]
+async fn git_repositories() {
+    let host = Host::new(|_| ());
+    let source = host.path("git-root/repo");
+    repository(&source);
+    let done = host.git(&source).await.expect("clones");
+    assert_eq!((done.files, done.directories, done.bytes), (1, 1, 7));
+    assert_eq!(fs::read(host.path("space/d/f")).expect("reads"), b"content");
+    assert!(host.is_clean().await);
+    // Objects that lie elsewhere are beyond the wall, though git would follow.
+    repository(&host.path("elsewhere"));
+    git(&host.path(""), &["clone", "-q", "--shared", "elsewhere", "git-root/shared"]);
+    if confined(&host) {
+        assert_eq!(refusal(host.git(&host.path("git-root/shared")).await).0, "clone_failed");
+    }
+    assert_eq!(refusal(host.git(&host.path("elsewhere")).await).0, "forbidden_source");
+    assert!(host.is_clean().await);
+}
+
+/// Runs the child by hand. Whether it said that it is confined.
+fn confined(host: &Host) -> bool {
+    let mut child = Command::new(child())
+        .current_dir(host.path("space"))
+        .args(["archive", r#"{"limits":{"max_bytes":1,"max_entries":1,"max_depth":1},"seconds":9,"git":null}"#])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut stdin = child.stdin.take().expect("has one");
+    stdin.write_all(&[0; 1024]).expect("writes");
+    drop(stdin);
+    let output = child.wait_with_output().expect("ends");
+    let said = String::from_utf8(output.stdout).expect("is UTF-8");
+    assert!(output.status.success() && said.ends_with("}\n") && said.contains("\"done\""), "{said}");
+    said.contains("\"confined\":true")
+}
+
+#[tokio::test]
+async fn the_child_says_whether_it_is_confined() {
+    let landlock = fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|all| all.contains("landlock"));
+    assert!(confined(&Host::new(|_| ())) || !landlock);
+}
+
+/// The name is nobody's and the address was given: so it was not looked up, and
+/// the walls of the child leave git its one way out.
+#[tokio::test]
+async fn git_connects_only_to_the_address_that_was_checked() {
+    let host = Host::new(|_| ());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let port = listener.local_addr().expect("has one").port();
+    let staging = host.path("by-hand");
+    fs::create_dir(&staging).expect("makes");
+    let request = format!(
+        r#"{{"limits":{{"max_bytes":1000,"max_entries":9,"max_depth":9}},"seconds":9,"git":{{"git":"git","reference":null,
+        "staging":"{}","remote":{{"Https":{{"url":"https://name.invalid:{port}/a","host":"name.invalid","port":{port},
+        "addresses":["127.0.0.1"]}}}}}}}}"#,
+        staging.display()
+    );
+    let mut command = Command::new(child());
+    command.current_dir(host.path("space")).args(["git", &request]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut running = command.spawn().expect("starts");
+    let alive = running.stdin.take();
+    // Accepts, and hangs up before the first word of TLS.
+    let server = std::thread::spawn(move || listener.accept().map(drop));
+    let output = running.wait_with_output().expect("ends");
+    drop(alive);
+    let said = String::from_utf8(output.stdout).expect("is UTF-8");
+    assert!(said.contains(r#""refused":{"code":"#) && !said.contains("resolve"), "{said}");
+    server.join().expect("ends").expect("git came");
+}
+
+#[tokio::test]
+async fn the_child_answers_nonsense_with_an_error() {
+    for args in [&[][..], &["archive"], &["archive", "{}"], &["git", "nonsense"], &["other", "{}"]] {
+        let output = Command::new(child()).args(args).output().expect("runs");
+        let said = String::from_utf8(output.stdout).expect("is UTF-8");
+        assert!(said.starts_with(r#"{"failed":"#), "{args:?}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn time_is_limited() {
+    let host = Host::new(|config| config.timeout = Duration::from_millis(300));
+    let (_client, slow) = tokio::io::duplex(64);
+    let result = host.importer.import(Arc::clone(&host.root), Import::Archive(Box::pin(slow))).await;
+    assert_eq!(refusal(result).0, "limit_time");
+}
