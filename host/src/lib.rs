@@ -6,6 +6,7 @@
 
 pub mod app;
 pub mod builtin;
+pub mod cli;
 pub mod components;
 pub mod config;
 pub mod http;

@@ -71,7 +71,14 @@ pub fn apply(content: &str, hunks: &[Hunk], max_fuzz: usize) -> Result<Applied, 
 /// The fit nearest to where it should be, with as little fuzz as possible. Of a
 /// hunk that does not say where it should be, the only fit; else how many there
 /// are is the error.
-fn find(lines: &[&str], hunk: &Hunk, old: &[&str], expected: Option<usize>, from: usize, max_fuzz: usize) -> Result<Fit, usize> {
+fn find(
+    lines: &[&str],
+    hunk: &Hunk,
+    old: &[&str],
+    expected: Option<usize>,
+    from: usize,
+    max_fuzz: usize,
+) -> Result<Fit, usize> {
     if old.is_empty() {
         return match expected {
             Some(at) => Ok(Fit { at, fuzz: (0, 0) }),
@@ -86,8 +93,9 @@ fn find(lines: &[&str], hunk: &Hunk, old: &[&str], expected: Option<usize>, from
             break;
         }
         let wanted = &old[fuzz.0..old.len() - fuzz.1];
-        let mut fits: Vec<usize> =
-            (from..(lines.len() + 1).saturating_sub(wanted.len())).filter(|at| lines[*at..].starts_with(wanted)).collect();
+        let mut fits: Vec<usize> = (from..(lines.len() + 1).saturating_sub(wanted.len()))
+            .filter(|at| lines[*at..].starts_with(wanted))
+            .collect();
         match expected {
             Some(expected) => fits.sort_by_key(|at| at.abs_diff(expected + fuzz.0)),
             None if fits.len() > 1 => return Err(fits.len()),
@@ -108,7 +116,9 @@ fn context_at_ends(hunk: &Hunk) -> (usize, usize) {
 
 fn misfit(n: usize, hunk: &Hunk, lines: &[&str], old: &[&str], expected: Option<usize>, matches: usize) -> Misfit {
     if matches > 1 {
-        let why = format!("it fits in {matches} places. Give its line numbers (`@@ -start,count +start,count @@`) or more context.");
+        let why = format!(
+            "it fits in {matches} places. Give its line numbers (`@@ -start,count +start,count @@`) or more context."
+        );
         return Misfit { hunk: n, code: "not_unique", why };
     }
     if old.is_empty() {
@@ -122,14 +132,17 @@ fn misfit(n: usize, hunk: &Hunk, lines: &[&str], old: &[&str], expected: Option<
     let header = &hunk.header;
     let why = match lines.is_empty() {
         true => format!("the file is empty, but `{header}` expects lines in it."),
-        false => format!("its lines are not in the file. `{header}` expects\n{wanted}{more}but the nearest place has\n{found}"),
+        false => format!(
+            "its lines are not in the file. `{header}` expects\n{wanted}{more}but the nearest place has\n{found}"
+        ),
     };
     Misfit { hunk: n, code: "no_match", why }
 }
 
 /// Where most of the lines are.
 fn best_guess(lines: &[&str], old: &[&str], expected: usize) -> usize {
-    let score = |at: usize| old.iter().zip(&lines[at..]).filter(|(a, b)| a.trim() == b.trim() && !a.trim().is_empty()).count();
+    let score =
+        |at: usize| old.iter().zip(&lines[at..]).filter(|(a, b)| a.trim() == b.trim() && !a.trim().is_empty()).count();
     (0..lines.len()).max_by_key(|at| (score(*at), usize::MAX - at.abs_diff(expected))).unwrap_or(0)
 }
 

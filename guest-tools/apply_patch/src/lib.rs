@@ -46,8 +46,9 @@ impl Tool for ApplyPatch {
 bulkhead_tool::export!(ApplyPatch);
 
 fn apply(workspace: &Workspace, args: &Args) -> Outcome {
-    let files = parse::parse(&args.patch)
-        .map_err(|fault| ToolError::new("invalid_patch", format!("Line {} of the patch: {}.", fault.line, fault.why)))?;
+    let files = parse::parse(&args.patch).map_err(|fault| {
+        ToolError::new("invalid_patch", format!("Line {} of the patch: {}.", fault.line, fault.why))
+    })?;
     let plan = plan::plan(workspace, &files, args.fuzz.unwrap_or(1), args.strip)?;
     if !args.dry_run {
         commit::commit(workspace, &plan)?;

@@ -84,7 +84,11 @@ impl<'a> Reader<'a> {
     }
 
     fn plain_file(&mut self) -> Result<FilePatch, Fault> {
-        let mut file = FilePatch { old: path(&self.lines[self.at][4..]), new: path(&self.lines[self.at + 1][4..]), ..Default::default() };
+        let mut file = FilePatch {
+            old: path(&self.lines[self.at][4..]),
+            new: path(&self.lines[self.at + 1][4..]),
+            ..Default::default()
+        };
         if file.old.is_none() && file.new.is_none() {
             return Err(self.fault("both paths are /dev/null"));
         }
@@ -112,7 +116,10 @@ impl<'a> Reader<'a> {
                 file.new = file.new.and(plain.new);
                 file.hunks = plain.hunks;
                 break;
-            } else if line.starts_with("new file mode 12") || line.starts_with("old mode 12") || line.starts_with("new mode 12") {
+            } else if line.starts_with("new file mode 12")
+                || line.starts_with("old mode 12")
+                || line.starts_with("new mode 12")
+            {
                 return Err(self.fault("symbolic links cannot be patched"));
             } else if line.starts_with("new file mode") {
                 file.old = None;

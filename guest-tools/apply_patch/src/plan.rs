@@ -67,26 +67,46 @@ fn place(workspace: &Workspace, path: &str, prefix: char, strip: Option<usize>) 
 }
 
 impl Plan {
-    fn create(&mut self, workspace: &Workspace, new: Place, file: &FilePatch, fuzz: usize) -> Result<Report, ToolError> {
+    fn create(
+        &mut self,
+        workspace: &Workspace,
+        new: Place,
+        file: &FilePatch,
+        fuzz: usize,
+    ) -> Result<Report, ToolError> {
         self.check_free(workspace, &new)?;
         let applied = hunk::apply("", &file.hunks, fuzz).map_err(|misfit| misfit_error(&new, file, misfit))?;
         self.after.insert(new.clone(), Some(applied.content));
         Ok(Report { path: new, from: None, action: "created", hunks: file.hunks.len(), moved: 0 })
     }
 
-    fn delete(&mut self, workspace: &Workspace, old: Place, file: &FilePatch, fuzz: usize) -> Result<Report, ToolError> {
+    fn delete(
+        &mut self,
+        workspace: &Workspace,
+        old: Place,
+        file: &FilePatch,
+        fuzz: usize,
+    ) -> Result<Report, ToolError> {
         let content = self.content(workspace, &old)?;
         let applied = hunk::apply(&content, &file.hunks, fuzz).map_err(|misfit| misfit_error(&old, file, misfit))?;
         if !file.hunks.is_empty() && !applied.content.is_empty() {
             let left = plural(applied.content.lines().count(), "line");
-            let message = format!("The patch deletes `{old}`, but it has {left} that the patch does not remove. Nothing was changed.");
+            let message = format!(
+                "The patch deletes `{old}`, but it has {left} that the patch does not remove. Nothing was changed."
+            );
             return Err(ToolError::new("no_match", message));
         }
         self.after.insert(old.clone(), None);
         Ok(Report { path: old, from: None, action: "deleted", hunks: file.hunks.len(), moved: applied.moved })
     }
 
-    fn change(&mut self, workspace: &Workspace, old: Place, file: &FilePatch, fuzz: usize) -> Result<Report, ToolError> {
+    fn change(
+        &mut self,
+        workspace: &Workspace,
+        old: Place,
+        file: &FilePatch,
+        fuzz: usize,
+    ) -> Result<Report, ToolError> {
         let content = self.content(workspace, &old)?;
         let applied = hunk::apply(&content, &file.hunks, fuzz).map_err(|misfit| misfit_error(&old, file, misfit))?;
         self.after.insert(old.clone(), Some(applied.content));
@@ -95,7 +115,14 @@ impl Plan {
 
     /// Two paths without `rename from`: some programs write the old one with
     /// another name, such as `main.rs.orig`, and mean the new one.
-    fn rename(&mut self, workspace: &Workspace, old: Place, new: Place, file: &FilePatch, fuzz: usize) -> Result<Report, ToolError> {
+    fn rename(
+        &mut self,
+        workspace: &Workspace,
+        old: Place,
+        new: Place,
+        file: &FilePatch,
+        fuzz: usize,
+    ) -> Result<Report, ToolError> {
         if !file.rename && self.exists(workspace, &new)? {
             return self.change(workspace, new, file, fuzz);
         }
@@ -112,7 +139,8 @@ impl Plan {
         match self.after.get(place) {
             Some(Some(content)) => return Ok(content.clone()),
             Some(None) => {
-                let message = format!("The patch changes `{place}` after deleting or renaming it. Nothing was changed.");
+                let message =
+                    format!("The patch changes `{place}` after deleting or renaming it. Nothing was changed.");
                 return Err(ToolError::new("invalid_patch", message));
             }
             None => {}
@@ -131,7 +159,9 @@ impl Plan {
 
     fn check_free(&mut self, workspace: &Workspace, place: &Place) -> Result<(), ToolError> {
         if self.exists(workspace, place)? {
-            let message = format!("The patch creates `{place}`, which exists already. Give the change as one of a file that exists. Nothing was changed.");
+            let message = format!(
+                "The patch creates `{place}`, which exists already. Give the change as one of a file that exists. Nothing was changed."
+            );
             return Err(ToolError::new("already_exists", message));
         }
         self.before.entry(place.clone()).or_insert(None);
@@ -148,7 +178,10 @@ fn read(workspace: &Workspace, place: &Place) -> Result<String, ToolError> {
     let bytes = fs::read(place.real()).map_err(|error| io_fault(workspace, place, error))?;
     let binary = looks_binary(&bytes);
     String::from_utf8(bytes).ok().filter(|_| !binary).ok_or_else(|| {
-        ToolError::new("binary_file", format!("`{place}` is not UTF-8 text, so it cannot be patched. Nothing was changed."))
+        ToolError::new(
+            "binary_file",
+            format!("`{place}` is not UTF-8 text, so it cannot be patched. Nothing was changed."),
+        )
     })
 }
 

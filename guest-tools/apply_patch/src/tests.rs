@@ -26,7 +26,12 @@ fn schema_and_arguments_agree() {
 
 #[test]
 fn a_patch_of_git_with_every_kind_of_change() {
-    let ws = TempWorkspace::with(&[("src/a.rs", "one\ntwo\nthree\n"), ("gone", "x\n"), ("old", "keep\nchange\n"), ("moved", "m")]);
+    let ws = TempWorkspace::with(&[
+        ("src/a.rs", "one\ntwo\nthree\n"),
+        ("gone", "x\n"),
+        ("old", "keep\nchange\n"),
+        ("moved", "m"),
+    ]);
     let patch = "\
 From: somebody\n\ndiff --git a/src/a.rs b/src/a.rs\nindex 1..2 100644\n--- a/src/a.rs\n+++ b/src/a.rs\n@@ -1,3 +1,4 @@ fn\n one\n-two\n+2\n+2.5\n three\n\
 diff --git a/gone b/gone\ndeleted file mode 100644\n--- a/gone\n+++ /dev/null\n@@ -1 +0,0 @@\n-x\n\

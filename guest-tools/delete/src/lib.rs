@@ -52,7 +52,10 @@ fn delete(workspace: &Workspace, args: &Args) -> Outcome {
     let count = remove_tree(&place).map_err(|(path, error)| io_fault(workspace, &workspace.of_real(&path), error))?;
     match count {
         0 => Ok(text(format!("The empty directory `{place}` deleted."))),
-        n => Ok(text(format!("`{place}` deleted, with {} in it.", if n == 1 { "1 entry".into() } else { format!("{n} entries") }))),
+        n => Ok(text(format!(
+            "`{place}` deleted, with {} in it.",
+            if n == 1 { "1 entry".into() } else { format!("{n} entries") }
+        ))),
     }
 }
 
@@ -61,7 +64,9 @@ fn not_empty(place: &Place, mut names: Vec<String>) -> ToolError {
     let shown = names[..names.len().min(5)].join("`, `");
     let more = names.len().saturating_sub(5);
     let rest = if more > 0 { format!(" and {}", plural(more, "other")) } else { String::new() };
-    let message = format!("`{place}` is not empty: in it are `{shown}`{rest}. Set `recursive` to delete it with all that is in it.");
+    let message = format!(
+        "`{place}` is not empty: in it are `{shown}`{rest}. Set `recursive` to delete it with all that is in it."
+    );
     ToolError::new("directory_not_empty", message)
 }
 
@@ -140,7 +145,10 @@ mod tests {
     fn never_the_workspace() {
         let ws = TempWorkspace::with(&[("a", "")]);
         for path in [".", "/", "a/.."] {
-            assert_eq!(run(&ws, json!({ "path": path, "recursive": true })).expect_err("root").code, "invalid_arguments");
+            assert_eq!(
+                run(&ws, json!({ "path": path, "recursive": true })).expect_err("root").code,
+                "invalid_arguments"
+            );
         }
         assert_eq!(run(&ws, json!({ "path": "b" })).expect_err("none").code, "not_found");
     }

@@ -49,7 +49,8 @@ fn edit(workspace: &Workspace, args: &Args) -> Outcome {
     let mut lines = Vec::new();
     for (n, edit) in args.edits.iter().enumerate() {
         let (next, at) = apply::apply(&content, edit).map_err(|fault| {
-            let which = if args.edits.len() == 1 { String::new() } else { format!("edit {} of {}: ", n + 1, args.edits.len()) };
+            let which =
+                if args.edits.len() == 1 { String::new() } else { format!("edit {} of {}: ", n + 1, args.edits.len()) };
             fault.into_error(&place, &which, &content, edit, n)
         })?;
         content = next;

@@ -17,8 +17,7 @@ pub fn hint(content: &str, wanted: &str) -> String {
         return "Nothing in it is similar; read the file again.".into();
     };
     let end = (start + wanted.len()).min(lines.len());
-    let shown: String =
-        (start..end.min(start + MAX_SHOWN)).map(|n| format!("{:>6}\t{}\n", n + 1, lines[n])).collect();
+    let shown: String = (start..end.min(start + MAX_SHOWN)).map(|n| format!("{:>6}\t{}\n", n + 1, lines[n])).collect();
     let more = if end - start > MAX_SHOWN { "   ...\n" } else { "" };
     let why = match score >= wanted.len() as f64 {
         true => "It differs only in white space: copy the indentation exactly.",

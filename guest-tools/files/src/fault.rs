@@ -28,7 +28,9 @@ pub fn io_fault(workspace: &Workspace, place: &Place, error: Error) -> ToolError
         }
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ToolError::new(
             "no_space",
-            format!("`{place}` could not be written: the workspace's space or number of files is used up. Delete something first."),
+            format!(
+                "`{place}` could not be written: the workspace's space or number of files is used up. Delete something first."
+            ),
         ),
         ErrorKind::FileTooLarge => {
             ToolError::new("too_large", format!("`{place}` would become larger than a file may be."))

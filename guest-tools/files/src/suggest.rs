@@ -28,7 +28,9 @@ pub fn not_found(workspace: &Workspace, place: &Place) -> ToolError {
         })
         .collect();
     match paths.is_empty() {
-        true => message.push_str(&format!(" Nothing in `{directory}` has a similar name; list_dir shows what is there.")),
+        true => {
+            message.push_str(&format!(" Nothing in `{directory}` has a similar name; list_dir shows what is there."))
+        }
         false => message.push_str(&format!(" Did you mean `{}`?", paths.join("`, `"))),
     }
     ToolError::new("not_found", message)

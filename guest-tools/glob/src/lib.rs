@@ -143,8 +143,14 @@ mod tests {
 
     fn project() -> TempWorkspace {
         TempWorkspace::with(&[
-            ("a.rs", ""), ("src/b.rs", ""), ("src/deep/c.rs", ""), ("src/deep/D.RS", ""), ("src/x.txt", ""), (".h/e.rs", ""),
-            (".gitignore", "out"), ("out/f.rs", ""),
+            ("a.rs", ""),
+            ("src/b.rs", ""),
+            ("src/deep/c.rs", ""),
+            ("src/deep/D.RS", ""),
+            ("src/x.txt", ""),
+            (".h/e.rs", ""),
+            (".gitignore", "out"),
+            ("out/f.rs", ""),
         ])
     }
 
@@ -159,7 +165,10 @@ mod tests {
         assert_eq!(run(&ws, json!({ "pattern": "*.rs" })), "a.rs\nsrc/b.rs\nsrc/deep/c.rs\n[3 found]");
         assert_eq!(run(&ws, json!({ "pattern": "./*.rs" })), "a.rs\n[1 found]");
         assert_eq!(run(&ws, json!({ "pattern": "src/**/*.rs" })), "src/b.rs\nsrc/deep/c.rs\n[2 found]");
-        assert_eq!(run(&ws, json!({ "pattern": "deep/*", "path": "src", "case_sensitive": false })), "src/deep/D.RS\nsrc/deep/c.rs\n[2 found]");
+        assert_eq!(
+            run(&ws, json!({ "pattern": "deep/*", "path": "src", "case_sensitive": false })),
+            "src/deep/D.RS\nsrc/deep/c.rs\n[2 found]"
+        );
         assert_eq!(run(&ws, json!({ "pattern": "*.{txt,md}" })), "src/x.txt\n[1 found]");
         assert_eq!(run(&ws, json!({ "pattern": "d*", "type": "directory" })), "src/deep/\n[1 found]");
     }

@@ -121,7 +121,9 @@ fn remark(args: &Args, search: &Search, walked: &Walked) -> String {
         _ => format!("{} in {}, of {searched} searched", plural(lines, "matching line"), plural(files, "file")),
     };
     if files == 0 && search.searched == 0 {
-        remark.push_str("; hidden and ignored files were left out (`hidden`, `ignore_rules`), check `path`, `globs` and `types`");
+        remark.push_str(
+            "; hidden and ignored files were left out (`hidden`, `ignore_rules`), check `path`, `globs` and `types`",
+        );
     }
     if search.is_full() {
         remark.push_str("; stopped at the limit, there may be more: narrow the search or raise `max_matches`");

@@ -60,8 +60,8 @@ impl<'a> Search<'a> {
         let left = if self.mode == Mode::Lines { self.most - self.matched } else { usize::MAX };
         let room = self.text.room().saturating_sub(place.shown().len() + 2);
         let mut found = Matches { mode: self.mode, left, room, ..Default::default() };
-        let result = File::open(place.real())
-            .and_then(|file| self.searcher.search_file(self.matcher, &file, &mut found));
+        let result =
+            File::open(place.real()).and_then(|file| self.searcher.search_file(self.matcher, &file, &mut found));
         if result.is_err() || found.binary {
             self.skipped += 1;
             return;

@@ -48,7 +48,10 @@ fn modes_types_and_globs() {
     let ws = project();
     assert!(run(&ws, json!({ "pattern": "one", "mode": "files" })).starts_with("notes.md\nsrc/a.rs\n[2 files with"));
     assert!(run(&ws, json!({ "pattern": "one", "mode": "count", "types": ["rust"] })).starts_with("src/a.rs:2\n["));
-    assert!(run(&ws, json!({ "pattern": "one", "mode": "files", "globs": ["!src", "!*.bin"] })).starts_with("notes.md\n[1 file with"));
+    assert!(
+        run(&ws, json!({ "pattern": "one", "mode": "files", "globs": ["!src", "!*.bin"] }))
+            .starts_with("notes.md\n[1 file with")
+    );
     assert!(run(&ws, json!({ "pattern": "one", "path": "notes.md" })).starts_with("notes.md\n1:"));
     assert!(run(&ws, json!({ "pattern": "one", "path": "out" })).contains("because you named it"));
     assert!(run(&ws, json!({ "pattern": "one", "ignore_rules": false, "mode": "files" })).contains("out/x\n"));

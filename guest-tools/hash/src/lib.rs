@@ -56,8 +56,7 @@ impl Tool for Hash {
 bulkhead_tool::export!(Hash);
 
 fn hash(workspace: &Workspace, args: &Args) -> Outcome {
-    let places: Vec<Place> =
-        args.paths.iter().map(|path| workspace.place("paths", path)).collect::<Result<_, _>>()?;
+    let places: Vec<Place> = args.paths.iter().map(|path| workspace.place("paths", path)).collect::<Result<_, _>>()?;
     let total = places.iter().try_fold(0, |sum, place| Ok::<_, ToolError>(sum + workspace.file(place)?.len()))?;
     let mut reading = Reading { workspace, done: 0, total };
     let (mut text, mut files) = (String::new(), Vec::new());
@@ -140,9 +139,12 @@ mod tests {
     #[test]
     fn known_answers() {
         let ws = TempWorkspace::with(&[("a", "abc")]);
-        for (algorithm, begins) in
-            [("sha256", "ba7816bf8f01cfea"), ("sha512", "ddaf35a193617aba"), ("sha1", "a9993e364706816a"), ("blake3", "6437b3ac38465133")]
-        {
+        for (algorithm, begins) in [
+            ("sha256", "ba7816bf8f01cfea"),
+            ("sha512", "ddaf35a193617aba"),
+            ("sha1", "a9993e364706816a"),
+            ("blake3", "6437b3ac38465133"),
+        ] {
             let args = from_value(json!({ "paths": ["a"], "algorithm": algorithm })).expect("arguments");
             let parts = hash(&ws, &args).expect("success");
             let Content::Text(text) = &parts[0] else { panic!("{parts:?}") };
@@ -153,7 +155,9 @@ mod tests {
     #[test]
     fn what_is_no_file() {
         let ws = TempWorkspace::with(&[("d/a", "")]);
-        let code = |path: &str| hash(&ws, &Args { paths: vec![path.into()], algorithm: Algorithm::Sha256 }).expect_err("none").code;
+        let code = |path: &str| {
+            hash(&ws, &Args { paths: vec![path.into()], algorithm: Algorithm::Sha256 }).expect_err("none").code
+        };
         assert_eq!((code("d").as_str(), code("b").as_str()), ("is_a_directory", "not_found"));
     }
 }

@@ -19,7 +19,9 @@ fn run(attack: &str) -> Outcome {
     match attack {
         "sparse" => report(File::create("/sparse").and_then(|file| file.set_len(TIB)).map(|()| TIB)),
         "sparse_write" => report(write_far()),
-        "fill" => repeat(|_| OpenOptions::new().create(true).append(true).open("/fill")?.write_all(&vec![b'x'; 1 << 20])),
+        "fill" => {
+            repeat(|_| OpenOptions::new().create(true).append(true).open("/fill")?.write_all(&vec![b'x'; 1 << 20]))
+        }
         "many_files" => repeat(|n| File::create(format!("/many-{n}")).map(drop)),
         "many_directories" => repeat(|n| fs::create_dir(format!("/dir-{n}"))),
         "many_links" => repeat(|n| std::fs::hard_link("/file", format!("/link-{n}"))),

@@ -13,8 +13,20 @@ hostile::attacks!("escape", run);
 
 /// Paths that lead outside, from the workspace's root.
 const OUTSIDE: [&str; 14] = [
-    "..", "../", "../secret", "/", "/etc/passwd", "//etc/passwd", "./../secret", "inside/../../secret", "inside/../..",
-    "../../../../../../etc/passwd", "/proc/self/environ", "/proc/self/root/etc/passwd", "/proc/1/cwd", "inside//..//../secret",
+    "..",
+    "../",
+    "../secret",
+    "/",
+    "/etc/passwd",
+    "//etc/passwd",
+    "./../secret",
+    "inside/../../secret",
+    "inside/../..",
+    "../../../../../../etc/passwd",
+    "/proc/self/environ",
+    "/proc/self/root/etc/passwd",
+    "/proc/1/cwd",
+    "inside//..//../secret",
 ];
 
 fn run(attack: &str) -> Outcome {
@@ -71,7 +83,8 @@ fn paths(root: &Descriptor, attempts: &mut Attempts) {
 
 /// Making such a link may be allowed, as long as it leads nowhere.
 fn symlinks(root: &Descriptor, attempts: &mut Attempts) {
-    let targets = ["../secret", "..", "/etc/passwd", "/", "../../../../etc/passwd", "inside/../../secret", "/proc/self/root"];
+    let targets =
+        ["../secret", "..", "/etc/passwd", "/", "../../../../etc/passwd", "inside/../../secret", "/proc/self/root"];
     for (n, target) in targets.iter().enumerate() {
         let link = format!("link-{n}");
         attempts.note(&format!("link to {target}"), root.symlink_at(target, &link));
@@ -93,7 +106,10 @@ fn through(root: &Descriptor, link: &str, target: &str, attempts: &mut Attempts)
     let follow = PathFlags::SYMLINK_FOLLOW;
     let now = NewTimestamp::Now;
     attempts.must_fail(&format!("read through a link to {target}"), open(root, link, OpenFlags::empty()));
-    attempts.must_fail(&format!("write through a link to {target}"), open(root, link, OpenFlags::CREATE | OpenFlags::TRUNCATE));
+    attempts.must_fail(
+        &format!("write through a link to {target}"),
+        open(root, link, OpenFlags::CREATE | OpenFlags::TRUNCATE),
+    );
     attempts.must_fail(&format!("list a link to {target}"), open(root, link, OpenFlags::DIRECTORY));
     attempts.must_fail(&format!("open {link}/secret"), open(root, &format!("{link}/secret"), OpenFlags::empty()));
     attempts.must_fail(&format!("stat through a link to {target}"), root.stat_at(follow, link));
@@ -104,8 +120,14 @@ fn through(root: &Descriptor, link: &str, target: &str, attempts: &mut Attempts)
 
 fn renames(root: &Descriptor, attempts: &mut Attempts) {
     for (from, to) in [
-        ("own", "../stolen"), ("own", "/tmp/stolen"), ("inside", "../stolen"), ("../secret", "stolen"), ("..", "stolen"),
-        ("/etc/passwd", "stolen"), ("own", "inside/../../stolen"), ("inside", "inside/itself"),
+        ("own", "../stolen"),
+        ("own", "/tmp/stolen"),
+        ("inside", "../stolen"),
+        ("../secret", "stolen"),
+        ("..", "stolen"),
+        ("/etc/passwd", "stolen"),
+        ("own", "inside/../../stolen"),
+        ("inside", "inside/itself"),
     ] {
         attempts.must_fail(&format!("rename {from} to {to}"), root.rename_at(from, root, to));
     }
@@ -114,7 +136,10 @@ fn renames(root: &Descriptor, attempts: &mut Attempts) {
 fn hard_links(root: &Descriptor, attempts: &mut Attempts) {
     let none = PathFlags::empty();
     for (from, to) in [
-        ("../secret", "stolen"), ("/etc/passwd", "stolen"), ("own", "../stolen"), ("inside/../../secret", "stolen"),
+        ("../secret", "stolen"),
+        ("/etc/passwd", "stolen"),
+        ("own", "../stolen"),
+        ("inside/../../secret", "stolen"),
         ("inside", "stolen"),
     ] {
         attempts.must_fail(&format!("link {from} as {to}"), root.link_at(none, from, root, to));
@@ -140,7 +165,9 @@ fn odd_names(root: &Descriptor, attempts: &mut Attempts) {
     for path in ["", "\0", "own\0/../../secret", "../\0secret", "own/", "own/..", "own/../../secret"] {
         attempts.must_fail(&format!("open {path:?}"), open(root, path, OpenFlags::empty()));
     }
-    for name in ["..\\secret", "%2e%2e%2fsecret", "\u{2025}/secret", "C:\\x", "new\nline", "\u{202e}gpj.exe", "con", "~", "-rf"] {
+    for name in
+        ["..\\secret", "%2e%2e%2fsecret", "\u{2025}/secret", "C:\\x", "new\nline", "\u{202e}gpj.exe", "con", "~", "-rf"]
+    {
         attempts.note(&format!("create {name:?}, a name like any other"), open(root, name, OpenFlags::CREATE));
     }
     attempts.must_fail("a name of 256 bytes", open(root, &"n".repeat(256), OpenFlags::CREATE));

@@ -18,7 +18,9 @@ fn run(attack: &str) -> Outcome {
     let network = instance_network();
     match attack {
         "tcp" => {
-            for (what, address) in [("loopback", [127, 0, 0, 1]), ("metadata", [169, 254, 169, 254]), ("public", [192, 0, 2, 1])] {
+            for (what, address) in
+                [("loopback", [127, 0, 0, 1]), ("metadata", [169, 254, 169, 254]), ("public", [192, 0, 2, 1])]
+            {
                 attempts.must_fail(&format!("connect to {what}"), connect(&network, address));
             }
             attempts.must_fail("listen", listen(&network));

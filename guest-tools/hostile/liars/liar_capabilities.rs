@@ -4,8 +4,8 @@
 
 extern crate alloc;
 
-use bulkhead_tool::Description;
 use bulkhead_tool::Capability;
+use bulkhead_tool::Description;
 
 hostile::liar!(describe);
 bulkhead_tool::slim!();

@@ -5,9 +5,9 @@
 
 extern crate alloc;
 
+use bulkhead_tool::Content;
 use bulkhead_tool::Description;
 use bulkhead_tool::host::{self, Level};
-use bulkhead_tool::Content;
 
 hostile::liar!(describe);
 bulkhead_tool::slim!();

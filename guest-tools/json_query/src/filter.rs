@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use bulkhead_tool::ToolError;
 use jaq_core::data::JustLut;
 use jaq_core::load::{self, Arena, File, Loader};
-use jaq_core::{Compiler, Ctx, Vars, unwrap_valr};
+use jaq_core::{Compiler, Ctx, Vars};
 use jaq_json::{Val, write};
 
 pub type Filter = jaq_core::compile::Filter<jaq_core::Native<JustLut<Val>>>;
@@ -20,31 +20,48 @@ pub fn compile(code: &str) -> Result<Filter, ToolError> {
         invalid(&why)
     })?;
     Compiler::default().with_funs(functions).compile(modules).map_err(|errors| {
-        let found = errors.into_iter().flat_map(|(file, errors)| errors.into_iter().map(move |error| (file.code, error)));
+        let found =
+            errors.into_iter().flat_map(|(file, errors)| errors.into_iter().map(move |error| (file.code, error)));
         let why: Vec<String> = found
-            .map(|(code, (name, undefined))| format!("undefined {} `{name}` at {}", undefined.as_str(), place(code, name)))
+            .map(|(code, (name, undefined))| {
+                format!("undefined {} `{name}` at {}", undefined.as_str(), place(code, name))
+            })
             .collect();
         invalid(&why)
     })
 }
 
 /// Hands every result of one input to `take`, until it breaks.
-pub fn run(filter: &Filter, input: Val, mut take: impl FnMut(Val) -> ControlFlow<()>) -> Result<ControlFlow<()>, ToolError> {
+pub fn run(
+    filter: &Filter,
+    input: Val,
+    mut take: impl FnMut(Val) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, ToolError> {
     let context = Ctx::<JustLut<Val>>::new(&filter.lut, Vars::new([]));
-    for value in filter.id.run((context, input)).map(unwrap_valr) {
-        let value = value.map_err(|error| {
-            let mut why = error.to_string();
-            // It may quote the value, which may be the whole input.
-            if why.len() > 1000 {
-                why = why.chars().take(1000).collect::<String>() + " ...";
+    for value in filter.id.run((context, input)) {
+        let value = match value.map_err(|stop| stop.get_halt()) {
+            Ok(value) => value,
+            Err(Ok(0)) => return Ok(ControlFlow::Break(())),
+            Err(Ok(code)) => return Err(failed(&format!("it halted with code {code}"))),
+            Err(Err(stop)) => {
+                return Err(match stop.get_err() {
+                    Ok(error) => failed(&error.to_string()),
+                    Err(_) => failed("a `break` without its label"),
+                });
             }
-            ToolError::new("filter_failed", format!("The filter failed: {why}."))
-        })?;
+        };
         if take(value).is_break() {
             return Ok(ControlFlow::Break(()));
         }
     }
     Ok(ControlFlow::Continue(()))
+}
+
+/// `why` may quote the value, which may be the whole input.
+fn failed(why: &str) -> ToolError {
+    let short: String = why.chars().take(1000).collect();
+    let more = if short.len() < why.len() { " ..." } else { "" };
+    ToolError::new("filter_failed", format!("The filter failed: {short}{more}."))
 }
 
 /// Indented by two spaces.
@@ -72,7 +89,9 @@ fn place(code: &str, part: &str) -> String {
     let at = load::span(code, part).start;
     match code.get(at..).unwrap_or("") {
         "" => "the end".into(),
-        rest => format!("character {}: `{}`", code[..at].chars().count() + 1, rest.chars().take(20).collect::<String>()),
+        rest => {
+            format!("character {}: `{}`", code[..at].chars().count() + 1, rest.chars().take(20).collect::<String>())
+        }
     }
 }
 

@@ -64,9 +64,9 @@ fn check_depth(text: &[u8]) -> Result<(), ToolError> {
 /// The parser says `byte offset N: ...`; people and models count lines.
 fn line_of(text: &[u8], why: &str) -> String {
     let offset = why.strip_prefix("byte offset ").and_then(|rest| rest.split(':').next()?.parse::<usize>().ok());
-    offset.and_then(|offset| text.get(..offset)).map_or(String::new(), |before| {
-        format!("line {}, ", before.iter().filter(|byte| **byte == b'\n').count() + 1)
-    })
+    offset
+        .and_then(|offset| text.get(..offset))
+        .map_or(String::new(), |before| format!("line {}, ", before.iter().filter(|byte| **byte == b'\n').count() + 1))
 }
 
 fn invalid(why: &str) -> ToolError {

@@ -14,8 +14,7 @@ impl ToolError {
 
     /// A failure of one argument that the schema cannot express.
     pub fn invalid(field: &str, why: impl fmt::Display) -> Self {
-        ToolError::new("invalid_arguments", format!("`{field}`: {why}"))
-            .details(&serde_json::json!({ "field": field }))
+        ToolError::new("invalid_arguments", format!("`{field}`: {why}")).details(&serde_json::json!({ "field": field }))
     }
 
     /// The same call may succeed later.

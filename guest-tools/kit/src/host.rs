@@ -20,11 +20,7 @@ pub fn emit(part: &Content) -> Result<(), Refusal> {
 /// is refused by the host; nothing a tool could do about it, so not returned.
 pub fn progress(done: u64, total: Option<u64>, message: Option<&str>) {
     #[cfg(target_arch = "wasm32")]
-    let _ = tool::progress::report(&tool::progress::Step {
-        done,
-        total,
-        message: message.map(Into::into),
-    });
+    let _ = tool::progress::report(&tool::progress::Step { done, total, message: message.map(Into::into) });
     #[cfg(not(target_arch = "wasm32"))]
     let _ = (done, total, message);
 }
@@ -33,8 +29,7 @@ pub fn progress(done: u64, total: Option<u64>, message: Option<&str>) {
 pub fn log(level: Level, message: &str, fields: &[(&str, &str)]) {
     #[cfg(target_arch = "wasm32")]
     {
-        let fields: alloc::vec::Vec<_> =
-            fields.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let fields: alloc::vec::Vec<_> = fields.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         tool::log::write(level, message, &fields);
     }
     #[cfg(not(target_arch = "wasm32"))]

@@ -59,9 +59,7 @@ pub mod schema;
 pub mod slim;
 
 pub use answer::{blob, json, text, text_and_json};
-pub use bindings::bulkhead::tool::types::{
-    Blob, Capability, Content, Description, ToolError, WorkspaceAccess,
-};
+pub use bindings::bulkhead::tool::types::{Blob, Capability, Content, Description, ToolError, WorkspaceAccess};
 #[doc(hidden)]
 pub use call::call;
 pub use serde_json;
@@ -101,7 +99,7 @@ macro_rules! export {
                     $crate::call::<$tool>(&arguments)
                 }
             }
-            $crate::bindings::export_tool!(Exported with_types_in $crate::bindings);
+    $crate::bindings::export_tool!(Exported with_types_in $crate::bindings);
         };
     };
 }

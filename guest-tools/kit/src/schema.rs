@@ -21,9 +21,8 @@ pub fn check<T: Tool>(minimal: Value) {
         assert!(property["description"].is_string(), "`{name}` has no description");
     }
 
-    let fault = parse::<T>(&with(&minimal, "no_such_field", Value::Null))
-        .err()
-        .expect("deny_unknown_fields on the arguments");
+    let fault =
+        parse::<T>(&with(&minimal, "no_such_field", Value::Null)).err().expect("deny_unknown_fields on the arguments");
     let mut fields: Vec<_> = fault.split('`').skip(3).step_by(2).map(String::from).collect();
     fields.retain(|field| field != "no_such_field");
     fields.sort();
@@ -34,8 +33,7 @@ pub fn check<T: Tool>(minimal: Value) {
         panic!("the minimal arguments do not parse: {fault}");
     }
     let minimal = minimal.as_object().expect("minimal is an object");
-    let required: Vec<&str> =
-        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for name in minimal.keys() {
         assert!(required.contains(&name.as_str()), "`{name}` is not required");
         let mut without = minimal.clone();

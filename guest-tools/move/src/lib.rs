@@ -42,7 +42,10 @@ fn rename(workspace: &Workspace, args: &Args) -> Outcome {
         return Err(ToolError::invalid("to", "the same as `from`, so there is nothing to do"));
     }
     if to.is_within(&from) {
-        return Err(ToolError::invalid("to", format!("`{to}` lies in `{from}`; a directory cannot be moved into itself")));
+        return Err(ToolError::invalid(
+            "to",
+            format!("`{to}` lies in `{from}`; a directory cannot be moved into itself"),
+        ));
     }
     if workspace.exists(&to)? {
         check_target(workspace, &to, moved.is_dir(), args.overwrite)?;
@@ -61,7 +64,10 @@ fn check_target(workspace: &Workspace, to: &Place, moves_directory: bool, overwr
         return Err(ToolError::new("already_exists", message));
     }
     if moves_directory {
-        return Err(ToolError::new("already_exists", format!("`{to}` is a file; a directory cannot replace it. Delete it first.")));
+        return Err(ToolError::new(
+            "already_exists",
+            format!("`{to}` is a file; a directory cannot replace it. Delete it first."),
+        ));
     }
     if !overwrite {
         return Err(ToolError::new("already_exists", format!("`{to}` exists already. Set `overwrite` to replace it.")));

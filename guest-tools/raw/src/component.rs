@@ -83,7 +83,12 @@ impl Guest {
 
     /// The description record: four texts, an optional one, a list, a flag.
     fn data(&self) -> String {
-        let texts = [self.name, "0.1.0", "Attacks the host, for its tests. Never offer this to anybody.", r#"{"type": "object"}"#];
+        let texts = [
+            self.name,
+            "0.1.0",
+            "Attacks the host, for its tests. Never offer this to anybody.",
+            r#"{"type": "object"}"#,
+        ];
         let mut record = String::new();
         let mut at = TEXTS;
         for text in texts {

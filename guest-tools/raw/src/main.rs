@@ -61,7 +61,8 @@ fn table() -> Guest {
 
 fn recursion() -> Guest {
     let mut guest = Guest::named("raw_recursion");
-    guest.declarations = "(func $deep (param i32) (result i32) (i32.add (i32.const 1) (call $deep (local.get 0))))".into();
+    guest.declarations =
+        "(func $deep (param i32) (result i32) (i32.add (i32.const 1) (call $deep (local.get 0))))".into();
     guest.call = "(drop (call $deep (i32.const 0)))".into();
     guest
 }

@@ -49,7 +49,10 @@ fn assert_all_attacks_are_tabled(hostile: &Path, names: &BTreeSet<&str>) {
         let path = file.expect("an entry").path();
         let component = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let source = std::fs::read_to_string(&path).expect("a source");
-        let arms = source.lines().filter(|line| line.starts_with("        \"")).filter_map(|line| line.trim().split_once("\" =>"));
+        let arms = source
+            .lines()
+            .filter(|line| line.starts_with("        \""))
+            .filter_map(|line| line.trim().split_once("\" =>"));
         for (arm, _) in arms {
             let name = format!("{component}.{}", &arm[1..]);
             assert!(names.contains(name.as_str()), "{name} is not in attacks.toml");

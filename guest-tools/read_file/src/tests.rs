@@ -29,7 +29,10 @@ fn a_short_file_whole() {
     let ws = TempWorkspace::with(&[("a", "one\ntwo"), ("empty", "")]);
     let (text, facts) = parts(run(&ws, json!({ "path": "/a" })));
     assert_eq!(text, "     1\tone\n     2\ttwo\n");
-    assert_eq!(facts, json!({"path": "a", "size": 7, "total_lines": 2, "start_line": 1, "end_line": 2, "truncated": false}));
+    assert_eq!(
+        facts,
+        json!({"path": "a", "size": 7, "total_lines": 2, "start_line": 1, "end_line": 2, "truncated": false})
+    );
     let (text, _) = parts(run(&ws, json!({ "path": "a", "line_numbers": false })));
     assert_eq!(text, "one\ntwo\n");
     let (text, facts) = parts(run(&ws, json!({ "path": "empty" })));

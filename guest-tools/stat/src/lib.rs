@@ -43,7 +43,9 @@ fn stat(workspace: &Workspace, args: &Args) -> Outcome {
         facts["type"] = "directory".into();
         let entries = fs::read_dir(place.real()).map(Iterator::count).ok();
         facts["entries"] = entries.into();
-        entries.map_or("a directory".into(), |n| format!("a directory of {n} {}", if n == 1 { "entry" } else { "entries" }))
+        entries.map_or("a directory".into(), |n| {
+            format!("a directory of {n} {}", if n == 1 { "entry" } else { "entries" })
+        })
     } else if found.is_symlink() {
         let target = fs::read_link(place.real()).map_err(|error| io_fault(workspace, &place, error))?;
         facts["type"] = "symlink".into();

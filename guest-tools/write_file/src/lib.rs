@@ -56,7 +56,8 @@ fn write(workspace: &Workspace, args: &Args) -> Outcome {
     let content = content(args)?;
     let outcome = outcome(workspace, &place, &content)?;
     if outcome == "replaced" && args.overwrite == Some(false) {
-        let message = format!("`{place}` exists and has other content. Set `overwrite` to replace it, or use edit_file.");
+        let message =
+            format!("`{place}` exists and has other content. Set `overwrite` to replace it, or use edit_file.");
         return Err(ToolError::new("already_exists", message));
     }
     if outcome != "unchanged" {

@@ -46,7 +46,9 @@ fn types<'a>(property: &'a Value, root: &'a Value, depth: usize) -> BTreeSet<&'a
         found.extend(types(choice, root, depth - 1));
     }
     let values = property.get("enum").and_then(Value::as_array).into_iter().flatten().chain(property.get("const"));
-    found.extend(values.map(kind));
+    for value in values {
+        found.insert(kind(value));
+    }
     let reference = property.get("$ref").and_then(Value::as_str).and_then(|text| text.strip_prefix('#'));
     if let Some(target) = reference.and_then(|pointer| root.pointer(pointer)) {
         found.extend(types(target, root, depth - 1));

@@ -99,8 +99,14 @@ impl Config {
             timeout: Duration::from_millis(import.timeout_ms),
             at_once: size(import.at_once),
             local_git_roots: import.git_local_roots.clone(),
-            ..ImportConfig::new(exe, self.data.join("imports"))
+            ..ImportConfig::new(exe, self.absolute_data().join("import"))
         }
+    }
+
+    /// The data directory by a path that children, which start in `/`, find too.
+    pub fn absolute_data(&self) -> PathBuf {
+        // Only an empty path has no absolute form, and that is no value of the key.
+        std::path::absolute(&self.data).unwrap_or_else(|_| self.data.clone())
     }
 
     /// The database's file.
@@ -115,7 +121,7 @@ impl Config {
 
     /// The directory of compiled artefacts: a cache, may be removed while the host is stopped.
     pub fn artifacts(&self) -> PathBuf {
-        self.data.join("artifacts")
+        self.absolute_data().join("artifacts")
     }
 
     /// Workers of one tenant, with 0 resolved to this machine's cores.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bulkhead_core::event::NewEvent;
 use bulkhead_core::ports::store::{Appended, StoreError};
-use sqlx::Arguments as _;
-use sqlx::sqlite::SqliteArguments;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Arguments as _, Row as _};
 use tokio::sync::oneshot;
 
 /// Texts over this many bytes are stored in `payloads`.
@@ -137,10 +137,10 @@ pub(super) struct Done {
 
 impl Done {
     /// From the row of answers, in the order of the batch.
-    pub(super) fn all(answers: &str, size: usize) -> Result<Vec<Self>, sqlx::Error> {
+    pub(super) fn all(answers: &SqliteRow, size: usize) -> Result<Vec<Self>, sqlx::Error> {
         type Answer = (usize, Option<String>, Option<String>, Option<i64>);
         let answers: Vec<Answer> =
-            serde_json::from_str(answers).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+            serde_json::from_str(answers.try_get(0)?).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
         let mut all: Vec<Self> = (0..size).map(|_| Self::default()).collect();
         for (ord, tag, detail, last_seq) in answers {
             if let Some(place) = all.get_mut(ord) {

@@ -183,7 +183,7 @@ async fn migrate(path: PathBuf, options: SqliteConnectOptions) -> Result<(), Ope
     let path = path.as_path();
     let failed = |error| failure(path, error);
     let mut connection = options.connect().await.map_err(failed)?;
-    // `run` is generic in a way that hides from the compiler that it is `Send`.
+    // Not `run`, which is generic in a way that hides from the compiler that it is `Send`.
     let result = migrator().run_direct(None, &mut connection, false).await;
     connection.close().await.map_err(failed)?;
     result.map_err(|error| match error {

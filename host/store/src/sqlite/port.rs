@@ -16,7 +16,7 @@ use bulkhead_core::session::Session;
 use bulkhead_core::task::{Task, TaskState};
 use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
 
-use super::{SqliteStore, calls, events, keys, read_failed, retention, sessions, tasks, tools};
+use super::{SqliteStore, calls, closed, events, keys, read_failed, retention, sessions, tasks, tools};
 
 #[async_trait]
 impl Store for SqliteStore {
@@ -177,6 +177,9 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
+        if self.queue.is_closed() {
+            return Err(closed());
+        }
         sqlx::query("SELECT 1").execute(&self.readers).await.map(drop).map_err(read_failed)
     }
 

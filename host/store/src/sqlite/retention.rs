@@ -10,6 +10,12 @@ use super::{SqliteStore, read_failed};
 /// Most rows that one transaction removes.
 const CHUNK: i64 = 500;
 
+/// Most bytes of events that one transaction removes: large ones take many pages.
+const CHUNK_BYTES: i64 = 4 << 20;
+
+/// Most payloads that one transaction removes: each is large.
+const CHUNK_PAYLOADS: i64 = 8;
+
 /// Most transactions of one run: the caller comes again, and decides when.
 const RUN: usize = 64;
 
@@ -32,7 +38,7 @@ pub(super) async fn retain(store: &SqliteStore, retention: Retention) -> Result<
         remove_task(store, task, &mut budget, &mut retained).await?;
     }
     for task in long_logs(store, retention).await? {
-        shorten_log(store, task, retention, &mut budget, &mut retained).await?;
+        shorten_log(store, task, retention.into(), &mut budget, &mut retained).await?;
     }
     Ok(retained)
 }
@@ -85,12 +91,15 @@ async fn remove_task(
     budget: &mut Budget,
     retained: &mut Retained,
 ) -> Result<(), StoreError> {
+    let everything = Limits { bytes: 0, before: i64::MAX };
+    if !shorten_log(store, task.clone(), everything, budget, retained).await? {
+        return Ok(());
+    }
     while budget.take() {
         let task = task.clone();
-        let (events, gone) = store
+        let gone = store
             .write("task", move |connection| Box::pin(async move { remove_chunk(connection, &task).await }))
             .await?;
-        retained.events += events;
         if gone {
             retained.tasks += 1;
             break;
@@ -99,22 +108,17 @@ async fn remove_task(
     Ok(())
 }
 
-/// Removes the first that is there: events, calls, payloads, at last the task
-/// with a tool set that no other task pins. True once the task is gone.
-async fn remove_chunk(connection: &mut SqliteConnection, task: &str) -> Result<(u64, bool), sqlx::Error> {
-    const PARTS: [&str; 3] = [
-        "DELETE FROM events WHERE task_id = ?1 AND seq IN (SELECT seq FROM events WHERE task_id = ?1 LIMIT ?2)",
-        "DELETE FROM calls WHERE id IN (SELECT id FROM calls WHERE task_id = ?1 LIMIT ?2)",
-        "DELETE FROM payloads WHERE id IN (SELECT id FROM payloads WHERE task_id = ?1 LIMIT ?2)",
+/// Removes the first that is there: payloads, calls, at last the task with a
+/// tool set that no other task pins. True once the task is gone.
+async fn remove_chunk(connection: &mut SqliteConnection, task: &str) -> Result<bool, sqlx::Error> {
+    const PARTS: [(&str, i64); 2] = [
+        ("DELETE FROM payloads WHERE id IN (SELECT id FROM payloads WHERE task_id = ?1 LIMIT ?2)", CHUNK_PAYLOADS),
+        ("DELETE FROM calls WHERE id IN (SELECT id FROM calls WHERE task_id = ?1 LIMIT ?2)", CHUNK),
     ];
-    let mut events = 0;
-    for (part, text) in PARTS.into_iter().enumerate() {
-        let removed = query(text).bind(task).bind(CHUNK).execute(&mut *connection).await?.rows_affected();
-        if part == 0 {
-            events = removed;
-        }
-        if removed == CHUNK as u64 {
-            return Ok((events, false));
+    for (text, most) in PARTS {
+        let removed = query(text).bind(task).bind(most).execute(&mut *connection).await?.rows_affected();
+        if removed == most.unsigned_abs() {
+            return Ok(false);
         }
     }
     let tool_set: Option<String> = query_scalar("DELETE FROM tasks WHERE id = ? RETURNING tool_set")
@@ -125,7 +129,7 @@ async fn remove_chunk(connection: &mut SqliteConnection, task: &str) -> Result<(
         .bind(tool_set)
         .execute(connection)
         .await?;
-    Ok((events, true))
+    Ok(true)
 }
 
 /// Tasks whose oldest event is too old, or whose log is too long.
@@ -142,36 +146,52 @@ async fn long_logs(store: &SqliteStore, retention: Retention) -> Result<Vec<Stri
     .map_err(read_failed)
 }
 
+/// What a log may keep.
+#[derive(Clone, Copy)]
+struct Limits {
+    bytes: i64,
+    before: i64,
+}
+
+impl From<Retention> for Limits {
+    fn from(retention: Retention) -> Self {
+        Self {
+            bytes: i64::try_from(retention.events_bytes_per_task).unwrap_or(i64::MAX),
+            before: retention.events_before.as_millis(),
+        }
+    }
+}
+
+/// Removes what is over the limits; false if the budget ran out before the end.
 async fn shorten_log(
     store: &SqliteStore,
     task: String,
-    retention: Retention,
+    limits: Limits,
     budget: &mut Budget,
     retained: &mut Retained,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     while budget.take() {
         let task = task.clone();
-        let removed = store
-            .write("event", move |connection| {
-                Box::pin(async move { remove_oldest(connection, &task, retention).await })
-            })
+        let (removed, more) = store
+            .write("event", move |connection| Box::pin(async move { remove_oldest(connection, &task, limits).await }))
             .await?;
         retained.events += removed;
-        if removed < CHUNK as u64 {
-            break;
+        if !more {
+            return Ok(true);
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Removes the oldest events of a log that are too old or too many, at most a
-/// chunk: always from its beginning, so that what is left has no gap.
+/// chunk: always from its beginning, so that what is left has no gap. How many
+/// were removed, and whether there may be more.
 async fn remove_oldest(
     connection: &mut SqliteConnection,
     task: &str,
-    retention: Retention,
-) -> Result<u64, sqlx::Error> {
-    let mut bytes: i64 = query_scalar("SELECT log_bytes FROM tasks WHERE id = ?")
+    limits: Limits,
+) -> Result<(u64, bool), sqlx::Error> {
+    let kept: i64 = query_scalar("SELECT log_bytes FROM tasks WHERE id = ?")
         .bind(task)
         .fetch_optional(&mut *connection)
         .await?
@@ -182,24 +202,25 @@ async fn remove_oldest(
             .bind(CHUNK)
             .fetch_all(&mut *connection)
             .await?;
-    let most = i64::try_from(retention.events_bytes_per_task).unwrap_or(i64::MAX);
-    let (mut removed, mut last) = (0, None);
+    let (mut removed, mut bytes, mut last) = (0, 0, None);
+    let mut more = oldest.len() as i64 == CHUNK;
     for (seq, at, size) in oldest {
-        if bytes <= most && at >= retention.events_before.as_millis() {
+        let over = kept - bytes > limits.bytes || at < limits.before;
+        if !over || bytes > CHUNK_BYTES {
+            more = over;
             break;
         }
-        (removed, last) = (removed + 1, Some(seq));
-        bytes -= size;
+        (removed, bytes, last) = (removed + 1, bytes + size, Some(seq));
     }
-    let Some(last) = last else { return Ok(0) };
+    let Some(last) = last else { return Ok((0, false)) };
     query(
         "DELETE FROM events WHERE task_id = ?1 AND seq <= ?2;
          UPDATE tasks SET first_seq = ?2 + 1, log_bytes = ?3 WHERE id = ?1",
     )
     .bind(task)
     .bind(last)
-    .bind(bytes)
+    .bind(kept - bytes)
     .execute(connection)
     .await?;
-    Ok(removed)
+    Ok((removed, more))
 }

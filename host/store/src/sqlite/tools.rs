@@ -1,20 +1,14 @@
 //! Tools and the sets of them that tasks pin.
 
-use std::sync::Arc;
-
-use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::id::{TenantId, ToolId};
 use bulkhead_core::ports::store::{Page, StoreError};
-use bulkhead_core::tool::{Artifact, Tool, ToolOwner, ToolSet, ToolState};
-use sqlx::{FromRow, SqliteConnection, query, query_as, query_scalar};
+use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
+use sqlx::{SqliteConnection, query, query_as, query_scalar};
 
 use super::command::{LARGE, json};
-use super::rows::{Reading, all, maybe};
+use super::rows::{Reading, ToolRow, all, maybe, owner_text};
 use super::{SqliteStore, read_failed};
-
-/// `tools.tenant_id` of a tool that every tenant sees.
-const OPERATOR: &str = "operator";
 
 /// Selects what `ToolRow` has from `tools` or what stands for it; a condition follows.
 macro_rules! select_tool {
@@ -27,68 +21,6 @@ macro_rules! select_tool {
             $from
         )
     };
-}
-
-#[derive(FromRow)]
-struct ToolRow {
-    id: String,
-    tenant_id: String,
-    digest: String,
-    size: i64,
-    state: String,
-    manifest: Option<String>,
-    artifact_key: Option<String>,
-    artifact_digest: Option<String>,
-    artifact_size: Option<i64>,
-    code: Option<String>,
-    reason: Option<String>,
-    created_at: i64,
-}
-
-impl TryFrom<ToolRow> for Tool {
-    type Error = StoreError;
-
-    fn try_from(row: ToolRow) -> Result<Self, StoreError> {
-        let reading = Reading { table: "tools", row: &row.id };
-        Ok(Self {
-            id: reading.parse("id", &row.id)?,
-            owner: match row.tenant_id.as_str() {
-                OPERATOR => ToolOwner::Operator,
-                tenant => ToolOwner::Tenant(reading.parse("tenant_id", tenant)?),
-            },
-            digest: reading.parse("digest", &row.digest)?,
-            size: reading.number("size", row.size)?,
-            state: tool_state(reading, &row)?,
-            created_at: Timestamp::from_millis(row.created_at),
-        })
-    }
-}
-
-fn tool_state(reading: Reading<'_>, row: &ToolRow) -> Result<ToolState, StoreError> {
-    Ok(match row.state.as_str() {
-        "compiling" => ToolState::Compiling,
-        "ready" => ToolState::Ready {
-            manifest: Arc::new(reading.json("manifest", reading.present("manifest", row.manifest.as_deref())?)?),
-            artifact: Artifact {
-                key: reading.parse("artifact_key", reading.present("artifact_key", row.artifact_key.as_deref())?)?,
-                digest: reading
-                    .parse("artifact_digest", reading.present("artifact_digest", row.artifact_digest.as_deref())?)?,
-                size: reading.number("artifact_size", reading.present("artifact_size", row.artifact_size)?)?,
-            },
-        },
-        "rejected" => ToolState::Rejected {
-            code: reading.present("code", row.code.clone())?,
-            reason: reading.present("reason", row.reason.clone())?,
-        },
-        other => return Err(reading.corrupt("state", format_args!("unknown state `{other}`"))),
-    })
-}
-
-fn owner_text(owner: ToolOwner) -> String {
-    match owner {
-        ToolOwner::Operator => OPERATOR.to_owned(),
-        ToolOwner::Tenant(tenant) => tenant.to_string(),
-    }
 }
 
 pub(super) async fn create(store: &SqliteStore, tool: &Tool) -> Result<Option<Tool>, StoreError> {

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bulkhead_core::ports::store::StoreError;
+use futures::TryStreamExt as _;
 use sqlx::error::ErrorKind;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use super::command::{Command, Done, insert_text};
@@ -68,6 +69,8 @@ impl Writer {
             for job in jobs {
                 if job.run(&mut self.connection).await {
                     self.commits.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    self.reconnect_unless_clean().await;
                 }
             }
         }
@@ -92,40 +95,52 @@ impl Writer {
                     // Nobody waits any longer: the write stands all the same.
                     let _ = command.reply.send(Ok(done));
                 }
+                return;
             }
-            Err(error) if commands.len() == 1 || is_busy(&error) => {
+            Err(Failure { error, undone }) if undone && commands.len() > 1 && !is_busy(&error) => {
+                tracing::debug!(%error, commands = commands.len(), "a batch failed; its commands run one by one");
+                for command in commands {
+                    let result = self.transaction(std::slice::from_ref(&command)).await;
+                    let result = result.map(|mut done| done.pop().unwrap_or_default());
+                    let what = command.row.what();
+                    let _ = command.reply.send(result.map_err(|failure| store_error(what, failure.error)));
+                }
+            }
+            Err(Failure { error, .. }) => {
                 let text = error.to_string();
                 let mut error = Some(error);
                 for command in commands {
                     let error = error.take().unwrap_or_else(|| sqlx::Error::Protocol(text.clone()));
                     let _ = command.reply.send(Err(store_error(command.row.what(), error)));
                 }
-                self.reconnect_if_lost().await;
-            }
-            Err(error) => {
-                tracing::debug!(%error, commands = commands.len(), "a batch failed; its commands run one by one");
-                for command in commands {
-                    let result = self.transaction(std::slice::from_ref(&command)).await;
-                    let result = result.map(|mut done| done.pop().unwrap_or_default());
-                    let _ = command.reply.send(result.map_err(|error| store_error(command.row.what(), error)));
-                }
-                self.reconnect_if_lost().await;
             }
         }
+        self.reconnect_unless_clean().await;
     }
 
     /// One INSERT, and with it one transaction: all commands or none.
-    async fn transaction(&mut self, commands: &[Command]) -> Result<Vec<Done>, sqlx::Error> {
+    async fn transaction(&mut self, commands: &[Command]) -> Result<Vec<Done>, Failure> {
         let started = Instant::now();
-        // The statements have 1, 2, 4, … rows; what is not bound is NULL and does nothing.
-        let insert = &self.inserts[commands.len().next_power_of_two().ilog2() as usize];
         let mut arguments = SqliteArguments::default();
         for (ord, command) in commands.iter().enumerate() {
-            command.row.bind(commands.len(), ord, &mut arguments)?;
+            let bound = command.row.bind(commands.len(), ord, &mut arguments);
+            bound.map_err(|error| Failure { error, undone: true })?;
         }
-        // The INSERT has committed by itself when the SELECT's row comes.
-        let answers: String =
-            sqlx::query_scalar_with(AssertSqlSafe(insert.clone()), arguments).fetch_one(&mut self.connection).await?;
+        // The statements have 1, 2, 4, … rows; what is not bound is NULL and does nothing.
+        let insert = &self.inserts[commands.len().next_power_of_two().ilog2() as usize];
+        let query = sqlx::query_with(AssertSqlSafe(insert.clone()), arguments);
+        // First comes the end of the INSERT, which commits by itself, then the answers.
+        let mut results = self.connection.fetch_many(query);
+        let mut undone = true;
+        let done = loop {
+            match results.try_next().await {
+                Ok(Some(Either::Left(_))) => undone = false,
+                Ok(Some(Either::Right(row))) => break Done::all(&row, commands.len()),
+                Ok(None) => break Err(sqlx::Error::RowNotFound),
+                Err(error) => break Err(error),
+            }
+        };
+        let done = done.map_err(|error| Failure { error, undone })?;
         self.commits.fetch_add(1, Ordering::Relaxed);
         let took = started.elapsed();
         if took > SLOW_COMMIT {
@@ -133,12 +148,14 @@ impl Writer {
         } else {
             tracing::debug!(took_us = took.as_micros() as u64, commands = commands.len(), "commit");
         }
-        Done::all(&answers, commands.len())
+        Ok(done)
     }
 
-    /// The connection lives on a thread; if that is gone, a new one is needed.
-    async fn reconnect_if_lost(&mut self) {
-        if self.connection.ping().await.is_ok() {
+    /// After a failure: makes sure that the connection is alive and in no
+    /// transaction, for in one the next command would be acknowledged and not
+    /// committed.
+    async fn reconnect_unless_clean(&mut self) {
+        if self.connection.execute("BEGIN; ROLLBACK").await.is_ok() {
             return;
         }
         match prepare_connection(&self.options).await {
@@ -146,6 +163,13 @@ impl Writer {
             Err(error) => tracing::error!(%error, "the database can't be opened again"),
         }
     }
+}
+
+/// A batch that failed. If it was not undone, its fate must not be decided
+/// again by another try: it may be committed.
+struct Failure {
+    error: sqlx::Error,
+    undone: bool,
 }
 
 async fn prepare_connection(options: &SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {

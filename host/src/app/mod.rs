@@ -1,6 +1,8 @@
 //! The composition root: configuration in, a running host out. Only here are
 //! concrete adapters named.
 
+mod serve;
+
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -14,16 +16,16 @@ use bulkhead_core::clock::Ids;
 use bulkhead_core::principal::{Principal, Scopes};
 use bulkhead_core::service::keys::NewKey;
 use bulkhead_core::service::{Ports, Services};
-use bulkhead_core::tool::{Tool, ToolOwner, ToolState};
 use bulkhead_sandbox::{WasmConfig, WasmSandbox};
 use bulkhead_store::{OpenError, SqliteStore};
 use bulkhead_workspace::LocalWorkspaces;
 use bulkhead_workspace::import::{ChildImporter, ImportConfig, ImportLimits};
-use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+pub use serve::serve;
 
 use crate::components::ComponentFiles;
 use crate::config::{self, Config};
@@ -129,29 +131,6 @@ impl App {
         };
         let api = Api { services, options: options(config, auth), metrics, stop: CancellationToken::new() };
         Ok(Self { api: Arc::new(api), address, first_key, listener, store, _lock: lock })
-    }
-
-    /// Registers the built-in tools and waits until each is ready or
-    /// rejected; `told` hears of each.
-    ///
-    /// # Errors
-    /// If the store fails.
-    pub async fn register_builtins(&self, mut told: impl FnMut(usize, usize, &Tool)) -> Result<(), StartError> {
-        let builtins = crate::builtin::all();
-        let tools = &self.api.services.tools;
-        let mut registered = Vec::new();
-        for builtin in builtins {
-            registered.push(tools.register_as(ToolOwner::Operator, Bytes::from_static(builtin.wasm)).await?);
-        }
-        for (index, (tool, new)) in registered.iter().enumerate() {
-            let settled = if *new || matches!(tool.state, ToolState::Compiling) {
-                tools.settled(tool.id).await?
-            } else {
-                continue;
-            };
-            told(index + 1, builtins.len(), &settled);
-        }
-        Ok(())
     }
 
     /// How many transactions the store has committed.

@@ -1,0 +1,184 @@
+//! The checks of `doctor`. They look and change nothing.
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::process::Command;
+
+use landlock::{ABI, Access as _, AccessFs, LandlockStatus, Ruleset, RulesetAttr as _};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::process::{Resource, getrlimit};
+
+use super::super::units::show_bytes;
+use super::Check;
+use super::Need::{Recommended, Required};
+use crate::builtin;
+use crate::config::Config;
+
+/// Below this a busy server runs out: sockets, workspaces, components.
+const DESCRIPTORS: u64 = 4_096;
+/// The default of Linux; each waiting guest takes some six mappings.
+const MAPPINGS: u64 = 65_530;
+/// Below this the disk is full soon.
+const FREE: u64 = 1 << 30;
+/// A worker, a compiler and the database.
+const MEMORY: u64 = 1 << 30;
+
+/// Every check.
+pub(super) fn all(config: &Config) -> Vec<Check> {
+    vec![
+        kernel(),
+        openat2(),
+        landlock(),
+        addresses(),
+        mappings(),
+        descriptors(),
+        swap(),
+        machine(),
+        cgroups(),
+        kvm(),
+        git(),
+        tools(),
+        data(&config.data),
+    ]
+}
+
+fn read(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
+fn kernel() -> Check {
+    let name = rustix::system::uname();
+    let found = format!("{} {} {}", name.sysname().to_string_lossy(), name.release().to_string_lossy(), std::env::consts::ARCH);
+    let known = cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")));
+    Check::new("kernel", Required, known, found, "use Linux on x86_64 or aarch64")
+}
+
+/// All file access of the host depends on it.
+fn openat2() -> Check {
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let tried = root.and_then(|root| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat2(root.as_fd(), ".", flags, Mode::empty(), ResolveFlags::BENEATH)
+    });
+    let found = tried.as_ref().map_or_else(|errno| format!("refused: {errno}"), |_| "works".into());
+    let remedy = "use Linux 5.6 or newer; in a container, a seccomp profile that allows openat2 (Docker 20.10 or newer)";
+    Check::new("openat2", Required, tried.is_ok(), found, remedy)
+}
+
+/// Asked of a thread that ends at once, because asking restricts who asks.
+fn landlock() -> Check {
+    let asked = std::thread::spawn(|| {
+        let ruleset = Ruleset::default().handle_access(AccessFs::from_all(ABI::V1)).ok()?;
+        Some(ruleset.create().ok()?.restrict_self().ok()?.landlock)
+    });
+    let (ok, found) = match asked.join().ok().flatten() {
+        Some(LandlockStatus::Available { effective_abi, kernel_abi }) => {
+            (true, kernel_abi.map_or_else(|| format!("ABI {}", effective_abi as i32), |abi| format!("ABI {abi}")))
+        }
+        Some(LandlockStatus::NotEnabled) => (false, "switched off".into()),
+        _ => (false, "not in this kernel".to_owned()),
+    };
+    let remedy = "use Linux 5.13 or newer and add landlock to the kernel's lsm= list; without it one wall around imports and workers is missing";
+    Check::new("landlock", Recommended, ok, found, remedy)
+}
+
+/// Each memory of a guest reserves 4 GiB of addresses.
+fn addresses() -> Check {
+    let limit = getrlimit(Resource::As).current;
+    let found = limit.map_or_else(|| "unlimited".into(), |limit| format!("limited to {}", show_bytes(limit)));
+    let remedy = "lift the limit: ulimit -v unlimited, or LimitAS=infinity of systemd";
+    Check::new("address space", Required, limit.is_none(), found, remedy)
+}
+
+fn mappings() -> Check {
+    let Some(count) = read("/proc/sys/vm/max_map_count").and_then(|text| text.parse::<u64>().ok()) else {
+        return Check::new("memory maps", Recommended, false, "unknown", "mount /proc");
+    };
+    let remedy = "raise it: sysctl vm.max_map_count=262144; workers run out of mappings before they run out of memory";
+    Check::new("memory maps", Recommended, count >= MAPPINGS, format!("vm.max_map_count {count}"), remedy)
+}
+
+fn descriptors() -> Check {
+    let limit = getrlimit(Resource::Nofile);
+    let show = |limit: Option<u64>| limit.map_or_else(|| "unlimited".into(), |limit| limit.to_string());
+    let found = format!("{} (at most {})", show(limit.current), show(limit.maximum));
+    let ok = limit.current.is_none_or(|limit| limit >= DESCRIPTORS);
+    Check::new("open files", Recommended, ok, found, "raise it: ulimit -n 65536, or LimitNOFILE=65536 of systemd")
+}
+
+/// With swap the fast way of clearing a guest's memory would leave bytes of
+/// one guest for the next, so it is not used.
+fn swap() -> Check {
+    let swaps = read("/proc/swaps").map(|text| text.lines().skip(1).filter(|line| !line.is_empty()).count());
+    let (ok, found) = match swaps {
+        Some(0) => (true, "none: memory is cleared by a scan of the page map".to_owned()),
+        Some(count) => (false, format!("{count} in use: memory is cleared the slow way")),
+        None => (false, "unknown: memory is cleared the slow way".into()),
+    };
+    Check::new("swap", Recommended, ok, found, "switch it off (swapoff -a) if many short calls should be fast")
+}
+
+fn machine() -> Check {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let field = |name: &str| {
+        let text = read("/proc/meminfo")?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?.trim().trim_end_matches(" kB").to_owned();
+        line.parse::<u64>().ok().map(|kib| kib << 10)
+    };
+    let (total, free) = (field("MemTotal:"), field("MemAvailable:"));
+    let show = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".into(), show_bytes);
+    let found = format!("{cores} cores, {} memory, {} of it available", show(total), show(free));
+    let remedy = "give it more memory, or lower workers.memory_per_worker_bytes and tools.compile_memory_bytes";
+    Check::new("machine", Recommended, total.is_none_or(|total| total >= MEMORY), found, remedy)
+}
+
+fn cgroups() -> Check {
+    let remedy = "not needed; with version 2 and a delegated group the server's memory could be limited as a whole";
+    let (ok, found) = match read("/sys/fs/cgroup/cgroup.controllers") {
+        Some(controllers) => (controllers.split(' ').any(|name| name == "memory"), format!("version 2: {controllers}")),
+        None if Path::new("/sys/fs/cgroup/memory").exists() => (false, "version 1".into()),
+        None => (false, "none".to_owned()),
+    };
+    Check::new("cgroups", Recommended, ok, found, remedy)
+}
+
+fn kvm() -> Check {
+    let opened = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    let found = opened.as_ref().map_or_else(|error| format!("/dev/kvm can't be opened: {error}"), |_| "/dev/kvm opens".into());
+    let remedy = "only virtual machine backends would need it, and this version has none";
+    Check::new("kvm", Recommended, opened.is_ok(), found, remedy)
+}
+
+fn git() -> Check {
+    let asked = Command::new("git").arg("--version").env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).output();
+    let (ok, found) = match asked {
+        Ok(output) if output.status.success() => (true, String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        Ok(output) => (false, format!("git --version failed ({})", output.status)),
+        Err(error) => (false, format!("git can't be started: {error}")),
+    };
+    Check::new("git", Recommended, ok, found, "install git; without it no workspace can be filled from a repository")
+}
+
+fn tools() -> Check {
+    let count = builtin::all().len();
+    let found = format!("{count} built in");
+    Check::new("tools", Recommended, count > 0, found, "this program was built without them; run tools/build-guests and build it again")
+}
+
+fn data(path: &Path) -> Check {
+    // What is not there is made at the start, below the nearest directory that is.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let there = absolute.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let writable = there.is_dir() && rustix::fs::access(there, rustix::fs::Access::WRITE_OK).is_ok();
+    let free = rustix::fs::statvfs(there).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    let made = if there == absolute { "" } else { " (will be made)" };
+    let can = if writable { "can be written" } else { "can't be written" };
+    let found = format!("{}{made} {can}, {} free", path.display(), show_bytes(free));
+    let remedy = if writable {
+        "make room: below 1 GiB free the server may stop taking calls soon"
+    } else {
+        "name a directory that this user can write, by --data or BULKHEAD_DATA"
+    };
+    Check::new("data directory", Required, writable && free >= FREE, found, remedy)
+}

@@ -1,0 +1,190 @@
+//! `keys`: made, listed and revoked in the database of this machine, by the
+//! same use cases as on the server, whether or not that is running. Who may
+//! write to the data directory is the operator.
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use bulkhead_core::clock::{Clock as _, Timestamp};
+use bulkhead_core::key::KeyRecord;
+use bulkhead_core::ports::store::Store;
+use bulkhead_core::principal::{Owner, Scope, Scopes};
+use bulkhead_core::service::keys::{Keys as UseCases, NewKey};
+use bulkhead_store::SqliteStore;
+use serde_json::{Value, json};
+
+use super::args::Keys;
+use super::exit::{Exit, Failure};
+use super::output::{Output, one_line, table};
+use super::trace;
+use crate::config::{Config, Loaded};
+use crate::system::System;
+
+/// Does what was asked.
+pub(super) fn keys(loaded: Loaded, command: Keys, output: &Output) -> Result<Exit, Failure> {
+    trace::command(&loaded);
+    let creates = matches!(command, Keys::Create { .. });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::host(&error))?;
+    runtime.block_on(async {
+        let store = open(&loaded.config, creates).await?;
+        let use_cases = UseCases::new(store.clone(), Arc::new(System));
+        let done = act(&use_cases, command, output).await;
+        Store::close(&*store).await;
+        done
+    })
+}
+
+async fn open(config: &Config, create: bool) -> Result<Arc<SqliteStore>, Failure> {
+    if create {
+        make_private(&config.data)?;
+    } else if !config.database().exists() {
+        let text = format!("there is no database {}; name the data directory by --data", config.database().display());
+        return Err(Failure::new(Exit::NoInput, text));
+    }
+    let store = SqliteStore::open(config.sqlite()).await.map_err(|error| Failure::host(&error))?;
+    Ok(Arc::new(store))
+}
+
+fn make_private(path: &Path) -> Result<(), Failure> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| Failure::new(Exit::Host, format!("the data directory {} can't be made: {error}", path.display())))
+}
+
+async fn act(keys: &UseCases, command: Keys, output: &Output) -> Result<Exit, Failure> {
+    let failed = |error: bulkhead_core::Error| match error {
+        bulkhead_core::Error::Invalid { .. } => Failure::usage(error),
+        bulkhead_core::Error::NotFound { .. } => Failure::new(Exit::Failed, error),
+        error => Failure::host(&error),
+    };
+    match command {
+        Keys::Create { label, scopes, expires_in, tenant, user } => {
+            let owner = match (tenant, user) {
+                (Some(tenant), Some(user)) => Owner { tenant, user },
+                _ => keys.first_owner().await.map_err(failed)?.0,
+            };
+            let expires_at = expires_in
+                .map(|after| System.now().plus_millis(i64::try_from(after.as_millis()).unwrap_or(i64::MAX)));
+            let new = NewKey { owner, scopes: scopes.unwrap_or_else(usual), label, expires_at };
+            let (key, record) = keys.create(new).await.map_err(failed)?;
+            created(&key.reveal(), &record, output);
+        }
+        Keys::List => list(&keys.list().await.map_err(failed)?, output),
+        Keys::Revoke { id } => {
+            keys.revoke(&id).await.map_err(failed)?;
+            output.result(&json!({"id": id.as_str(), "revoked": true}), || format!("{id} is revoked"));
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// What a user of the API needs; the operator's tools concern every tenant.
+fn usual() -> Scopes {
+    Scopes::all().iter().filter(|scope| *scope != Scope::OperatorTools).collect()
+}
+
+/// The key alone on standard output, so that a script can take it.
+fn created(key: &str, record: &KeyRecord, output: &Output) {
+    let mut document = described(record);
+    document["key"] = key.into();
+    if !output.is_json() {
+        let expires = record.expires_at.map_or_else(|| "never expires".into(), |at| format!("expires at {at}"));
+        output.note(&format!("Key {} of {} may {}; it {expires}.", record.id, record.owner.user, record.scopes));
+        output.note("It is shown this once and can't be shown again:");
+    }
+    output.result(&document, || key.to_owned());
+}
+
+fn described(record: &KeyRecord) -> Value {
+    json!({
+        "id": record.id.as_str(),
+        "label": record.label,
+        "tenant": record.owner.tenant,
+        "user": record.owner.user,
+        "scopes": record.scopes.iter().map(Scope::as_str).collect::<Vec<_>>(),
+        "created_at": record.created_at,
+        "expires_at": record.expires_at,
+        "revoked_at": record.revoked_at,
+        "last_used_at": record.last_used_at,
+    })
+}
+
+fn list(records: &[KeyRecord], output: &Output) {
+    let items: Vec<Value> = records.iter().map(described).collect();
+    output.result(&json!({"items": items}), || {
+        let now = System.now();
+        let rows: Vec<_> = records.iter().map(|record| row(record, now)).collect();
+        table(&["ID", "STATE", "LABEL", "TENANT", "USER", "LAST USED", "SCOPES"], &rows)
+    });
+}
+
+fn row(record: &KeyRecord, now: Timestamp) -> Vec<String> {
+    let state = match (record.revoked_at, record.expires_at) {
+        (Some(_), _) => "revoked".into(),
+        (None, Some(at)) if at <= now => "expired".into(),
+        (None, Some(at)) => format!("until {at}"),
+        (None, None) => "valid".into(),
+    };
+    let used = record.last_used_at.map_or_else(|| "never".into(), |at| at.to_string());
+    vec![
+        record.id.to_string(),
+        state,
+        one_line(&record.label),
+        record.owner.tenant.to_string(),
+        record.owner.user.to_string(),
+        used,
+        record.scopes.to_string(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulkhead_store::MemoryStore;
+
+    fn create(label: &str) -> Keys {
+        Keys::Create { label: label.into(), scopes: None, expires_in: None, tenant: None, user: None }
+    }
+
+    #[tokio::test]
+    async fn a_key_is_made_listed_and_revoked() {
+        let keys = UseCases::new(Arc::new(MemoryStore::new()), Arc::new(System));
+        let output = Output::new(true);
+        for label in ["one", "two"] {
+            assert_eq!(act(&keys, create(label), &output).await, Ok(Exit::Ok));
+        }
+        let records = keys.list().await.expect("listed");
+        assert_eq!(records.len(), 2);
+        assert_eq!(records[0].owner, records[1].owner);
+        assert!(!records[0].scopes.contains(Scope::OperatorTools) && records[0].scopes.contains(Scope::CallsRun));
+        let id = records[0].id.clone();
+        assert_eq!(act(&keys, Keys::Revoke { id: id.clone() }, &output).await, Ok(Exit::Ok));
+        let again = act(&keys, Keys::Revoke { id }, &output).await.expect_err("is revoked");
+        assert_eq!(again.exit, Exit::Failed);
+        let long = act(&keys, create(&"x".repeat(1_000)), &output).await.expect_err("is too long");
+        assert_eq!(long.exit, Exit::Usage);
+    }
+
+    #[test]
+    fn states_of_keys() {
+        let at = Timestamp::from_millis(1_000);
+        let record = KeyRecord {
+            id: bulkhead_core::key::KeyId::parse("0123456789ab").expect("an id"),
+            hash: bulkhead_core::digest::Digest::of(b""),
+            owner: Owner {
+                tenant: bulkhead_core::id::TenantId::from_parts(0, 0),
+                user: bulkhead_core::id::UserId::from_parts(0, 0),
+            },
+            scopes: usual(),
+            label: String::new(),
+            created_at: at,
+            expires_at: Some(at),
+            revoked_at: None,
+            last_used_at: None,
+        };
+        assert_eq!(row(&record, at)[1], "expired");
+        assert!(row(&record, Timestamp::from_millis(999))[1].starts_with("until 1970"));
+        assert_eq!(row(&KeyRecord { revoked_at: Some(at), ..record }, at)[1], "revoked");
+    }
+}

@@ -1,0 +1,8 @@
+//! What every scenario needs: a real server process, a client, guests.
+
+pub mod client;
+pub mod guests;
+pub mod server;
+
+pub use client::{Answer, Client};
+pub use server::{Options, Server};

@@ -1,0 +1,235 @@
+//! A server process of its own, in a directory of its own.
+//!
+//! Compiled artefacts are shared between servers through a folder of the
+//! target directory: compiling the built-in tools takes longer than all else.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::Client;
+
+/// How long a server may take to say where it listens, on a loaded machine.
+const START: Duration = Duration::from_secs(60);
+/// How long the built-in tools may take to be compiled in a debug build.
+const BUILTINS: Duration = Duration::from_secs(600);
+
+/// How a server is started.
+#[derive(Default)]
+pub struct Options {
+    /// Further variables.
+    pub env: Vec<(&'static str, String)>,
+    /// Whether the built-in tools are wanted.
+    pub builtins: bool,
+}
+
+impl Options {
+    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.env.push((name, value.to_string()));
+        self
+    }
+
+    pub fn builtins(mut self) -> Self {
+        self.builtins = true;
+        self
+    }
+}
+
+/// A running server; killed and cleaned up when dropped.
+pub struct Server {
+    child: Child,
+    directory: Option<TempDir>,
+    lines: Receiver<String>,
+    url: String,
+    key: Option<String>,
+    options: Options,
+}
+
+impl Server {
+    /// Starts a server in an empty directory.
+    pub fn start(options: Options) -> Self {
+        let directory = tempfile::Builder::new().prefix("bulkhead-test-").tempdir().unwrap();
+        Self::start_in(directory, options, None)
+    }
+
+    fn start_in(directory: TempDir, options: Options, key: Option<String>) -> Self {
+        let data = directory.path().join("data");
+        copy_artifacts(&shared_artifacts(), &data.join("artifacts"));
+        let mut child = command(&data, &options).spawn().unwrap();
+        let lines = lines_of(&mut child);
+        let mut server = Self { child, directory: Some(directory), lines, url: String::new(), key, options };
+        let listens = server.line_with("listens on ", START);
+        server.url = word_after(&listens, "listens on ");
+        if server.key.is_none() {
+            let line = server.line_with("API key", START);
+            server.key = line.rsplit(' ').next().map(str::to_owned);
+        }
+        if server.options.builtins {
+            server.line_with("Built-in tools:", BUILTINS);
+            copy_artifacts(&data.join("artifacts"), &shared_artifacts());
+        }
+        server
+    }
+
+    /// The line of standard output that contains `text`.
+    pub fn line_with(&self, text: &str, within: Duration) -> String {
+        let until = Instant::now() + within;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(_) => {}
+                Err(error) => panic!("the server did not say `{text}`: {error}"),
+            }
+        }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(&self.url, self.key.as_deref())
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.directory.as_ref().unwrap().path().join("data")
+    }
+
+    /// A client with a new key: of the same user with fewer scopes, or of
+    /// another tenant.
+    pub fn client_with(&self, arguments: &[&str]) -> Client {
+        let output = self.cli(&[&["keys", "create", "--json"], arguments].concat());
+        let made: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            panic!("keys create: {error}: {}", String::from_utf8_lossy(&output.stderr))
+        });
+        Client::new(&self.url, made["key"].as_str())
+    }
+
+    /// Runs the command line on this server's data directory.
+    pub fn cli(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("BULKHEAD_DATA", self.data()).env("BULKHEAD_URL", &self.url);
+        if let Some(key) = &self.key {
+            command.env("BULKHEAD_KEY", key);
+        }
+        command.args(arguments).output().unwrap()
+    }
+
+    /// `kill -9`, and the same directory again.
+    pub fn kill_and_restart(mut self) -> Self {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.restart()
+    }
+
+    /// SIGTERM, and the same directory again; what was logged on the way down is lost.
+    pub fn stop_and_restart(mut self) -> Self {
+        self.terminate();
+        assert!(self.child.wait().unwrap().success(), "a server that is asked to stop ends well");
+        self.restart()
+    }
+
+    pub fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits for the end of the process.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    fn restart(mut self) -> Self {
+        let directory = self.directory.take().unwrap();
+        let options = std::mem::take(&mut self.options);
+        let key = self.key.take();
+        drop(self);
+        Self::start_in(directory, options, key)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already; either way it is gone afterwards.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking()
+            && let Some(directory) = &self.directory
+        {
+            let mut log = String::new();
+            let opened = std::fs::File::open(directory.path().join("log"));
+            let _ = opened.and_then(|mut file| file.read_to_string(&mut log));
+            let from = log.len().saturating_sub(6_000);
+            eprintln!("---- the server's log ----\n{}", String::from_utf8_lossy(&log.as_bytes()[from..]));
+        }
+    }
+}
+
+fn command(data: &Path, options: &Options) -> Command {
+    let log = std::fs::File::options().create(true).append(true).open(data.parent().unwrap().join("log")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+    command
+        .arg("serve")
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("BULKHEAD_DATA", data)
+        .env("BULKHEAD_LISTEN", "127.0.0.1:0")
+        .env("BULKHEAD_LOG", "info")
+        .env("BULKHEAD_TOOLS__BUILTIN", options.builtins.to_string())
+        .envs(options.env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .process_group(0);
+    command
+}
+
+fn lines_of(child: &mut Child) -> Receiver<String> {
+    let output = child.stdout.take().unwrap();
+    let (send, receive) = channel();
+    // Ends with the process, whose output it reads.
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if send.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receive
+}
+
+fn word_after(line: &str, text: &str) -> String {
+    line.split(text).nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap().to_owned()
+}
+
+fn shared_artifacts() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("artifacts")
+}
+
+/// Whole files only: each is copied beside its place and moved in.
+fn copy_artifacts(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    let Ok(entries) = std::fs::read_dir(from) else { return };
+    for entry in entries.map_while(Result::ok).filter(|entry| entry.path().is_file()) {
+        let target = to.join(entry.file_name());
+        if target.exists() {
+            continue;
+        }
+        let temporary = to.join(format!(".{}-{}", std::process::id(), entry.file_name().display()));
+        // An artefact that vanishes meanwhile is compiled again.
+        if std::fs::copy(entry.path(), &temporary).is_ok() {
+            let _ = std::fs::rename(&temporary, &target);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! `kill -9`: what was acknowledged is there, nothing runs twice, nothing hangs.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Options, Server};
+
+const TERMINAL: [&str; 5] = ["succeeded", "failed", "timed_out", "cancelled", "interrupted"];
+
+#[test]
+fn every_accepted_call_survives_kill_9_in_one_piece() {
+    let seed = std::process::id();
+    eprintln!("seed {seed}");
+    let mut server = Server::start(Options::default());
+    server.client().register("fixtures/sleeper_rw");
+    server.client().register("fixtures/echo");
+    let task = server.client().task();
+    let accepted: Mutex<HashMap<String, u32>> = Mutex::default();
+    for round in 0..4 {
+        let client = server.client();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for worker in 0..6 {
+                let (client, task, accepted, stop) = (client.clone(), &task, &accepted, &stop);
+                scope.spawn(move || {
+                    let mut ms = u64::from(seed + worker) % 7;
+                    while !stop.load(Ordering::Relaxed) {
+                        ms = (ms * 5 + 3) % 40;
+                        let tool = if worker % 2 == 0 { "sleeper_rw" } else { "echo" };
+                        let arguments = if worker % 2 == 0 { json!({"ms": ms}) } else { json!({"text": "x"}) };
+                        let path = format!("/v1/tasks/{task}/calls?wait=0");
+                        let body = json!({"tool": tool, "arguments": arguments});
+                        // The server may vanish at any moment; an answer is a promise.
+                        let answer = std::panic::catch_unwind(|| client.post(&path, &body));
+                        let Ok(answer) = answer else { return };
+                        if matches!(answer.status, 200 | 202) {
+                            let id = answer.json()["id"].as_str().unwrap().to_owned();
+                            accepted.lock().unwrap().insert(id, round);
+                        }
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_millis(300 + 70 * u64::from(round)));
+            let pid = rustix::process::Pid::from_raw(server.pid().cast_signed()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            stop.store(true, Ordering::Relaxed);
+        });
+        server = server.kill_and_restart();
+    }
+    let client = server.client();
+    let accepted = accepted.into_inner().unwrap();
+    assert!(accepted.len() > 20, "only {} calls were accepted", accepted.len());
+    let mut states = HashMap::<String, u32>::new();
+    for id in accepted.keys() {
+        // Those that were queued run now, after the restart.
+        let call = client.get(&format!("/v1/calls/{id}?wait=60")).expect(200);
+        let state = call["state"].as_str().unwrap();
+        assert!(TERMINAL.contains(&state), "{call}");
+        assert!(call["attempts"].as_u64().unwrap() <= 1, "{call}");
+        if state == "interrupted" {
+            assert_eq!(call["outcome"]["fault"]["code"], "host_stopped", "{call}");
+        }
+        *states.entry(state.into()).or_default() += 1;
+    }
+    eprintln!("{} accepted: {states:?}", accepted.len());
+    check_log(&client.follow(&task, &[], "").until(|event| event["seq"] == last_seq(&client.get(&format!("/v1/tasks/{task}")).expect(200))));
+}
+
+fn last_seq(task: &Value) -> Value {
+    task["last_event"].clone()
+}
+
+/// Numbers without gaps, one start and one end per call.
+fn check_log(events: &[Value]) {
+    let mut started = HashMap::<&str, u32>::new();
+    let mut ended = HashMap::<&str, u32>::new();
+    for (event, seq) in events.iter().zip(1..) {
+        assert_eq!(event["seq"], seq);
+        let call = event["call"].as_str().unwrap_or_default();
+        match event["type"].as_str().unwrap() {
+            "call.started" => *started.entry(call).or_default() += 1,
+            "call.ended" => *ended.entry(call).or_default() += 1,
+            _ => {}
+        }
+    }
+    assert!(started.values().all(|count| *count == 1), "an attempt was made twice");
+    assert!(ended.values().all(|count| *count == 1), "a call ended twice");
+    assert!(started.keys().all(|call| ended.contains_key(call)), "a call that started has no end");
+}
+
+#[test]
+fn an_orderly_stop_lets_calls_end_and_leaves_no_process() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    client.register("fixtures/sleeper");
+    let task = client.task();
+    let body = json!({"tool": "sleeper", "arguments": {"ms": 800}});
+    let call = client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202);
+    let children = children_of(server.pid());
+    assert!(!children.is_empty(), "a worker runs it");
+    let server = server.stop_and_restart();
+    let call = server.client().get(&format!("/v1/calls/{}", call["id"].as_str().unwrap())).expect(200);
+    assert_eq!(call["state"], "succeeded", "the drain waited for it: {call}");
+    for pid in children {
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "a worker is left over");
+    }
+}
+
+#[test]
+fn workers_die_with_their_host() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    client.register("hostile/cpu");
+    let task = client.task();
+    let body = json!({"tool": client.get(&format!("/v1/tasks/{task}/tools")).expect(200)["items"][0]["name"], "arguments": {"attack": "spin"}});
+    client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202);
+    client.events_until(&task, "call.started");
+    let children = children_of(server.pid());
+    assert!(!children.is_empty());
+    drop(server);
+    let gone = |pid: &u32| !std::path::Path::new(&format!("/proc/{pid}")).exists();
+    let all_gone = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        children.iter().all(gone)
+    });
+    assert!(all_gone, "a spinning worker outlived its host");
+}
+
+/// Ids of a process's children, from `/proc`.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn a_killed_worker_takes_only_its_own_calls_along() {
+    let server = Server::start(Options::default().with("BULKHEAD_WORKERS__PER_TENANT", 1));
+    let client = server.client();
+    client.register("fixtures/sleeper_rw");
+    client.register("fixtures/touch");
+    let task = client.task();
+    let body = json!({"tool": "sleeper_rw", "arguments": {"ms": 30_000}});
+    let call = client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202);
+    client.events_until(&task, "call.started");
+    std::thread::sleep(Duration::from_millis(300));
+    for pid in children_of(server.pid()) {
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    let ended = client.get(&format!("/v1/calls/{}?wait=30", call["id"].as_str().unwrap())).expect(200);
+    assert_eq!(ended["state"], "interrupted", "{ended}");
+    assert_eq!(ended["outcome"]["fault"]["code"], "worker_died");
+    let next = client.call(&task, "touch", json!({"create": [{"path": "after", "content": "x"}]}));
+    assert_eq!(next["state"], "succeeded", "the worker is replaced: {next}");
+}

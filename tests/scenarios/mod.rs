@@ -1,0 +1,13 @@
+//! Scenarios: what users do, and what goes wrong meanwhile.
+
+mod access;
+mod builtins;
+mod calls;
+mod crash;
+mod events;
+mod files;
+mod hostile;
+mod imports;
+mod isolation;
+mod problems;
+mod start;
