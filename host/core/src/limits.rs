@@ -108,8 +108,8 @@ limits! {
         "Processor time of the guest and of host functions on its behalf; a spinning guest starves others.";
     memory_bytes: "bytes", 256 * MIB, 4096 * MIB,
         "Linear memory, summed over all memories of the call; several memories must not multiply the limit.";
-    table_elements: "elements", 100_000, 10_000_000,
-        "Elements of all tables together; each takes host memory.";
+    table_elements: "elements", 100_000, 200_000,
+        "Elements of all tables together; a worker reserves the maximum for each table of each slot.";
     result_bytes: "bytes", MIB, 64 * MIB,
         "All parts of the result together; the result is stored and sent whole.";
     stdout_bytes: "bytes", MIB, 1024 * MIB,

@@ -91,6 +91,13 @@ pub(crate) const MAX_MEMORIES: u32 = 4;
 /// Tables of one component.
 pub(crate) const MAX_TABLES: u32 = 16;
 
+/// Tables that the pool holds per slot. Not every component has all it may.
+pub(crate) const TABLES_PER_SLOT: u32 = 4;
+
+/// Elements of the largest table. The pool maps every table at this size, and
+/// a kernel that does not overcommit refuses a pool larger than its memory.
+pub(crate) const MAX_TABLE_ELEMENTS: u64 = 1_000_000;
+
 /// Functions of one component: 200,000 tiny ones took 1.1 GB to compile.
 pub(crate) const MAX_FUNCTIONS: u32 = 50_000;
 

@@ -70,18 +70,26 @@ pub(crate) struct Pool {
     pub pagemap_scan: bool,
 }
 
+impl Pool {
+    /// What the pool maps writable without using it, in bytes: stacks, tables.
+    pub(crate) fn mapped(&self) -> u64 {
+        let table = bounds::MAX_TABLE_ELEMENTS * size_of::<usize>() as u64;
+        u64::from(self.slots) * (FIBRE_STACK as u64 + u64::from(bounds::TABLES_PER_SLOT) * table)
+    }
+}
+
 /// The engine that runs guests.
 ///
 /// # Errors
 /// If the pool's addresses can't be reserved.
 pub(crate) fn runner(pool: Pool) -> wasmtime::Result<Engine> {
-    let slots = pool.slots.max(1);
+    let slots = pool.slots;
     let mut pooling = PoolingAllocationConfig::new();
     pooling
         .total_component_instances(slots)
         .total_core_instances(slots * bounds::MAX_CORE_INSTANCES)
         .total_memories(slots * bounds::MAX_MEMORIES)
-        .total_tables(slots * bounds::MAX_TABLES)
+        .total_tables(slots * bounds::TABLES_PER_SLOT)
         .total_stacks(slots)
         .max_core_instances_per_component(bounds::MAX_CORE_INSTANCES)
         .max_memories_per_component(bounds::MAX_MEMORIES)
@@ -89,7 +97,7 @@ pub(crate) fn runner(pool: Pool) -> wasmtime::Result<Engine> {
         .max_memories_per_module(1)
         .max_tables_per_module(bounds::MAX_TABLES)
         .max_memory_size(usize::try_from(Limits::MAX.memory_bytes).unwrap_or(usize::MAX))
-        .table_elements(usize::try_from(Limits::MAX.table_elements).unwrap_or(usize::MAX))
+        .table_elements(usize::try_from(bounds::MAX_TABLE_ELEMENTS).unwrap_or(usize::MAX))
         .max_unused_warm_slots(slots * bounds::MAX_CORE_INSTANCES)
         .linear_memory_keep_resident(if pool.pagemap_scan { KEEP_SCANNED } else { KEEP_BLIND })
         .table_keep_resident(KEEP_BLIND)

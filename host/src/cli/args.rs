@@ -47,8 +47,11 @@ pub(super) struct Global {
 impl Global {
     /// The configuration.
     pub(super) fn load(&self) -> Result<Loaded, Failure> {
-        let mut flags: Vec<Flag> =
-            self.set.iter().map(|(key, value)| Flag { flag: "--set", key: key.clone(), value: value.clone() }).collect();
+        let mut flags: Vec<Flag> = self
+            .set
+            .iter()
+            .map(|(key, value)| Flag { flag: "--set", key: key.clone(), value: value.clone() })
+            .collect();
         for (flag, key, value) in
             [("--data", "data", &self.data), ("--listen", "listen", &self.listen), ("--log", "log.level", &self.log)]
         {
@@ -197,7 +200,8 @@ fn pair(text: &str) -> Result<(String, String), String> {
 
 /// Scopes, separated by spaces or commas.
 fn scopes(text: &str) -> Result<Scopes, String> {
-    let scopes: Scopes = text.replace(',', " ").parse().map_err(|error: bulkhead_core::principal::UnknownScope| error.to_string())?;
+    let scopes: Scopes =
+        text.replace(',', " ").parse().map_err(|error: bulkhead_core::principal::UnknownScope| error.to_string())?;
     if scopes == Scopes::default() { Err(format!("name at least one of: {}", Scopes::all())) } else { Ok(scopes) }
 }
 
@@ -214,7 +218,20 @@ mod tests {
 
     #[test]
     fn flags_stand_anywhere_and_pairs_are_split_once() {
-        let line = ["bulkhead", "--data", "/srv/b", "run", "t", "--arg", "a=b=c", "--json", "--timeout", "5s", "--set", "tools.builtin=false"];
+        let line = [
+            "bulkhead",
+            "--data",
+            "/srv/b",
+            "run",
+            "t",
+            "--arg",
+            "a=b=c",
+            "--json",
+            "--timeout",
+            "5s",
+            "--set",
+            "tools.builtin=false",
+        ];
         let Arguments { global, command } = Arguments::try_parse_from(line).expect("fits");
         assert!(global.json);
         assert_eq!(global.data.as_deref(), Some("/srv/b"));
@@ -222,7 +239,9 @@ mod tests {
         let Command::Run(run) = command else { panic!("not run") };
         assert_eq!(run.arguments, [("a".to_owned(), "b=c".to_owned())]);
         assert_eq!(run.timeout, Some(std::time::Duration::from_secs(5)));
-        for wrong in [&["bulkhead", "run"][..], &["bulkhead", "run", "t", "--arg", "x"], &["bulkhead", "keys", "revoke", "x"]] {
+        for wrong in
+            [&["bulkhead", "run"][..], &["bulkhead", "run", "t", "--arg", "x"], &["bulkhead", "keys", "revoke", "x"]]
+        {
             let error = Arguments::try_parse_from(wrong).expect_err("is wrong");
             assert!(error.use_stderr(), "{wrong:?}");
         }

@@ -14,7 +14,11 @@ const MAX_DEPTH: usize = 8;
 ///
 /// # Errors
 /// What does not fit, and what would.
-pub(super) fn assemble(base: Option<&str>, pairs: &[(String, String)], schema: &Value) -> Result<Map<String, Value>, String> {
+pub(super) fn assemble(
+    base: Option<&str>,
+    pairs: &[(String, String)],
+    schema: &Value,
+) -> Result<Map<String, Value>, String> {
     let mut arguments = match base.map(serde_json::from_str::<Value>) {
         None => Map::new(),
         Some(Ok(Value::Object(map))) => map,
@@ -75,7 +79,9 @@ fn typed(name: &str, text: &str, types: &BTreeSet<&str>) -> Result<Value, String
     }
     let value: Option<Value> = serde_json::from_str(text).ok();
     let fits = |value: &Value| {
-        types.contains(kind(value)) || (types.contains("number") && value.is_number()) || (types.contains("integer") && whole(value))
+        types.contains(kind(value))
+            || (types.contains("number") && value.is_number())
+            || (types.contains("integer") && whole(value))
     };
     value.filter(fits).ok_or_else(|| {
         let wanted: Vec<&str> = types.iter().copied().collect();
@@ -164,7 +170,9 @@ mod tests {
 
     #[test]
     fn what_is_no_value_of_its_type_is_refused() {
-        for (name, text) in [("count", "three"), ("count", "3.5"), ("all", "1"), ("edits", "a"), ("options", "[]"), ("range", "\"x\"")] {
+        for (name, text) in
+            [("count", "three"), ("count", "3.5"), ("all", "1"), ("edits", "a"), ("options", "[]"), ("range", "\"x\"")]
+        {
             let error = one(name, text).expect_err(text);
             assert!(error.contains(name) && error.contains(text), "{error}");
         }

@@ -33,7 +33,9 @@ impl Client {
             return Err(Failure::usage(format!("{base}: {text}")));
         }
         if !base.starts_with("http://") {
-            return Err(Failure::usage(format!("`{base}` is not a URL; write http://127.0.0.1:7300 (--url or BULKHEAD_URL)")));
+            return Err(Failure::usage(format!(
+                "`{base}` is not a URL; write http://127.0.0.1:7300 (--url or BULKHEAD_URL)"
+            )));
         }
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -66,7 +68,10 @@ impl Client {
         }
     }
 
-    fn send(&self, request: Result<Request<impl ureq::AsSendBody>, ureq::http::Error>) -> Result<(u16, Value), Failure> {
+    fn send(
+        &self,
+        request: Result<Request<impl ureq::AsSendBody>, ureq::http::Error>,
+    ) -> Result<(u16, Value), Failure> {
         let request = request.map_err(|error| Failure::usage(format!("the URL or key is not valid: {error}")))?;
         let response = self.agent.run(request).map_err(|error| {
             let text = format!("{} can't be reached: {error}; is the server running (`bulkhead serve`), and is --url or BULKHEAD_URL right?", self.base);
@@ -82,7 +87,8 @@ fn answer(mut response: Response<Body>) -> Result<(u16, Value), Failure> {
     let bytes = bytes.map_err(|error| Failure::new(Exit::Unavailable, format!("the answer broke off: {error}")))?;
     let body = serde_json::from_slice::<Value>(&bytes);
     if status.is_success() {
-        let body = body.map_err(|_| Failure::new(Exit::Unavailable, "the answer is not JSON: is this a Bulkhead server?"))?;
+        let body =
+            body.map_err(|_| Failure::new(Exit::Unavailable, "the answer is not JSON: is this a Bulkhead server?"))?;
         return Ok((status.as_u16(), body));
     }
     Err(Failure::new(Exit::Unavailable, refusal(status.as_u16(), &body.unwrap_or_default())))
@@ -97,7 +103,11 @@ fn refusal(status: u16, problem: &Value) -> String {
         403 => "; make a key with that scope by `bulkhead keys create --scopes …`",
         _ => "",
     };
-    if code.is_empty() { format!("the server answered {status}{hint}") } else { format!("the server refused ({code}): {detail}{hint}") }
+    if code.is_empty() {
+        format!("the server answered {status}{hint}")
+    } else {
+        format!("the server refused ({code}): {detail}{hint}")
+    }
 }
 
 #[cfg(test)]
@@ -132,7 +142,9 @@ mod tests {
             let (mut stream, _) = listener.accept().expect("a client");
             let mut request = [0; 4096];
             let read = stream.read(&mut request).expect("a request");
-            stream.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 9\r\nconnection: close\r\n\r\n{\"id\": 1}").expect("writes");
+            stream
+                .write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 9\r\nconnection: close\r\n\r\n{\"id\": 1}")
+                .expect("writes");
             String::from_utf8_lossy(&request[..read]).to_lowercase()
         });
         let client = Client::new(&server(&url)).expect("a URL");

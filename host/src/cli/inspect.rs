@@ -41,7 +41,9 @@ pub(super) fn inspect(loaded: &Loaded, named: &str, output: &Output) -> Result<E
         if inspection.problem.is_none() {
             match sandbox.prepare(component).await {
                 Ok(prepared) => manifest = Some(prepared.manifest),
-                Err(PrepareError::Rejected { code, reason }) => inspection.problem = Some(Problem { code: code.into(), reason }),
+                Err(PrepareError::Rejected { code, reason }) => {
+                    inspection.problem = Some(Problem { code: code.into(), reason })
+                }
                 Err(PrepareError::Sandbox(error)) => return Err(Failure::host(&error)),
             }
         }
@@ -55,7 +57,12 @@ pub(super) fn inspect(loaded: &Loaded, named: &str, output: &Output) -> Result<E
 fn text(report: &Report) -> String {
     let inspection = &report.inspection;
     let mut lines = Vec::new();
-    let mut line = |name: &str, value: String| lines.push(format!("{name:<13} {value}").trim_end().to_owned());
+    let mut line = |name: &str, value: String| {
+        lines.push(match value.strip_prefix('\n') {
+            Some(block) => format!("{name}\n{block}"),
+            None => format!("{name:<13} {value}").trim_end().to_owned(),
+        })
+    };
     line("digest", report.digest.clone());
     line("size", show_bytes(inspection.size));
     line("world", report.world.map_or_else(|| "none: it can't be a tool".into(), str::to_owned));
@@ -95,14 +102,16 @@ fn describe(manifest: &Manifest, line: &mut impl FnMut(&str, String)) {
     for (index, capability) in manifest.capabilities.iter().enumerate() {
         line(if index == 0 { "wants" } else { "" }, wanted(capability));
     }
-    line("description", String::new());
-    line("", manifest.description.clone());
-    line("input schema", String::new());
-    line("", format!("{:#}", manifest.input_schema));
+    line("description", block(&manifest.description));
+    line("input schema", block(&format!("{:#}", manifest.input_schema)));
     if let Some(schema) = &manifest.output_schema {
-        line("output schema", String::new());
-        line("", format!("{schema:#}"));
+        line("output schema", block(&format!("{schema:#}")));
     }
+}
+
+/// Text of several lines, below its name.
+fn block(text: &str) -> String {
+    text.lines().map(|line| format!("\n  {}", one_line(line))).collect()
 }
 
 fn wanted(capability: &Capability) -> String {
@@ -111,7 +120,9 @@ fn wanted(capability: &Capability) -> String {
         Capability::Workspace(WorkspaceAccess::Read) => "the workspace, to read".into(),
         Capability::Workspace(WorkspaceAccess::ReadWrite) => "the workspace, to read and write".into(),
         Capability::Http(host) => format!("HTTP to {} (not granted by this version)", one_line(host)),
-        Capability::Environment(name) => format!("environment variable {} (not granted by this version)", one_line(name)),
+        Capability::Environment(name) => {
+            format!("environment variable {} (not granted by this version)", one_line(name))
+        }
         Capability::Secret(name) => format!("secret {} (not granted by this version)", one_line(name)),
     }
 }
@@ -123,7 +134,11 @@ mod tests {
     #[test]
     fn the_text_says_what_is_missing() {
         let problem = Problem { code: "missing_export".into(), reason: "the component does not export x".into() };
-        let inspection = Inspection { imports: vec!["a:b/c@1.0.0".into(), "d:e/f@1.0.0".into()], problem: Some(problem), ..Inspection::default() };
+        let inspection = Inspection {
+            imports: vec!["a:b/c@1.0.0".into(), "d:e/f@1.0.0".into()],
+            problem: Some(problem),
+            ..Inspection::default()
+        };
         let report = Report { digest: "sha256:00".into(), world: None, inspection, manifest: None };
         let text = text(&report);
         assert!(text.contains("world         none"), "{text}");

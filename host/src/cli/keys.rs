@@ -30,10 +30,24 @@ pub(super) fn keys(loaded: Loaded, command: Keys, output: &Output) -> Result<Exi
     runtime.block_on(async {
         let store = open(&loaded.config, creates).await?;
         let use_cases = UseCases::new(store.clone(), Arc::new(System));
-        let done = act(&use_cases, command, output).await;
+        let done = act(&use_cases, command).await;
         Store::close(&*store).await;
-        done
+        let Done { document, text, note } = done?;
+        if let Some(note) = note.filter(|_| !output.is_json()) {
+            output.note(&note);
+        }
+        output.result(&document, || text);
+        Ok(Exit::Ok)
     })
+}
+
+/// What is to be printed.
+#[derive(Debug)]
+struct Done {
+    document: Value,
+    text: String,
+    /// Said beside the result, so that the result alone can be piped.
+    note: Option<String>,
 }
 
 async fn open(config: &Config, create: bool) -> Result<Arc<SqliteStore>, Failure> {
@@ -49,10 +63,12 @@ async fn open(config: &Config, create: bool) -> Result<Arc<SqliteStore>, Failure
 
 fn make_private(path: &Path) -> Result<(), Failure> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| Failure::new(Exit::Host, format!("the data directory {} can't be made: {error}", path.display())))
+    made.map_err(|error| {
+        Failure::new(Exit::Host, format!("the data directory {} can't be made: {error}", path.display()))
+    })
 }
 
-async fn act(keys: &UseCases, command: Keys, output: &Output) -> Result<Exit, Failure> {
+async fn act(keys: &UseCases, command: Keys) -> Result<Done, Failure> {
     let failed = |error: bulkhead_core::Error| match error {
         bulkhead_core::Error::Invalid { .. } => Failure::usage(error),
         bulkhead_core::Error::NotFound { .. } => Failure::new(Exit::Failed, error),
@@ -64,19 +80,19 @@ async fn act(keys: &UseCases, command: Keys, output: &Output) -> Result<Exit, Fa
                 (Some(tenant), Some(user)) => Owner { tenant, user },
                 _ => keys.first_owner().await.map_err(failed)?.0,
             };
-            let expires_at = expires_in
-                .map(|after| System.now().plus_millis(i64::try_from(after.as_millis()).unwrap_or(i64::MAX)));
+            let expires_at =
+                expires_in.map(|after| System.now().plus_millis(i64::try_from(after.as_millis()).unwrap_or(i64::MAX)));
             let new = NewKey { owner, scopes: scopes.unwrap_or_else(usual), label, expires_at };
             let (key, record) = keys.create(new).await.map_err(failed)?;
-            created(&key.reveal(), &record, output);
+            Ok(created(key.reveal(), &record))
         }
-        Keys::List => list(&keys.list().await.map_err(failed)?, output),
+        Keys::List => Ok(list(&keys.list().await.map_err(failed)?)),
         Keys::Revoke { id } => {
             keys.revoke(&id).await.map_err(failed)?;
-            output.result(&json!({"id": id.as_str(), "revoked": true}), || format!("{id} is revoked"));
+            let document = json!({"id": id.as_str(), "revoked": true});
+            Ok(Done { document, text: format!("{id} is revoked"), note: None })
         }
     }
-    Ok(Exit::Ok)
 }
 
 /// What a user of the API needs; the operator's tools concern every tenant.
@@ -84,16 +100,16 @@ fn usual() -> Scopes {
     Scopes::all().iter().filter(|scope| *scope != Scope::OperatorTools).collect()
 }
 
-/// The key alone on standard output, so that a script can take it.
-fn created(key: &str, record: &KeyRecord, output: &Output) {
+/// The key alone is the result, so that a script can take it.
+fn created(key: String, record: &KeyRecord) -> Done {
     let mut document = described(record);
-    document["key"] = key.into();
-    if !output.is_json() {
-        let expires = record.expires_at.map_or_else(|| "never expires".into(), |at| format!("expires at {at}"));
-        output.note(&format!("Key {} of {} may {}; it {expires}.", record.id, record.owner.user, record.scopes));
-        output.note("It is shown this once and can't be shown again:");
-    }
-    output.result(&document, || key.to_owned());
+    document["key"] = key.as_str().into();
+    let expires = record.expires_at.map_or_else(|| "never expires".into(), |at| format!("expires at {at}"));
+    let note = format!(
+        "Key {} of {} may {}; it {expires}.\nIt is shown this once and can't be shown again:",
+        record.id, record.owner.user, record.scopes
+    );
+    Done { document, text: key, note: Some(note) }
 }
 
 fn described(record: &KeyRecord) -> Value {
@@ -110,13 +126,12 @@ fn described(record: &KeyRecord) -> Value {
     })
 }
 
-fn list(records: &[KeyRecord], output: &Output) {
+fn list(records: &[KeyRecord]) -> Done {
     let items: Vec<Value> = records.iter().map(described).collect();
-    output.result(&json!({"items": items}), || {
-        let now = System.now();
-        let rows: Vec<_> = records.iter().map(|record| row(record, now)).collect();
-        table(&["ID", "STATE", "LABEL", "TENANT", "USER", "LAST USED", "SCOPES"], &rows)
-    });
+    let now = System.now();
+    let rows: Vec<_> = records.iter().map(|record| row(record, now)).collect();
+    let text = table(&["ID", "STATE", "LABEL", "TENANT", "USER", "LAST USED", "SCOPES"], &rows);
+    Done { document: json!({"items": items}), text, note: None }
 }
 
 fn row(record: &KeyRecord, now: Timestamp) -> Vec<String> {
@@ -150,19 +165,22 @@ mod tests {
     #[tokio::test]
     async fn a_key_is_made_listed_and_revoked() {
         let keys = UseCases::new(Arc::new(MemoryStore::new()), Arc::new(System));
-        let output = Output::new(true);
         for label in ["one", "two"] {
-            assert_eq!(act(&keys, create(label), &output).await, Ok(Exit::Ok));
+            let made = act(&keys, create(label)).await.expect("is made");
+            assert_eq!(made.document["key"], made.text.as_str());
+            assert!(made.text.starts_with("bh_") && !made.note.expect("says so").contains(&made.text));
         }
         let records = keys.list().await.expect("listed");
         assert_eq!(records.len(), 2);
         assert_eq!(records[0].owner, records[1].owner);
         assert!(!records[0].scopes.contains(Scope::OperatorTools) && records[0].scopes.contains(Scope::CallsRun));
+        let listed = act(&keys, Keys::List).await.expect("listed");
+        assert!(!listed.document.to_string().contains("bh_"), "a key is shown once");
         let id = records[0].id.clone();
-        assert_eq!(act(&keys, Keys::Revoke { id: id.clone() }, &output).await, Ok(Exit::Ok));
-        let again = act(&keys, Keys::Revoke { id }, &output).await.expect_err("is revoked");
+        assert!(act(&keys, Keys::Revoke { id: id.clone() }).await.is_ok());
+        let again = act(&keys, Keys::Revoke { id }).await.expect_err("is revoked");
         assert_eq!(again.exit, Exit::Failed);
-        let long = act(&keys, create(&"x".repeat(1_000)), &output).await.expect_err("is too long");
+        let long = act(&keys, create(&"x".repeat(1_000))).await.expect_err("is too long");
         assert_eq!(long.exit, Exit::Usage);
     }
 

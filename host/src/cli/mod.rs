@@ -6,8 +6,8 @@
 //! else: they put up their walls while the process is one thread, and must not
 //! read the environment or arguments of a person.
 
-mod arguments;
 mod args;
+mod arguments;
 mod client;
 mod config;
 mod doctor;

@@ -77,7 +77,10 @@ impl Output {
     pub(super) fn failure(&self, failure: &Failure) {
         if self.json {
             let exit = failure.exit;
-            self.result(&json!({"error": {"kind": exit, "exit": exit.code(), "message": failure.message}}), String::new);
+            self.result(
+                &json!({"error": {"kind": exit, "exit": exit.code(), "message": failure.message}}),
+                String::new,
+            );
         } else {
             self.note(&format!("bulkhead: {}", failure.message));
         }

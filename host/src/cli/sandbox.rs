@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bulkhead_core::ports::sandbox::Sandbox as _;
-use bulkhead_sandbox::WasmSandbox;
+use bulkhead_sandbox::{WasmConfig, WasmSandbox};
 use bytes::Bytes;
 
 use super::exit::{Exit, Failure};
@@ -25,14 +25,21 @@ pub(super) fn compile(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// Does `work` with a sandbox, and takes the sandbox down afterwards.
-pub(super) fn with<T>(loaded: &Loaded, work: impl AsyncFnOnce(&WasmSandbox) -> Result<T, Failure>) -> Result<T, Failure> {
+pub(super) fn with<T>(
+    loaded: &Loaded,
+    work: impl AsyncFnOnce(&WasmSandbox) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::host(&error))?;
     runtime.block_on(async {
         let exe = std::env::current_exe().map_err(|error| Failure::host(&error))?;
         let cache = cache(loaded);
-        let sandbox = WasmSandbox::new(loaded.config.wasm(exe, cache.clone()))
-            .map_err(|error| Failure::new(Exit::Host, format!("the cache {} can't be used: {error}", cache.display())))?;
+        // One call at once, so one small worker.
+        let config =
+            WasmConfig { workers_per_tenant: 1, calls_per_worker: 1, ..loaded.config.wasm(exe, cache.clone()) };
+        let sandbox = WasmSandbox::new(config).map_err(|error| {
+            Failure::new(Exit::Host, format!("the cache {} can't be used: {error}", cache.display()))
+        })?;
         let done = work(&sandbox).await;
         sandbox.shutdown().await;
         done

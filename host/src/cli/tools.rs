@@ -40,7 +40,8 @@ fn list_builtin(output: &Output) -> Result<Exit, Failure> {
         .map(|tool| json!({"name": tool.name, "size": tool.wasm.len(), "digest": digest(tool.wasm)}))
         .collect();
     output.result(&json!({"items": tools}), || {
-        let row = |tool: &builtin::Builtin| vec![tool.name.to_owned(), show_bytes(tool.wasm.len() as u64), digest(tool.wasm)];
+        let row =
+            |tool: &builtin::Builtin| vec![tool.name.to_owned(), show_bytes(tool.wasm.len() as u64), digest(tool.wasm)];
         table(&["NAME", "SIZE", "DIGEST"], &builtin::all().iter().map(row).collect::<Vec<_>>())
     });
     Ok(Exit::Ok)
@@ -86,7 +87,10 @@ fn register(server: &Server, component: &[u8], operator: bool, output: &Output) 
     let since = Instant::now();
     while state(&tool) == "compiling" {
         if since.elapsed() > PATIENCE {
-            return Err(Failure::new(Exit::Unavailable, format!("{id} is still being compiled; look again by `bulkhead tools list`")));
+            return Err(Failure::new(
+                Exit::Unavailable,
+                format!("{id} is still being compiled; look again by `bulkhead tools list`"),
+            ));
         }
         output.status(&format!("compiling, {} s", since.elapsed().as_secs()));
         std::thread::sleep(POLL);
@@ -107,7 +111,11 @@ fn registered(tool: &Value, new: bool) -> String {
     match state(tool) {
         "ready" => {
             let known = if new { "" } else { ", known already" };
-            format!("{} {} is ready ({id}{known}); tasks made from now on may use it", text("/manifest/name"), text("/manifest/version"))
+            format!(
+                "{} {} is ready ({id}{known}); tasks made from now on may use it",
+                text("/manifest/name"),
+                text("/manifest/version")
+            )
         }
         other => format!("{id} is {other} ({}): {}", text("/rejection/code"), text("/rejection/reason")),
     }

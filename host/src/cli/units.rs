@@ -63,7 +63,8 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, size) in [("65536", 65_536), ("64KiB", 65_536), ("256 MiB", 256 << 20), ("4GiB", 4 << 30), ("7B", 7)] {
+        for (text, size) in [("65536", 65_536), ("64KiB", 65_536), ("256 MiB", 256 << 20), ("4GiB", 4 << 30), ("7B", 7)]
+        {
             assert_eq!(bytes(text), Ok(size), "{text}");
         }
         for text in ["", "MiB", "1.5MiB", "1MB", "-1", "99999999999GiB"] {

@@ -84,6 +84,11 @@ pub(super) fn toml_settings(path: &Path, text: &str) -> Result<Vec<Setting>, Vec
             take(format!("{}.{}", name.get_ref(), field.get_ref()), value, field.span().start);
         }
     }
+    // The table is sorted by name; a person reads from the top.
+    faults.sort_by_key(|fault| match &fault.origin {
+        Origin::File(_, line) => *line,
+        _ => 0,
+    });
     if faults.is_empty() { Ok(settings) } else { Err(faults) }
 }
 

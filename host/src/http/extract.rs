@@ -4,7 +4,7 @@
 use std::str::FromStr;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Path, Query as AxumQuery, Request};
+use axum::extract::{FromRequest, FromRequestParts, Query as AxumQuery, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use bulkhead_core::path::WorkspacePath;
@@ -26,17 +26,16 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// An id from the path. A text that can't be an id names nothing: 404.
+/// The id in the path: what follows `/v1/<things>/`. A text that can't be an id
+/// names nothing: 404. Taken from the raw URI, because the framework refuses a
+/// whole path if a file's name further on is not UTF-8.
 pub struct Id<T>(pub T);
 
-impl<T: FromStr, S: Send + Sync> FromRequestParts<S> for Id<T> {
+impl<T: FromStr, S: Sync> FromRequestParts<S> for Id<T> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Ok(Path(names)) = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await else {
-            return Err(Problem::new("not_found", "there is no such thing here"));
-        };
-        let text = names.first().map(|(_, value)| value.as_str()).unwrap_or_default();
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let text = parts.uri.path().split('/').nth(3).unwrap_or_default();
         text.parse().map(Id).map_err(|_| Problem::new("not_found", "there is no such thing here"))
     }
 }

@@ -2,6 +2,7 @@
 //! a time. Output is collected for a moment, so that a hundred small writes
 //! cost one commit; a full batch makes the guest wait.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{Inner, lock};
 use crate::call::Call;
-use crate::event::{ChangeCounts, ChangedBy, EventBody, FileChange, NewEvent, Stream};
+use crate::event::{ChangeCounts, ChangeKind, ChangedBy, EventBody, FileChange, NewEvent, Stream};
 use crate::grants::WorkspaceAccess;
 use crate::limits::Limits;
 use crate::ports::sandbox::{Emission, Sink};
@@ -237,14 +238,39 @@ impl Batch {
             bodies.extend(self.progress.take());
             self.progress_at = Some(Instant::now());
         }
-        let changes = std::mem::take(&mut self.changes);
-        let counts = std::mem::take(&mut self.counts);
+        let mut counts = std::mem::take(&mut self.counts);
+        let changes = without_passing(std::mem::take(&mut self.changes), &mut counts);
         let unnamed = std::mem::take(&mut self.unnamed);
         if !changes.is_empty() || unnamed {
             push_changes(&mut bodies, changes, counts, unnamed);
         }
         bodies
     }
+}
+
+/// Leaves out what came and went within one batch: a temporary file that a
+/// tool renames into place is nobody's news.
+fn without_passing(changes: Vec<FileChange>, counts: &mut ChangeCounts) -> Vec<FileChange> {
+    let mut kept: Vec<Option<FileChange>> = Vec::with_capacity(changes.len());
+    let mut made = HashMap::new();
+    for change in changes {
+        let made_at = match change.change {
+            ChangeKind::Created => {
+                made.insert(change.path.clone(), kept.len());
+                None
+            }
+            ChangeKind::Modified => None,
+            ChangeKind::Deleted => made.remove(&change.path),
+        };
+        let Some(made_at) = made_at else {
+            kept.push(Some(change));
+            continue;
+        };
+        kept[made_at] = None;
+        counts.created -= 1;
+        counts.deleted -= 1;
+    }
+    kept.into_iter().flatten().collect()
 }
 
 /// Splits changes over events of a bounded size; the last one has the rest of

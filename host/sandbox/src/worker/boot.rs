@@ -24,9 +24,6 @@ const MAX_DESCRIPTORS: u64 = 16 * 1024;
 /// Memory of the worker itself: runtime, loaded code's data, host functions.
 const OWN_MEMORY: u64 = 192 << 20;
 
-/// What each slot takes of `RLIMIT_DATA`: its fibre's stack.
-const SLOT_MEMORY: u64 = 1 << 20;
-
 /// The subcommand `worker`: serves the socket on standard input until it ends.
 /// Standard input, because that is a descriptor which a parent can hand over
 /// without unsafe code on either side.
@@ -55,9 +52,10 @@ fn boot() -> wasmtime::Result<End> {
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
     let (mut inbox, mut descriptors) = (Inbox::default(), VecDeque::new());
     let Some(bind) = bound(&socket, &mut inbox, &mut descriptors)? else { return Ok(End::Told) };
-    limits(&bind)?;
+    let pool = Pool { slots: bind.slots.max(1), pagemap_scan: bind.pagemap_scan };
+    limits(&bind, pool)?;
     // Walls (Landlock, seccomp) belong here: still one thread, nothing loaded.
-    serve(socket, &bind, inbox, descriptors)
+    serve(socket, &bind, pool, inbox, descriptors)
 }
 
 /// Lets go of everything but the socket, and dies with the host.
@@ -97,7 +95,7 @@ fn bound(socket: &OwnedFd, inbox: &mut Inbox, descriptors: &mut VecDeque<OwnedFd
     }
 }
 
-fn limits(bind: &Bind) -> wasmtime::Result<()> {
+fn limits(bind: &Bind, pool: Pool) -> wasmtime::Result<()> {
     let within = |resource, wanted: u64| {
         let maximum = getrlimit(resource).maximum;
         let wanted = maximum.map_or(wanted, |maximum| maximum.min(wanted));
@@ -105,14 +103,14 @@ fn limits(bind: &Bind) -> wasmtime::Result<()> {
     };
     within(Resource::Nofile, MAX_DESCRIPTORS)?;
     // Counts what is made writable, so it holds inside the reserved pool too.
-    within(Resource::Data, bind.memory_bytes + OWN_MEMORY + u64::from(bind.slots) * SLOT_MEMORY)?;
+    within(Resource::Data, bind.memory_bytes + OWN_MEMORY + pool.mapped())?;
     nice(i32::from(bind.nice))?;
     Ok(())
 }
 
-fn serve(socket: OwnedFd, bind: &Bind, inbox: Inbox, descriptors: VecDeque<OwnedFd>) -> wasmtime::Result<End> {
+fn serve(socket: OwnedFd, bind: &Bind, pool: Pool, inbox: Inbox, descriptors: VecDeque<OwnedFd>) -> wasmtime::Result<End> {
     debug_assert!(socket.as_raw_fd() > 2);
-    let engine = runner(Pool { slots: bind.slots, pagemap_scan: bind.pagemap_scan })?;
+    let engine = runner(pool)?;
     let linker = linker(&engine)?;
     // Guests take turns of a tick; the socket and timers are looked at between
     // any two, so that a spinning guest holds nothing up for longer.

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use wasmtime::ResourceLimiter;
 
+use crate::bounds::MAX_TABLE_ELEMENTS;
+
 /// What was refused, so that a trap that follows can be named.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Refused {
@@ -65,14 +67,14 @@ impl Limiter {
 impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         self.last_growth = 0;
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            // The engine refuses by the guest's own maximum.
-            return Ok(true);
-        }
         let growth = desired.saturating_sub(current) as u64;
         if self.memory.saturating_add(growth) > self.memory_limit {
             self.refused.memory = true;
             return Ok(false);
+        }
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            // The engine refuses by the guest's own maximum.
+            return Ok(true);
         }
         if !self.budget.take(growth) {
             self.refused.worker_memory = true;
@@ -96,13 +98,14 @@ impl ResourceLimiter for Limiter {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(true);
-        }
         let growth = desired.saturating_sub(current) as u64;
-        if self.tables.saturating_add(growth) > self.table_limit {
+        let most = self.table_limit.min(MAX_TABLE_ELEMENTS);
+        if self.tables.saturating_add(growth) > most {
             self.refused.table = true;
             return Ok(false);
+        }
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(true);
         }
         self.tables += growth;
         Ok(true)

@@ -75,6 +75,8 @@ impl Bench {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut WasmConfig)) -> Self {
+        // Shown with the output of a test that fails.
+        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let cache = Arc::new(tempfile::tempdir().unwrap());
         let mut config = WasmConfig::new(child(), cache.path().join("cache"));
         // Unoptimised, on a machine that does other things too.

@@ -19,6 +19,8 @@ pub(super) enum Need {
     Required,
     /// A feature, a wall or speed is lost without it.
     Recommended,
+    /// Good to know; nothing is lost today.
+    Optional,
 }
 
 /// One check.
@@ -61,6 +63,7 @@ fn line(check: &Check) -> Vec<String> {
         (true, _) => '✓',
         (false, Need::Required) => '✗',
         (false, Need::Recommended) => '!',
+        (false, Need::Optional) => '·',
     };
     let mut lines = vec![format!("{mark} {:<16} {}", check.name, super::output::one_line(&check.found))];
     lines.extend(check.remedy.iter().map(|remedy| format!("  {:<16} → {remedy}", "")));

@@ -11,7 +11,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::super::units::show_bytes;
 use super::Check;
-use super::Need::{Recommended, Required};
+use super::Need::{Optional, Recommended, Required};
 use crate::builtin;
 use crate::config::Config;
 
@@ -49,7 +49,8 @@ fn read(path: &str) -> Option<String> {
 
 fn kernel() -> Check {
     let name = rustix::system::uname();
-    let found = format!("{} {} {}", name.sysname().to_string_lossy(), name.release().to_string_lossy(), std::env::consts::ARCH);
+    let found =
+        format!("{} {} {}", name.sysname().to_string_lossy(), name.release().to_string_lossy(), std::env::consts::ARCH);
     let known = cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")));
     Check::new("kernel", Required, known, found, "use Linux on x86_64 or aarch64")
 }
@@ -62,7 +63,8 @@ fn openat2() -> Check {
         rustix::fs::openat2(root.as_fd(), ".", flags, Mode::empty(), ResolveFlags::BENEATH)
     });
     let found = tried.as_ref().map_or_else(|errno| format!("refused: {errno}"), |_| "works".into());
-    let remedy = "use Linux 5.6 or newer; in a container, a seccomp profile that allows openat2 (Docker 20.10 or newer)";
+    let remedy =
+        "use Linux 5.6 or newer; in a container, a seccomp profile that allows openat2 (Docker 20.10 or newer)";
     Check::new("openat2", Required, tried.is_ok(), found, remedy)
 }
 
@@ -140,18 +142,23 @@ fn cgroups() -> Check {
         None if Path::new("/sys/fs/cgroup/memory").exists() => (false, "version 1".into()),
         None => (false, "none".to_owned()),
     };
-    Check::new("cgroups", Recommended, ok, found, remedy)
+    Check::new("cgroups", Optional, ok, found, remedy)
 }
 
 fn kvm() -> Check {
     let opened = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    let found = opened.as_ref().map_or_else(|error| format!("/dev/kvm can't be opened: {error}"), |_| "/dev/kvm opens".into());
+    let found =
+        opened.as_ref().map_or_else(|error| format!("/dev/kvm can't be opened: {error}"), |_| "/dev/kvm opens".into());
     let remedy = "only virtual machine backends would need it, and this version has none";
-    Check::new("kvm", Recommended, opened.is_ok(), found, remedy)
+    Check::new("kvm", Optional, opened.is_ok(), found, remedy)
 }
 
 fn git() -> Check {
-    let asked = Command::new("git").arg("--version").env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).output();
+    let asked = Command::new("git")
+        .arg("--version")
+        .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .output();
     let (ok, found) = match asked {
         Ok(output) if output.status.success() => (true, String::from_utf8_lossy(&output.stdout).trim().to_owned()),
         Ok(output) => (false, format!("git --version failed ({})", output.status)),
@@ -163,7 +170,13 @@ fn git() -> Check {
 fn tools() -> Check {
     let count = builtin::all().len();
     let found = format!("{count} built in");
-    Check::new("tools", Recommended, count > 0, found, "this program was built without them; run tools/build-guests and build it again")
+    Check::new(
+        "tools",
+        Recommended,
+        count > 0,
+        found,
+        "this program was built without them; run tools/build-guests and build it again",
+    )
 }
 
 fn data(path: &Path) -> Check {

@@ -1,8 +1,8 @@
 //! `run`: one call, here and now. The same checks, sandbox and limits as on a
 //! server, but no store: what the tool prints goes to the terminal as it comes.
 
-mod sink;
 mod report;
+mod sink;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -54,7 +54,8 @@ pub(super) fn run(loaded: Loaded, options: Run, output: &Output) -> Result<Exit,
     let wanted = wanted(&loaded.config, options)?;
     let cancel = CancellationToken::new();
     let live = Arc::new(Live::new(*output, cancel.clone()));
-    let ended = sandbox::with(&loaded, async |sandbox| watched(call(sandbox, wanted, live.clone(), &cancel), &cancel).await);
+    let ended =
+        sandbox::with(&loaded, async |sandbox| watched(call(sandbox, wanted, live.clone(), &cancel), &cancel).await);
     live.close();
     let ended = ended?;
     report::print(&ended, &live, output);
@@ -63,7 +64,9 @@ pub(super) fn run(loaded: Loaded, options: Run, output: &Output) -> Result<Exit,
 
 fn wanted(config: &Config, options: Run) -> Result<Wanted, Failure> {
     let base = match options.args_json.as_deref() {
-        Some("-") => Some(std::io::read_to_string(std::io::stdin()).map_err(|error| Failure::new(Exit::NoInput, error))?),
+        Some("-") => {
+            Some(std::io::read_to_string(std::io::stdin()).map_err(|error| Failure::new(Exit::NoInput, error))?)
+        }
         other => other.map(str::to_owned),
     };
     let ceiling = match (&options.workspace, options.read_only) {
@@ -97,7 +100,10 @@ fn open(path: &Path) -> Result<Arc<OwnedFd>, Failure> {
     use rustix::fs::{Mode, OFlags};
     let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     opened.map(Arc::new).map_err(|errno| {
-        Failure::new(Exit::NoInput, format!("the workspace {} can't be opened: {errno}; name a directory", path.display()))
+        Failure::new(
+            Exit::NoInput,
+            format!("the workspace {} can't be opened: {errno}; name a directory", path.display()),
+        )
     })
 }
 
@@ -119,7 +125,12 @@ async fn watched<T>(work: impl Future<Output = Result<T, Failure>>, cancel: &Can
     }
 }
 
-async fn call(sandbox: &WasmSandbox, wanted: Wanted, live: Arc<Live>, cancel: &CancellationToken) -> Result<Ended, Failure> {
+async fn call(
+    sandbox: &WasmSandbox,
+    wanted: Wanted,
+    live: Arc<Live>,
+    cancel: &CancellationToken,
+) -> Result<Ended, Failure> {
     let digest = Digest::of(&wanted.component);
     live.phase("compiling the component");
     let prepared = tokio::select! {
@@ -128,12 +139,13 @@ async fn call(sandbox: &WasmSandbox, wanted: Wanted, live: Arc<Live>, cancel: &C
     };
     live.phase("running");
     let Prepared { manifest, artifact } = prepared;
-    let arguments = arguments::assemble(wanted.base.as_deref(), &wanted.pairs, &manifest.input_schema).map(Value::Object);
+    let arguments =
+        arguments::assemble(wanted.base.as_deref(), &wanted.pairs, &manifest.input_schema).map(Value::Object);
     let arguments = arguments.map_err(Failure::usage)?;
     arguments::check(&arguments, &manifest.input_schema).map_err(Failure::usage)?;
     let grants = wanted.ceiling.for_tool(&manifest.capabilities);
-    let without_workspace =
-        wanted.workspace.is_none() && Grants::TASK_CEILING.for_tool(&manifest.capabilities).workspace != WorkspaceAccess::None;
+    let without_workspace = wanted.workspace.is_none()
+        && Grants::TASK_CEILING.for_tool(&manifest.capabilities).workspace != WorkspaceAccess::None;
     let call = Call {
         call: System.call_id(),
         tenant: System.tenant_id(),
@@ -152,7 +164,9 @@ async fn call(sandbox: &WasmSandbox, wanted: Wanted, live: Arc<Live>, cancel: &C
 /// A component that can't be a tool is the caller's mistake, not the tool's failure.
 pub(super) fn rejected(error: PrepareError) -> Failure {
     match error {
-        PrepareError::Rejected { code, reason } => Failure::usage(format!("the component can't be a tool ({code}): {reason}")),
+        PrepareError::Rejected { code, reason } => {
+            Failure::usage(format!("the component can't be a tool ({code}): {reason}"))
+        }
         PrepareError::Sandbox(error) => Failure::host(&error),
     }
 }

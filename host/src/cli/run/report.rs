@@ -37,8 +37,10 @@ pub(super) fn print(ended: &Ended, live: &Live, output: &Output) {
         return;
     }
     if let Ending::Succeeded { content } = &ended.outcome.ending {
+        // One text alone is passed on to the byte: it may be a file.
+        let line = content.len() > 1 || output.out_terminal;
         for part in content {
-            output.bytes(self::part(part, output).as_bytes());
+            output.bytes(self::part(part, line).as_bytes());
         }
     }
     if let Some(text) = fault(ended) {
@@ -49,11 +51,11 @@ pub(super) fn print(ended: &Ended, live: &Live, output: &Output) {
     }
 }
 
-/// A part of a result: text as it is, JSON so that people can read it, all
-/// else described, since it may be anything.
-pub(super) fn part(part: &Content, output: &Output) -> String {
+/// A part of a result: text as it is (with the end of its line, if `line`),
+/// JSON so that people can read it, all else described, since it may be anything.
+pub(super) fn part(part: &Content, line: bool) -> String {
     match part {
-        Content::Text { text } if output.out_terminal && !text.ends_with('\n') => format!("{text}\n"),
+        Content::Text { text } if line && !text.ends_with('\n') => format!("{text}\n"),
         Content::Text { text } => text.clone(),
         Content::Json { json } => format!("{json:#}\n"),
         Content::Blob { media_type, data } => {
@@ -70,7 +72,8 @@ fn fault(ended: &Ended) -> Option<String> {
     if let Some(details) = &fault.details {
         text.push_str(&format!("\n{details:#}"));
     }
-    if ended.without_workspace {
+    let own_failure = matches!(ended.outcome.ending, Ending::Failed { .. }) && fault.limit.is_none();
+    if ended.without_workspace && own_failure {
         text.push_str("\nThis tool works on files and was given no workspace; pass --workspace DIR.");
     }
     Some(text)
@@ -88,4 +91,18 @@ fn summary(ended: &Ended, kept: &Kept) -> String {
         usage.cpu_us / 1_000,
         show_bytes(usage.peak_memory_bytes),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_as_text() {
+        let text = Content::Text { text: "a".into() };
+        assert_eq!((part(&text, false), part(&text, true)), ("a".into(), "a\n".into()));
+        let blob = Content::Blob { media_type: "image/png".into(), data: "AAAA".repeat(512) };
+        assert!(part(&blob, false).starts_with("[image/png, 1.5 KiB;"));
+        assert_eq!(part(&Content::Json { json: serde_json::json!([1]) }, false), "[\n  1\n]\n");
+    }
 }

@@ -107,7 +107,7 @@ impl Live {
             }
             Emission::Content(part) => {
                 self.output.status("");
-                self.read(self.output.bytes(report::part(&part, &self.output).as_bytes()));
+                self.read(self.output.bytes(report::part(&part, true).as_bytes()));
             }
             Emission::Truncated(limit) => {
                 self.output.status("");

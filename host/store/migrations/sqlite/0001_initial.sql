@@ -4,7 +4,9 @@
 --     query can be limited to an owner without a join;
 --   * texts over 4 KiB live in `payloads`, the row has `…_ref` instead: a row that
 --     is updated often (a call, twice) must not drag its arguments along;
---   * only tables with small rows are WITHOUT ROWID.
+--   * only tables with small rows are WITHOUT ROWID;
+--   * a CHECK of several values is a chain of OR: SQLite makes a table of an
+--     IN (…) each time it is evaluated.
 
 CREATE TABLE tenants (
     id         TEXT PRIMARY KEY,
@@ -48,10 +50,10 @@ CREATE TABLE tools (
     tenant_id       TEXT NOT NULL,
     digest          TEXT NOT NULL,
     size            INTEGER NOT NULL,
-    state           TEXT NOT NULL CHECK (state IN ('compiling', 'ready', 'rejected')),
+    state           TEXT NOT NULL CHECK (state = 'compiling' OR state = 'ready' OR state = 'rejected'),
     name            TEXT,
     manifest        TEXT,
-    manifest_ref    INTEGER,
+    manifest_ref    TEXT,
     artifact_key    TEXT,
     artifact_digest TEXT,
     artifact_size   INTEGER,
@@ -87,7 +89,7 @@ CREATE TABLE tasks (
     last_seq   INTEGER NOT NULL DEFAULT 0,
     first_seq  INTEGER NOT NULL DEFAULT 1,
     log_bytes  INTEGER NOT NULL DEFAULT 0,
-    state      TEXT NOT NULL CHECK (state IN ('initializing', 'ready', 'archived', 'deleted', 'failed')),
+    state      TEXT NOT NULL CHECK (state = 'initializing' OR state = 'ready' OR state = 'archived' OR state = 'deleted' OR state = 'failed'),
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
     session_id TEXT,
@@ -117,8 +119,9 @@ CREATE TABLE events (
     PRIMARY KEY (task_id, seq)
 ) STRICT, WITHOUT ROWID;
 
+-- `id` says what it is: `<id of a call or tool>/<what>`.
 CREATE TABLE payloads (
-    id        INTEGER PRIMARY KEY,
+    id        TEXT PRIMARY KEY,
     tenant_id TEXT NOT NULL,
     task_id   TEXT REFERENCES tasks (id),
     body      TEXT NOT NULL
@@ -131,8 +134,9 @@ CREATE TABLE calls (
     task_id       TEXT NOT NULL REFERENCES tasks (id),
     tenant_id     TEXT NOT NULL,
     user_id       TEXT NOT NULL,
-    state         TEXT NOT NULL CHECK (state IN
-        ('queued', 'running', 'waiting', 'succeeded', 'failed', 'timed_out', 'cancelled', 'interrupted')),
+    state         TEXT NOT NULL CHECK (
+        state = 'queued' OR state = 'running' OR state = 'waiting' OR state = 'succeeded' OR state = 'failed'
+        OR state = 'timed_out' OR state = 'cancelled' OR state = 'interrupted'),
     attempts      INTEGER NOT NULL,
     created_at    INTEGER NOT NULL,
     started_at    INTEGER,
@@ -143,10 +147,12 @@ CREATE TABLE calls (
     limits        TEXT NOT NULL,
     grants        TEXT NOT NULL,
     arguments     TEXT,
-    arguments_ref INTEGER,
+    arguments_ref TEXT,
     outcome       TEXT,
-    outcome_ref   INTEGER,
+    outcome_ref   TEXT,
     CHECK ((arguments IS NULL) <> (arguments_ref IS NULL)),
+    -- A call is open exactly as long as it has no end, and it has an outcome exactly then.
+    CHECK ((ended_at IS NULL) = (state = 'queued' OR state = 'running' OR state = 'waiting')),
     CHECK ((ended_at IS NULL) = (outcome IS NULL AND outcome_ref IS NULL))
 ) STRICT;
 

@@ -32,8 +32,11 @@ CREATE TEMP VIEW command AS SELECT
 
 -- Appends `count` events, a JSON array of [at, call, kind, data, size], to the
 -- log of `task`, if the command took effect. Numbers come from the task's row
--- in this same transaction. (The condition is here and not in a SELECT that
--- feeds the view, because SQLite would put its rows into a table of their own.)
+-- in this same transaction.
+--
+-- Here and below, conditions are in WHEN and not in a SELECT that feeds a view,
+-- and lists are no `IN (…)` of three or more: for both SQLite would make an
+-- ephemeral table each time, which costs more than the work.
 CREATE TEMP VIEW log_entry AS SELECT
     NULL AS ord, NULL AS task, NULL AS events, NULL AS count, NULL AS bytes;
 
@@ -45,6 +48,27 @@ WHEN (SELECT tag FROM result WHERE ord = NEW.ord) = 'done' BEGIN
     SELECT t.id, t.last_seq - NEW.count + 1 + e.key, t.tenant_id, t.user_id,
            e.value ->> 0, e.value ->> 1, e.value ->> 2, e.value ->> 3, e.value ->> 4
     FROM tasks t, json_each(NEW.events) e WHERE t.id = NEW.task;
+END;
+
+-- Remembers an idempotency key, if there is one and the command took effect.
+CREATE TEMP VIEW key_entry AS SELECT
+    NULL AS ord, NULL AS tenant, NULL AS user, NULL AS operation, NULL AS key,
+    NULL AS key_body, NULL AS call, NULL AS at;
+
+CREATE TEMP TRIGGER remember_key INSTEAD OF INSERT ON key_entry
+WHEN NEW.key IS NOT NULL AND (SELECT tag FROM result WHERE ord = NEW.ord) = 'done' BEGIN
+    INSERT OR REPLACE INTO idempotency_keys (tenant_id, user_id, operation, key, body, call_id, created_at)
+    VALUES (NEW.tenant, NEW.user, NEW.operation, NEW.key, NEW.key_body, NEW.call, NEW.at);
+END;
+
+-- Stores a text beside its row, if it is large and the command took effect.
+CREATE TEMP VIEW payload_entry AS SELECT
+    NULL AS ord, NULL AS id, NULL AS task, NULL AS body, NULL AS large;
+
+CREATE TEMP TRIGGER store_payload INSTEAD OF INSERT ON payload_entry
+WHEN NEW.large AND (SELECT tag FROM result WHERE ord = NEW.ord) = 'done' BEGIN
+    INSERT INTO payloads (id, tenant_id, task_id, body)
+    SELECT NEW.id, tenant_id, id, NEW.body FROM tasks WHERE id = NEW.task;
 END;
 
 CREATE TEMP TRIGGER append_events INSTEAD OF INSERT ON command WHEN NEW.op = 'append' BEGIN
@@ -67,18 +91,15 @@ CREATE TEMP TRIGGER accept_call INSTEAD OF INSERT ON command WHEN NEW.op = 'acce
     LEFT JOIN idempotency_keys k ON k.tenant_id = NEW.tenant AND k.user_id = NEW.user
         AND k.operation = NEW.operation AND k.key = NEW.key AND k.created_at > NEW.key_expired;
 
-    INSERT OR REPLACE INTO idempotency_keys (tenant_id, user_id, operation, key, body, call_id, created_at)
-    SELECT NEW.tenant, NEW.user, NEW.operation, NEW.key, NEW.key_body, NEW.call, NEW.at
-    FROM result WHERE NEW.key IS NOT NULL AND ord = NEW.ord AND tag = 'done';
+    INSERT INTO key_entry VALUES (NEW.ord, NEW.tenant, NEW.user, NEW.operation, NEW.key, NEW.key_body, NEW.call, NEW.at);
 
-    INSERT INTO payloads (tenant_id, task_id, body)
-    SELECT NEW.tenant, NEW.task, NEW.body FROM result WHERE NEW.large AND ord = NEW.ord AND tag = 'done';
+    INSERT INTO payload_entry VALUES (NEW.ord, NEW.call || '/arguments', NEW.task, NEW.body, NEW.large);
 
     INSERT INTO calls (id, task_id, tenant_id, user_id, state, attempts, created_at, started_at,
                        tool_name, tool_id, tool_digest, limits, grants, arguments, arguments_ref)
     SELECT NEW.call, NEW.task, NEW.tenant, NEW.user, NEW.state, NEW.attempts, NEW.at, NEW.since,
            NEW.tool_name, NEW.tool, NEW.tool_digest, NEW.limits, NEW.grants,
-           CASE WHEN NOT NEW.large THEN NEW.body END, CASE WHEN NEW.large THEN last_insert_rowid() END
+           CASE WHEN NOT NEW.large THEN NEW.body END, CASE WHEN NEW.large THEN NEW.call || '/arguments' END
     FROM result WHERE ord = NEW.ord AND tag = 'done';
 
     INSERT INTO log_entry VALUES (NEW.ord, NEW.task, NEW.events, NEW.count, NEW.bytes);
@@ -92,16 +113,13 @@ CREATE TEMP TRIGGER start_call INSTEAD OF INSERT ON command WHEN NEW.op = 'start
 END;
 
 CREATE TEMP TRIGGER end_call INSTEAD OF INSERT ON command WHEN NEW.op = 'end' BEGIN
-    INSERT INTO payloads (tenant_id, task_id, body)
-    SELECT tenant_id, task_id, NEW.body FROM calls
-    WHERE NEW.large AND id = NEW.call AND task_id = NEW.task AND state IN ('queued', 'running', 'waiting');
-
     UPDATE calls SET state = NEW.state, ended_at = NEW.at,
         outcome = CASE WHEN NOT NEW.large THEN NEW.body END,
-        outcome_ref = CASE WHEN NEW.large THEN last_insert_rowid() END
-    WHERE id = NEW.call AND task_id = NEW.task AND state IN ('queued', 'running', 'waiting');
+        outcome_ref = CASE WHEN NEW.large THEN NEW.call || '/outcome' END
+    WHERE id = NEW.call AND task_id = NEW.task AND ended_at IS NULL;
 
     INSERT OR REPLACE INTO result (ord, tag) SELECT NEW.ord, CASE WHEN changes() > 0 THEN 'done' END;
+    INSERT INTO payload_entry VALUES (NEW.ord, NEW.call || '/outcome', NEW.task, NEW.body, NEW.large);
     INSERT INTO log_entry VALUES (NEW.ord, NEW.task, NEW.events, NEW.count, NEW.bytes);
 END;
 

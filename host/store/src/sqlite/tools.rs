@@ -74,10 +74,10 @@ async fn set_state(connection: &mut SqliteConnection, id: ToolId, state: &ToolSt
     }
     let mut reference = None;
     if let Some(body) = manifest.take_if(|text| text.len() > LARGE) {
-        let insert = "INSERT INTO payloads (tenant_id, body) SELECT tenant_id, ? FROM tools
-                      WHERE id = ? AND state = 'compiling' RETURNING id";
+        let insert = "INSERT INTO payloads (id, tenant_id, body)
+                      SELECT id || '/manifest', tenant_id, ? FROM tools WHERE id = ? AND state = 'compiling' RETURNING id";
         reference =
-            query_scalar::<_, i64>(insert).bind(body).bind(id.to_string()).fetch_optional(&mut *connection).await?;
+            query_scalar::<_, String>(insert).bind(body).bind(id.to_string()).fetch_optional(&mut *connection).await?;
     }
     let done = query(
         "UPDATE tools SET state = ?, name = ?, manifest = ?, manifest_ref = ?, artifact_key = ?, artifact_digest = ?,

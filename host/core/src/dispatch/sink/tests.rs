@@ -66,3 +66,18 @@ fn changes_are_split_and_counted_once() {
     assert_eq!((named, created, deleted), (510, 515, 2));
     assert_eq!(flags, [false, true]);
 }
+
+#[test]
+fn what_came_and_went_is_not_told() {
+    let mut batch = Batch::default();
+    let mut add = |path: &str, change| batch.add(Emission::Changed(FileChange { path: path.into(), change }));
+    add(".a.tmp", ChangeKind::Created);
+    add("a", ChangeKind::Modified);
+    add(".a.tmp", ChangeKind::Deleted);
+    add("b", ChangeKind::Deleted);
+    let bodies = batch.take(true);
+    let [EventBody::FilesChanged { changes, counts, .. }] = &bodies[..] else { panic!("{bodies:?}") };
+    let paths: Vec<_> = changes.iter().map(|change| change.path.as_str()).collect();
+    assert_eq!(paths, ["a", "b"]);
+    assert_eq!(*counts, ChangeCounts { created: 0, modified: 1, deleted: 1 });
+}

@@ -1,0 +1,198 @@
+//! Ownership: every operation of the OpenAPI document stands in this table, or
+//! the test fails. Someone else's things are not there.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Options, Server};
+
+/// How an operation is guarded.
+enum Guard {
+    /// It names an owned thing: a stranger gets 404, a key without the scope 403.
+    Owned,
+    /// It makes, lists or registers: a key without the scope gets 403.
+    Scoped,
+    /// Any valid key.
+    Key,
+    /// Nobody is asked.
+    Open,
+}
+
+use Guard::{Key, Open, Owned, Scoped};
+
+const TABLE: &[(&str, &str, Guard)] = &[
+    ("get", "/healthz", Open),
+    ("get", "/readyz", Open),
+    ("get", "/v1/whoami", Key),
+    ("post", "/v1/sessions", Scoped),
+    ("get", "/v1/sessions", Scoped),
+    ("get", "/v1/sessions/{session}", Owned),
+    ("delete", "/v1/sessions/{session}", Owned),
+    ("post", "/v1/tasks", Scoped),
+    ("get", "/v1/tasks", Scoped),
+    ("post", "/v1/tasks/archive", Scoped),
+    ("get", "/v1/tasks/{task}", Owned),
+    ("delete", "/v1/tasks/{task}", Owned),
+    ("post", "/v1/tasks/{task}/archive", Owned),
+    ("post", "/v1/tasks/{task}/restore", Owned),
+    ("get", "/v1/tasks/{task}/tools", Owned),
+    ("get", "/v1/tasks/{task}/events", Owned),
+    ("post", "/v1/tasks/{task}/calls", Owned),
+    ("get", "/v1/tasks/{task}/calls", Owned),
+    ("get", "/v1/calls/{call}", Owned),
+    ("post", "/v1/calls/{call}/cancel", Owned),
+    ("get", "/v1/tasks/{task}/entries", Owned),
+    ("get", "/v1/tasks/{task}/entries/{path}", Owned),
+    ("post", "/v1/tasks/{task}/directories", Owned),
+    ("post", "/v1/tasks/{task}/moves", Owned),
+    ("get", "/v1/tasks/{task}/files/{path}", Owned),
+    ("put", "/v1/tasks/{task}/files/{path}", Owned),
+    ("delete", "/v1/tasks/{task}/files/{path}", Owned),
+    ("post", "/v1/tools", Scoped),
+    ("get", "/v1/tools", Scoped),
+    ("get", "/v1/tools/{tool}", Owned),
+    ("delete", "/v1/tools/{tool}", Owned),
+];
+
+struct Things {
+    session: String,
+    task: String,
+    call: String,
+    tool: String,
+}
+
+impl Things {
+    fn path(&self, template: &str) -> String {
+        template
+            .replace("{session}", &self.session)
+            .replace("{task}", &self.task)
+            .replace("{call}", &self.call)
+            .replace("{tool}", &self.tool)
+            .replace("{path}", "a.txt")
+    }
+}
+
+fn make(client: &Client) -> Things {
+    let id = |value: &Value| value["id"].as_str().unwrap().to_owned();
+    let tool = client.register("fixtures/echo");
+    let session = client.post("/v1/sessions", &json!({"label": "s"})).expect(201);
+    let task = client.task();
+    client.put(&format!("/v1/tasks/{task}/files/a.txt"), b"mine").expect(201);
+    let call = client.call(&task, "echo", json!({"text": "x"}));
+    Things { session: id(&session), call: id(&call), tool: id(&tool), task }
+}
+
+/// A body that the operation would take, so that only the guard refuses it.
+fn send(client: &Client, method: &str, path: &str) -> crate::harness::Answer {
+    let body = match path.rsplit('/').next().unwrap() {
+        "calls" => json!({"tool": "echo", "arguments": {"text": "x"}}),
+        "moves" => json!({"from": "a.txt", "to": "b.txt"}),
+        "directories" => json!({"path": "d"}),
+        _ => json!({}),
+    };
+    let json = [("content-type", "application/json")];
+    match method {
+        "post" => client.send("POST", path, &json, body.to_string().as_bytes()),
+        "put" => client.put(path, b"theirs"),
+        method => client.send(&method.to_uppercase(), path, &[], b""),
+    }
+}
+
+#[test]
+fn every_operation_is_in_the_table() {
+    let server = Server::start(Options::default());
+    let document = server.client().with_key(None).get("/v1/openapi.json").expect(200);
+    let mut documented = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            documented.insert((method.clone(), path.replace("{*path}", "{path}")));
+        }
+    }
+    let table: BTreeSet<_> = TABLE.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
+    assert_eq!(documented, table, "left: the document, right: the table");
+}
+
+#[test]
+fn strangers_and_lesser_keys_are_refused_everywhere() {
+    let server = Server::start(Options::default());
+    let owner = server.client();
+    let things = make(&owner);
+    let stranger = server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"]);
+    let me = owner.get("/v1/whoami").expect(200);
+    let colleague = server.client_with(&["--tenant", me["tenant"].as_str().unwrap(), "--user", "usr_01jd8n2m4v0000000000000001"]);
+    let lesser = server.client_with(&["--scopes", "metrics:read"]);
+    let nobody = owner.with_key(None);
+    for (method, template, guard) in TABLE {
+        let path = things.path(template);
+        let unauthenticated = send(&nobody, method, &path);
+        match guard {
+            Open => assert_eq!(unauthenticated.status, 200, "{method} {template}"),
+            _ => drop(unauthenticated.problem(401, "unauthenticated")),
+        }
+        match guard {
+            Owned => {
+                drop(send(&stranger, method, &path).problem(404, "not_found"));
+                // Tools belong to the tenant, all else to the user.
+                if !template.contains("{tool}") {
+                    drop(send(&colleague, method, &path).problem(404, "not_found"));
+                }
+                drop(send(&lesser, method, &path).problem(403, "missing_scope"));
+            }
+            Scoped => drop(send(&lesser, method, &path).problem(403, "missing_scope")),
+            Key => assert_eq!(send(&lesser, method, &path).status, 200),
+            Open => {}
+        }
+    }
+    // And nothing of what the strangers tried has happened.
+    assert_eq!(owner.get(&format!("/v1/tasks/{}/files/a.txt", things.task)).body, b"mine");
+    assert_eq!(owner.get(&format!("/v1/tasks/{}", things.task)).expect(200)["state"], "ready");
+    assert_eq!(stranger.get("/v1/tasks").expect(200)["items"], json!([]));
+    let calls = owner.get(&format!("/v1/tasks/{}/calls", things.task)).expect(200);
+    assert_eq!(calls["items"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_session_or_tool_of_somebody_else_can_not_be_used() {
+    let server = Server::start(Options::default());
+    let owner = server.client();
+    let things = make(&owner);
+    let stranger = server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"]);
+    stranger.post("/v1/tasks", &json!({"session": things.session})).problem(404, "not_found");
+    let answer = stranger.post("/v1/tasks", &json!({"tools": ["echo"]}));
+    answer.problem(400, "invalid_request");
+    let theirs = stranger.task();
+    let body = json!({"tool": "echo", "arguments": {"text": "x"}});
+    stranger.post(&format!("/v1/tasks/{theirs}/calls"), &body).problem(422, "unknown_tool");
+}
+
+#[test]
+fn keys_expire_and_are_revoked() {
+    let server = Server::start(Options::default());
+    let short = server.client_with(&["--expires-in", "1s"]);
+    assert_eq!(short.get("/v1/whoami").status, 200);
+    std::thread::sleep(std::time::Duration::from_millis(1_200));
+    short.get("/v1/whoami").problem(401, "expired_key");
+
+    let made = server.cli(&["keys", "create", "--json"]);
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let client = server.client().with_key(made["key"].as_str());
+    assert_eq!(client.get("/v1/whoami").status, 200);
+    assert!(server.cli(&["keys", "revoke", made["id"].as_str().unwrap()]).status.success());
+    // The server trusts a good key for three seconds.
+    let refused = (0..50).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        client.get("/v1/whoami").status == 401
+    });
+    assert!(refused);
+    client.get("/v1/whoami").problem(401, "revoked_key");
+
+    let key = made["key"].as_str().unwrap();
+    let typo = format!("{}{}", &key[..key.len() - 1], if key.ends_with('0') { '1' } else { '0' });
+    let problem = client.with_key(Some(&typo)).get("/v1/whoami").problem(401, "invalid_key");
+    assert!(problem["detail"].as_str().unwrap().contains("checksum"), "{problem}");
+    client.with_key(Some("nonsense")).get("/v1/whoami").problem(401, "invalid_key");
+    let database = std::fs::read(server.data().join("bulkhead.sqlite")).unwrap();
+    let secret = key.rsplit('_').next().unwrap();
+    assert!(!database.windows(20).any(|window| window == &secret.as_bytes()[..20]), "the secret is stored");
+}

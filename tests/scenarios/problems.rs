@@ -1,0 +1,85 @@
+//! Bad input of every kind: its own clear problem, and nothing is lost.
+
+use serde_json::json;
+
+use crate::harness::{Options, Server, guests};
+
+#[test]
+fn every_bad_request_gets_its_own_problem() {
+    let server = Server::start(Options::default().with("BULKHEAD_HTTP__MAX_BODY_BYTES", 4096));
+    let client = server.client();
+    client.register("fixtures/echo");
+    let task = client.task();
+    let calls = format!("/v1/tasks/{task}/calls");
+    let json_type = [("content-type", "application/json")];
+    let raw = |body: &[u8]| client.send("POST", &calls, &json_type, body);
+
+    raw(b"{\"tool\": ").problem(400, "malformed_json");
+    raw(b"\xff\xfe").problem(400, "malformed_json");
+    raw(br#"{"tool": "echo"}"#).problem(400, "malformed_json");
+    raw(br#"{"tool": "echo", "arguments": {}, "argumants": {}}"#).problem(400, "malformed_json");
+    client.send("POST", &calls, &[("content-type", "text/plain")], b"{}").problem(415, "unsupported_media_type");
+    raw(&[b' '; 5000]).problem(413, "too_large");
+    client.post(&calls, &json!({"tool": "ecko", "arguments": {}})).problem(422, "unknown_tool");
+    let problem = client.post(&calls, &json!({"tool": "echo", "arguments": {"text": 7}})).problem(422, "arguments_mismatch");
+    assert_eq!(problem["errors"][0]["pointer"], "/text", "{problem}");
+    client.post(&calls, &json!({"tool": "echo", "arguments": [1]})).problem(422, "arguments_mismatch");
+    client.post(&format!("{calls}?wait=-1"), &json!({"tool": "echo", "arguments": {"text": ""}})).problem(400, "invalid_request");
+    client.post(&format!("{calls}?wait=1e9"), &json!({"tool": "echo", "arguments": {"text": ""}})).problem(400, "invalid_request");
+    let long = "k".repeat(256);
+    let body = json!({"tool": "echo", "arguments": {"text": ""}});
+    client.post_with(&calls, &body, &[("idempotency-key", &long)]).problem(400, "invalid_request");
+    client.post("/v1/tasks", &json!({"label": "x".repeat(300)})).problem(400, "invalid_request");
+    client.post("/v1/tasks", &json!({"source": {"kind": "git", "url": "http://127.0.0.1/x"}})).problem(400, "invalid_request");
+    client.get("/v1/tasks?limit=0").problem(400, "invalid_request");
+    client.get("/v1/tasks?before=x").problem(400, "invalid_request");
+    for id in ["task_zzz", "call_01jd8n2m4v0000000000000000", "..%2f..%2fetc", "task_01JD8N2M4V0000000000000000"] {
+        client.get(&format!("/v1/tasks/{id}")).problem(404, "not_found");
+    }
+    client.get("/v1/nothing").problem(404, "no_such_operation");
+    client.send("PATCH", "/v1/tasks", &[], b"").problem(405, "method_not_allowed");
+
+    // All of that left no trace and broke nothing.
+    assert_eq!(client.get(&calls).expect(200)["items"], json!([]));
+    assert_eq!(client.call(&task, "echo", json!({"text": "still here"}))["state"], "succeeded");
+}
+
+#[test]
+fn what_is_not_a_tool_is_rejected_with_the_reason() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    let core_module = b"\0asm\x01\0\0\0".to_vec();
+    let echo = guests::wasm("fixtures/echo");
+    for (what, bytes, code) in [
+        ("text", b"#!/bin/sh\necho".to_vec(), "not_wasm"),
+        ("core module", core_module, "core_module"),
+        ("cut off", echo[..echo.len() / 2].to_vec(), "invalid_wasm"),
+        ("unknown import", guests::wasm("hostile/raw_wrong_import"), "unknown_import"),
+        ("no export", guests::wasm("hostile/raw_wrong_export"), "missing_export"),
+        ("lying name", guests::wasm("hostile/liar_name"), "invalid_description"),
+        ("trap", guests::wasm("hostile/liar_traps"), "describe_failed"),
+    ] {
+        let tool = client.register_bytes(&bytes);
+        assert_eq!((&tool["state"], &tool["rejection"]["code"]), (&json!("rejected"), &json!(code)), "{what}: {tool}");
+        assert!(tool["rejection"]["reason"].as_str().unwrap().len() > 10, "{tool}");
+    }
+    client.send("POST", "/v1/tools", &[], b"").problem(400, "invalid_request");
+    assert_eq!(client.register("fixtures/echo")["state"], "ready");
+}
+
+#[test]
+fn a_full_queue_says_when_to_come_back() {
+    let server = Server::start(Options::default().with("BULKHEAD_DISPATCH__QUEUED_PER_TASK", 2));
+    let client = server.client();
+    client.register("fixtures/sleeper_rw");
+    let task = client.task();
+    let body = json!({"tool": "sleeper_rw", "arguments": {"ms": 3_000}});
+    let path = format!("/v1/tasks/{task}/calls?wait=0");
+    for _ in 0..3 {
+        client.post(&path, &body).expect(202);
+    }
+    let answer = client.post(&path, &body);
+    assert_eq!(answer.header("retry-after"), "1");
+    let problem = answer.problem(429, "busy");
+    assert_eq!(problem["retryable"], true);
+}

@@ -1,0 +1,89 @@
+//! Starting: what is refused, and how it is said.
+
+use std::process::{Command, Output};
+
+use crate::harness::{Options, Server};
+
+fn serve(data: &std::path::Path, env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+    command.arg("serve").env_clear().env("BULKHEAD_DATA", data).env("BULKHEAD_LISTEN", "127.0.0.1:0");
+    command.env("BULKHEAD_TOOLS__BUILTIN", "false").envs(env.iter().copied()).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_public_address_without_keys_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = serve(directory.path(), &[("BULKHEAD_LISTEN", "0.0.0.0:0"), ("BULKHEAD_AUTH", "off")]);
+    assert_eq!(output.status.code(), Some(78), "{}", said(&output));
+    assert!(said(&output).contains("auth") && said(&output).contains("loopback"), "{}", said(&output));
+}
+
+#[test]
+fn a_misspelt_key_is_refused_with_the_right_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = serve(directory.path(), &[("BULKHEAD_LIMITS__WALL_TIME", "5")]);
+    assert_eq!(output.status.code(), Some(78), "{}", said(&output));
+    assert!(said(&output).contains("wall_time_ms"), "{}", said(&output));
+}
+
+#[test]
+fn one_directory_has_one_server_and_a_damaged_database_stops_the_start() {
+    let server = Server::start(Options::default());
+    let output = serve(&server.data(), &[]);
+    assert!(!output.status.success());
+    assert!(said(&output).contains("in use by another server"), "{}", said(&output));
+
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("bulkhead.sqlite"), vec![7; 8192]).unwrap();
+    let output = serve(directory.path(), &[]);
+    assert!(!output.status.success());
+    assert!(said(&output).contains("bulkhead.sqlite"), "{}", said(&output));
+}
+
+#[test]
+fn without_authentication_on_loopback_nobody_needs_a_key() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(directory);
+    let server = Server::start(Options::default());
+    assert_eq!(server.client().with_key(None).get("/v1/tasks").status, 401);
+    assert_eq!(server.client().with_key(None).get("/metrics").status, 401);
+    let text = String::from_utf8(server.client().get("/metrics").body).unwrap();
+    assert!(text.contains("bulkhead_calls_running 0"), "{text}");
+}
+
+#[test]
+fn doctor_and_config_answer_in_json() {
+    let server = Server::start(Options::default());
+    for arguments in [&["doctor", "--json"][..], &["config", "show", "--json"], &["keys", "list", "--json"], &["tools", "list", "--json"]] {
+        let output = server.cli(arguments);
+        let json = serde_json::from_slice::<serde_json::Value>(&output.stdout);
+        assert!(json.is_ok(), "{arguments:?}: {}", said(&output));
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("bh_"), "{arguments:?} shows a key");
+    }
+}
+
+#[test]
+fn one_call_runs_without_a_server() {
+    let workspace = tempfile::tempdir().unwrap();
+    std::fs::write(workspace.path().join("a.txt"), "one\n").unwrap();
+    let echo = concat!(env!("CARGO_MANIFEST_DIR"), "/../guest-tools/dist/fixtures/echo.wasm");
+    let cache = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+        command.env_clear().env("BULKHEAD_DATA", cache.path()).env("XDG_CACHE_HOME", cache.path()).arg("run").args(arguments).output().unwrap()
+    };
+    let output = run(&[echo, "--arg", "text=hello"]);
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stdout).trim()), (Some(0), "hello"), "{}", said(&output));
+    let failing = concat!(env!("CARGO_MANIFEST_DIR"), "/../guest-tools/dist/fixtures/failing.wasm");
+    let output = run(&[failing, "--arg", "code=nope", "--arg", "message=not today"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("not today"), "{}", said(&output));
+    let output = run(&[echo, "--arg", "txt=hello"]);
+    assert!(!output.status.success() && said(&output).contains("txt"), "{}", said(&output));
+    let output = run(&["/nowhere.wasm"]);
+    assert!(!output.status.success() && said(&output).contains("nowhere"), "{}", said(&output));
+}
