@@ -11,7 +11,9 @@ fn the_openapi_document() {
 fn the_table_of_problems() {
     let rows: Vec<_> = TABLE
         .iter()
-        .map(|row| format!("{:<26} {} {:<5} {}", row.code, row.status, if row.retryable { "retry" } else { "" }, row.title))
+        .map(|row| {
+            format!("{:<26} {} {:<5} {}", row.code, row.status, if row.retryable { "retry" } else { "" }, row.title)
+        })
         .collect();
     insta::assert_snapshot!("problems", rows.join("\n"));
 }
@@ -20,7 +22,9 @@ fn the_table_of_problems() {
 fn the_table_of_limits() {
     let rows: Vec<_> = bulkhead_core::limits::Limits::SPECS
         .iter()
-        .map(|spec| format!("{:<18} {:<12} {:>10} {:>12} {}", spec.name, spec.unit, spec.default, spec.max, spec.reason))
+        .map(|spec| {
+            format!("{:<18} {:<12} {:>10} {:>12} {}", spec.name, spec.unit, spec.default, spec.max, spec.reason)
+        })
         .collect();
     insta::assert_snapshot!("limits", rows.join("\n"));
 }

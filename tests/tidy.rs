@@ -8,7 +8,8 @@ fn root() -> PathBuf {
 }
 
 fn files(extension: &str) -> Vec<(String, String)> {
-    let listed = Command::new("git").args(["ls-files", "-co", "--exclude-standard"]).current_dir(root()).output().unwrap();
+    let listed =
+        Command::new("git").args(["ls-files", "-co", "--exclude-standard"]).current_dir(root()).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
     let wanted = listed.lines().filter(|path| path.ends_with(extension));
     wanted.filter_map(|path| Some((path.to_owned(), std::fs::read_to_string(root().join(path)).ok()?))).collect()
@@ -24,7 +25,10 @@ fn files_hold_one_idea_each() {
         let lines = text.lines().count();
         assert!(lines <= 600, "{path} has {lines} lines; split it by idea");
         let is_guest = path.starts_with("guest-tools/");
-        assert!(is_guest || text.starts_with("//!") || text.starts_with("#!") || is_test(&path), "{path} must say in its first line what it is for");
+        assert!(
+            is_guest || text.starts_with("//!") || text.starts_with("#!") || is_test(&path),
+            "{path} must say in its first line what it is for"
+        );
     }
 }
 
@@ -34,9 +38,17 @@ fn functions_are_short() {
         let mut begun: Option<(usize, usize, &str)> = None;
         for (number, line) in text.lines().enumerate() {
             let indent = line.len() - line.trim_start().len();
-            let is_fn = ["fn ", "pub fn ", "async fn ", "pub async fn ", "pub(super) fn ", "pub(crate) fn ", "pub(super) async fn "]
-                .iter()
-                .any(|start| line.trim_start().starts_with(start));
+            let is_fn = [
+                "fn ",
+                "pub fn ",
+                "async fn ",
+                "pub async fn ",
+                "pub(super) fn ",
+                "pub(crate) fn ",
+                "pub(super) async fn ",
+            ]
+            .iter()
+            .any(|start| line.trim_start().starts_with(start));
             if is_fn && line.ends_with('{') {
                 begun = Some((number, indent, line));
             }
@@ -63,7 +75,17 @@ fn nothing_unfinished_is_shipped() {
 #[test]
 fn core_does_no_io_and_the_arrows_hold() {
     for (path, text) in files(".rs").into_iter().filter(|(path, _)| path.starts_with("host/core/src")) {
-        for banned in ["std::fs", "tokio::fs", "std::net", "tokio::net", "SystemTime", "std::time::Instant", "std::process", "rand::", "getrandom"] {
+        for banned in [
+            "std::fs",
+            "tokio::fs",
+            "std::net",
+            "tokio::net",
+            "SystemTime",
+            "std::time::Instant",
+            "std::process",
+            "rand::",
+            "getrandom",
+        ] {
             assert!(!text.contains(banned), "{path} uses {banned}: that is a port's business");
         }
     }
@@ -100,7 +122,9 @@ fn every_limit_is_in_a_reference() {
 
 #[test]
 fn the_documents_are_there_and_short() {
-    for (name, most) in [("README.md", 400), ("docs/ARCHITECTURE.md", 300), ("docs/THREAT-MODEL.md", 400), ("CHANGELOG.md", 400)] {
+    for (name, most) in
+        [("README.md", 400), ("docs/ARCHITECTURE.md", 300), ("docs/THREAT-MODEL.md", 400), ("CHANGELOG.md", 400)]
+    {
         let lines = std::fs::read_to_string(root().join(name)).unwrap().lines().count();
         assert!((5..=most).contains(&lines), "{name} has {lines} lines");
     }

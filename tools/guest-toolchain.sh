@@ -29,8 +29,8 @@ if [ -z "${GUEST_TOOLCHAIN_FORCE:-}" ] && ls "$libdir"/libstd-*.rlib >/dev/null 
   echo rustc; exit 0
 fi
 
-# The newest one made before, without asking apt (which takes a second): a new
-# Debian version is picked up by removing the folder.
+# One made before by this very script wins, without asking apt, which takes a
+# second. A newer Debian version is picked up by removing the folder.
 cache=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/guest-toolchain}
 recipe=$(cat "$0" "$here"/*.rs | sha256sum | cut -c1-8)
 for made in "$cache"/*-"$recipe"/done; do

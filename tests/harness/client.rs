@@ -54,7 +54,8 @@ impl Answer {
 
 impl Client {
     pub fn new(url: &str, key: Option<&str>) -> Self {
-        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(180)));
+        let config =
+            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(180)));
         Self { agent: config.build().into(), url: url.into(), key: key.map(str::to_owned) }
     }
 
@@ -79,7 +80,8 @@ impl Client {
 
     /// The same as `post`, but a server that vanishes is no failure of the test.
     pub fn try_post(&self, path: &str, body: &Value) -> Option<Answer> {
-        let request = self.request("POST", path, &[("content-type", "application/json")]).body(body.to_string()).ok()?;
+        let request =
+            self.request("POST", path, &[("content-type", "application/json")]).body(body.to_string()).ok()?;
         let (parts, mut body) = self.agent.run(request).ok()?.into_parts();
         let body = body.read_to_vec().ok()?;
         Some(Answer { status: parts.status.as_u16(), headers: parts.headers, body })

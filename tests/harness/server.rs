@@ -109,9 +109,8 @@ impl Server {
     /// another tenant.
     pub fn client_with(&self, arguments: &[&str]) -> Client {
         let output = self.cli(&[&["keys", "create", "--json"], arguments].concat());
-        let made: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-            panic!("keys create: {error}: {}", String::from_utf8_lossy(&output.stderr))
-        });
+        let made: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("keys create: {error}: {}", String::from_utf8_lossy(&output.stderr)));
         Client::new(&self.url, made["key"].as_str())
     }
 
@@ -143,11 +142,6 @@ impl Server {
     pub fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    }
-
-    /// Waits for the end of the process.
-    pub fn wait(&mut self) -> std::process::ExitStatus {
-        self.child.wait().unwrap()
     }
 
     fn restart(mut self) -> Self {

@@ -118,9 +118,11 @@ fn strangers_and_lesser_keys_are_refused_everywhere() {
     let server = Server::start(Options::default());
     let owner = server.client();
     let things = make(&owner);
-    let stranger = server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"]);
+    let stranger =
+        server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"]);
     let me = owner.get("/v1/whoami").expect(200);
-    let colleague = server.client_with(&["--tenant", me["tenant"].as_str().unwrap(), "--user", "usr_01jd8n2m4v0000000000000001"]);
+    let colleague =
+        server.client_with(&["--tenant", me["tenant"].as_str().unwrap(), "--user", "usr_01jd8n2m4v0000000000000001"]);
     let lesser = server.client_with(&["--scopes", "metrics:read"]);
     let nobody = owner.with_key(None);
     for (method, template, guard) in TABLE {
@@ -157,7 +159,8 @@ fn a_session_or_tool_of_somebody_else_can_not_be_used() {
     let server = Server::start(Options::default());
     let owner = server.client();
     let things = make(&owner);
-    let stranger = server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"]);
+    let stranger =
+        server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"]);
     stranger.post("/v1/tasks", &json!({"session": things.session})).problem(404, "not_found");
     let answer = stranger.post("/v1/tasks", &json!({"tools": ["echo"]}));
     answer.problem(400, "invalid_request");

@@ -21,7 +21,7 @@ fn an_agent_works_in_a_repository() {
     let globbed = Client::text_of(&client.call(&task, "glob", json!({"pattern": "src/m7/*.rs"})));
     assert!(globbed.contains("src/m7/f7.rs"), "{globbed}");
 
-    let edit = json!({"path": "src/m7/f7.rs", "edits": [{"old": "-> u32", "new": "-> u64"}]});
+    let edit = json!({"path": "src/m7/f7.rs", "edits": [{"old_text": "-> u32", "new_text": "-> u64"}]});
     let edited = client.call(&task, "edit_file", edit);
     assert_eq!(edited["state"], "succeeded", "{edited}");
     assert!(file("src/m7/f7.rs").contains("-> u64"));
@@ -36,7 +36,7 @@ fn an_agent_works_in_a_repository() {
     for (tool, arguments, expected) in [
         ("list_dir", json!({"path": "src"}), "m49"),
         ("stat", json!({"path": "src/m8/f8.rs"}), "file"),
-        ("hash", json!({"path": "src/m8/f8.rs"}), "sha256"),
+        ("hash", json!({"paths": ["src/m8/f8.rs"]}), "sha256"),
     ] {
         let call = client.call(&task, tool, arguments);
         assert!(call["outcome"].to_string().contains(expected), "{tool}: {call}");
@@ -51,8 +51,10 @@ fn an_agent_works_in_a_repository() {
     let id = all[half - 1]["seq"].to_string();
     let rest = client.follow(&task, &[("last-event-id", id.as_str())], "").until(|event| event["seq"] == last);
     assert_eq!(rest[..], all[half..]);
-    let changed: Vec<&Value> = all.iter().filter(|event| event["type"] == "files.changed").map(|event| &event["data"]).collect();
-    let says = |path: &str| changed.iter().any(|data| data["by"] == "call" && data["changes"].to_string().contains(path));
+    let changed: Vec<&Value> =
+        all.iter().filter(|event| event["type"] == "files.changed").map(|event| &event["data"]).collect();
+    let says =
+        |path: &str| changed.iter().any(|data| data["by"] == "call" && data["changes"].to_string().contains(path));
     assert!(says("src/m7/f7.rs") && says("src/m8/f8.rs"), "{changed:?}");
 }
 
@@ -77,7 +79,18 @@ fn every_built_in_tool_is_ready_and_describes_itself() {
         .collect();
     names.sort();
     let wanted = [
-        "apply_patch", "archive", "delete", "edit_file", "glob", "grep", "hash", "json_query", "list_dir", "move", "read_file", "stat",
+        "apply_patch",
+        "archive",
+        "delete",
+        "edit_file",
+        "glob",
+        "grep",
+        "hash",
+        "json_query",
+        "list_dir",
+        "move",
+        "read_file",
+        "stat",
         "write_file",
     ];
     assert_eq!(names, wanted);

@@ -59,7 +59,11 @@ fn a_running_call_is_cancelled_and_its_tool_may_say_goodbye() {
     let task = client.task();
     for (body, state, code) in [
         (json!({"tool": "sleeper", "arguments": {"ms": 60_000}}), "cancelled", "cancelled"),
-        (json!({"tool": "ticker", "arguments": {"count": 10_000, "interval_ms": 10, "honour_cancel": true}}), "cancelled", "cancelled"),
+        (
+            json!({"tool": "ticker", "arguments": {"count": 10_000, "interval_ms": 10, "honour_cancel": true}}),
+            "cancelled",
+            "cancelled",
+        ),
     ] {
         let call = client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202);
         let path = format!("/v1/calls/{}", call["id"].as_str().unwrap());
@@ -95,10 +99,12 @@ fn an_idempotency_key_does_a_thing_once() {
     let calls = client.get(&format!("/v1/tasks/{task}/calls")).expect(200);
     assert_eq!(calls["items"].as_array().unwrap().len(), 1);
     // Another user's key of the same name is another key.
-    let stranger = server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"]);
+    let stranger =
+        server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"]);
     stranger.register("fixtures/sleeper");
     let theirs = stranger.task();
-    let answer = stranger.post_with(&format!("/v1/tasks/{theirs}/calls?wait=30"), &body, &[("idempotency-key", "order-66")]);
+    let answer =
+        stranger.post_with(&format!("/v1/tasks/{theirs}/calls?wait=30"), &body, &[("idempotency-key", "order-66")]);
     assert_ne!(answer.expect(200)["id"], first["id"]);
     let server = server.kill_and_restart();
     let client = server.client();
@@ -179,8 +185,12 @@ fn a_tool_error_reaches_the_caller_as_the_tool_said_it() {
     let client = server.client();
     client.register("fixtures/failing");
     let task = client.task();
-    let call = client.call(&task, "failing", json!({"code": "no_such_page", "message": "try page 3", "retryable": true}));
+    let call =
+        client.call(&task, "failing", json!({"code": "no_such_page", "message": "try page 3", "retryable": true}));
     assert_eq!(call["state"], "failed");
     let fault = &call["outcome"]["fault"];
-    assert_eq!((&fault["code"], &fault["message"], &fault["retryable"]), (&json!("tool.no_such_page"), &json!("try page 3"), &json!(true)));
+    assert_eq!(
+        (&fault["code"], &fault["message"], &fault["retryable"]),
+        (&json!("tool.no_such_page"), &json!("try page 3"), &json!(true))
+    );
 }

@@ -66,7 +66,11 @@ fn every_accepted_call_survives_kill_9_in_one_piece() {
         *states.entry(state.into()).or_default() += 1;
     }
     eprintln!("{} accepted: {states:?}", accepted.len());
-    check_log(&client.follow(&task, &[], "").until(|event| event["seq"] == last_seq(&client.get(&format!("/v1/tasks/{task}")).expect(200))));
+    check_log(
+        &client
+            .follow(&task, &[], "")
+            .until(|event| event["seq"] == last_seq(&client.get(&format!("/v1/tasks/{task}")).expect(200))),
+    );
 }
 
 fn last_seq(task: &Value) -> Value {

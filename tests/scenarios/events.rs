@@ -22,7 +22,8 @@ fn a_reader_that_comes_back_gets_exactly_the_rest() {
     // The first reader goes away in the middle; the second one says where.
     let first = client.follow(&task, &[], "").until(|event| event["seq"] == 20);
     let last = first.last().unwrap()["seq"].to_string();
-    let rest = client.follow(&task, &[("last-event-id", last.as_str())], "").until(|event| event["type"] == "call.ended");
+    let rest =
+        client.follow(&task, &[("last-event-id", last.as_str())], "").until(|event| event["type"] == "call.ended");
     let whole = client.events_until(&task, "call.ended");
     assert_eq!([first, rest].concat(), whole);
     assert_eq!(seqs(&whole), (1..=whole.len() as u64).collect::<Vec<_>>());
@@ -87,9 +88,14 @@ fn output_is_capped_and_the_cap_is_told() {
     let call = client.call_with(&task, json!({"tool": "ticker", "arguments": arguments, "limits": limits}));
     assert_eq!(call["state"], "succeeded", "a flood is no failure: {call}");
     let events = client.events_until(&task, "call.ended");
-    let text: String = events.iter().filter(|event| event["type"] == "call.output").map(|event| event["data"]["text"].as_str().unwrap()).collect();
+    let text: String = events
+        .iter()
+        .filter(|event| event["type"] == "call.output")
+        .map(|event| event["data"]["text"].as_str().unwrap())
+        .collect();
     assert_eq!(text.len(), 100);
-    let cut: Vec<_> = events.iter().filter(|event| event["type"] == "call.truncated").map(|event| &event["data"]).collect();
+    let cut: Vec<_> =
+        events.iter().filter(|event| event["type"] == "call.truncated").map(|event| &event["data"]).collect();
     assert!(cut.contains(&&json!({"limit": "stdout_bytes", "value": 100})), "{cut:?}");
     assert!(cut.contains(&&json!({"limit": "stderr_bytes", "value": 0})), "zero means zero: {cut:?}");
 }
@@ -107,13 +113,17 @@ fn changes_of_files_are_told_with_who_made_them() {
     });
     assert_eq!(client.call(&task, "touch", arguments)["state"], "succeeded");
     let events = client.events_until(&task, "call.ended");
-    let changed: Vec<_> = events.iter().filter(|event| event["type"] == "files.changed").map(|event| &event["data"]).collect();
+    let changed: Vec<_> =
+        events.iter().filter(|event| event["type"] == "files.changed").map(|event| &event["data"]).collect();
     assert_eq!(changed[0]["by"], "http");
     assert_eq!(changed[0]["changes"], json!([{"path": "a.txt", "change": "created"}]));
-    let by_call: Vec<_> = changed[1..].iter().flat_map(|data| {
-        assert_eq!((&data["by"], &data["incomplete"]), (&json!("call"), &json!(false)));
-        data["changes"].as_array().unwrap().clone()
-    }).collect();
+    let by_call: Vec<_> = changed[1..]
+        .iter()
+        .flat_map(|data| {
+            assert_eq!((&data["by"], &data["incomplete"]), (&json!("call"), &json!(false)));
+            data["changes"].as_array().unwrap().clone()
+        })
+        .collect();
     let has = |path: &str, change: &str| by_call.contains(&json!({"path": path, "change": change}));
     assert!(has("d", "created") && has("a.txt", "modified") && has("d/named", "created"), "{by_call:?}");
     let _ = Client::text_of;

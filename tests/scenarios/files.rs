@@ -31,7 +31,8 @@ fn files_are_written_read_moved_and_deleted() {
     client.get(&file("src/main.rs")).problem(404, "not_found");
     client.post(&format!("/v1/tasks/{task}/directories"), &json!({"path": "deep/er"})).expect(201);
     let root = client.get(&format!("/v1/tasks/{task}/entries")).expect(200);
-    let names: Vec<_> = root["entries"].as_array().unwrap().iter().map(|entry| entry["path"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        root["entries"].as_array().unwrap().iter().map(|entry| entry["path"].as_str().unwrap()).collect();
     assert_eq!(names, ["deep", "lib", "src"]);
     client.delete(&file("lib")).problem(409, "directory_not_empty");
     client.delete(&format!("{}?recursive=true", file("lib"))).expect(204);
@@ -50,7 +51,8 @@ fn a_directory_is_listed_by_pages() {
     let (mut names, mut after) = (Vec::new(), String::new());
     loop {
         let page = client.get(&format!("/v1/tasks/{task}/entries/d?limit=10{after}")).expect(200);
-        names.extend(page["entries"].as_array().unwrap().iter().map(|entry| entry["path"].as_str().unwrap().to_owned()));
+        names
+            .extend(page["entries"].as_array().unwrap().iter().map(|entry| entry["path"].as_str().unwrap().to_owned()));
         let Some(next) = page["next_after"].as_str() else { break };
         after = format!("&after={next}");
     }
@@ -69,7 +71,8 @@ fn odd_names_are_said_exactly_and_escapes_are_refused() {
         assert_eq!(client.get(href).body, b"odd", "{name}: {href}");
     }
     let listed = client.get(&format!("/v1/tasks/{task}/entries")).expect(200);
-    let paths: Vec<_> = listed["entries"].as_array().unwrap().iter().map(|entry| entry["path"].as_str().unwrap()).collect();
+    let paths: Vec<_> =
+        listed["entries"].as_array().unwrap().iter().map(|entry| entry["path"].as_str().unwrap()).collect();
     assert_eq!(paths, ["100%25", "a b?c#d", "caf%E9", "🦀"]);
 
     for escape in ["..%2f..%2fetc%2fpasswd", "%2e%2e/x", "a/..%2f..%2fx", "a%00b"] {
@@ -111,7 +114,9 @@ fn a_large_file_goes_through_without_being_held() {
     let over = client.put_reader(&path, std::io::repeat(b'y').take(257 << 20));
     over.problem(413, "too_large");
     assert_eq!(client.get(&format!("/v1/tasks/{task}/entries/large")).expect(200)["entry"]["size"], SIZE);
-    let staging = std::fs::read_dir(server.data().join("staging")).unwrap().flat_map(|scratch| std::fs::read_dir(scratch.unwrap().path()).unwrap());
+    let staging = std::fs::read_dir(server.data().join("staging"))
+        .unwrap()
+        .flat_map(|scratch| std::fs::read_dir(scratch.unwrap().path()).unwrap());
     assert_eq!(staging.count(), 0, "nothing half written is left");
 }
 

@@ -2,6 +2,7 @@
 //! with small limits. Each ends in bounded time, in the way the table wants,
 //! and the server works as before.
 
+use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -56,7 +57,7 @@ fn every_attack_ends_as_the_table_wants() {
         let begun = Instant::now();
         let fault = match attack.phase.as_str() {
             "register" => registration(&client, attack),
-            _ => call(&client, attack),
+            _ => call(&server, &client, attack),
         };
         let took = begun.elapsed();
         eprintln!("{:<28} {:>6} ms  {}", attack.name, took.as_millis(), fault.as_deref().unwrap_or("as wanted"));
@@ -77,12 +78,17 @@ fn registration(client: &Client, attack: &Attack) -> Option<String> {
     (!attack.wanted(state, code)).then(|| format!("{state}/{code} {}", tool["rejection"]["reason"]))
 }
 
-fn call(client: &Client, attack: &Attack) -> Option<String> {
+fn call(server: &Server, client: &Client, attack: &Attack) -> Option<String> {
     let tool = client.register(&format!("hostile/{}", attack.component));
     let name = tool["manifest"]["name"].as_str().unwrap();
     let task = client.task();
+    if attack.name == "escape.planted" {
+        plant(server, &task);
+    }
     let arguments: Value = serde_json::from_str(attack.arguments.as_deref().unwrap_or("{}")).unwrap();
-    let limits = json!({"wall_time_ms": 4_000, "cpu_time_ms": 1_500, "memory_bytes": 64 << 20, "stdout_bytes": 65_536,
+    // Waiting is ended by the wall clock, all else by what it uses.
+    let wall = if attack.component == "wait" { 2_000 } else { 40_000 };
+    let limits = json!({"wall_time_ms": wall, "cpu_time_ms": 1_500, "stdout_bytes": 65_536,
         "stderr_bytes": 65_536, "emit_bytes": 262_144, "log_bytes": 65_536, "log_lines": 200});
     let body = json!({"tool": name, "arguments": arguments, "limits": limits});
     let started = client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body);
@@ -97,6 +103,9 @@ fn call(client: &Client, attack: &Attack) -> Option<String> {
     if !attack.wanted(state, code) {
         return Some(format!("{state}/{code} {}", ended["outcome"]["fault"]["message"]));
     }
+    if state != "succeeded" {
+        return neighbour.flatten();
+    }
     let json_part = || {
         let parts = ended["outcome"]["content"].as_array().cloned().unwrap_or_default();
         parts.into_iter().find_map(|part| part.get("json").cloned()).unwrap_or_default()
@@ -108,6 +117,20 @@ fn call(client: &Client, attack: &Attack) -> Option<String> {
         Some("neighbours") => neighbour.flatten(),
         _ => None,
     }
+}
+
+/// What an archive or an earlier break-in could have left behind.
+fn plant(server: &Server, task: &str) {
+    let tenants = std::fs::read_dir(server.data().join("workspaces")).unwrap();
+    let root = tenants.map(|tenant| tenant.unwrap().path().join(task)).find(|path| path.exists()).unwrap();
+    let secret = server.data().join("secret");
+    std::fs::create_dir_all(&secret).unwrap();
+    std::fs::write(secret.join("secret"), "the host's").unwrap();
+    symlink(secret.join("secret"), root.join("planted-link")).unwrap();
+    symlink(&secret, root.join("planted-dir")).unwrap();
+    symlink("/etc/passwd", root.join("planted-absolute")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, root.join("planted-fifo"), rustix::fs::FileType::Fifo, 0o644.into(), 0)
+        .unwrap();
 }
 
 fn truncated(client: &Client, task: &str) -> bool {

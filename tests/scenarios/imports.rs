@@ -56,7 +56,8 @@ fn a_task_is_made_from_a_repository() {
     let text = client.get(&format!("/v1/tasks/{id}/files/src/m7/f7.rs")).body;
     assert!(text.starts_with(b"// file 7\n"));
     let listed = client.get(&format!("/v1/tasks/{id}/entries")).expect(200);
-    let names: Vec<_> = listed["entries"].as_array().unwrap().iter().map(|entry| entry["path"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        listed["entries"].as_array().unwrap().iter().map(|entry| entry["path"].as_str().unwrap()).collect();
     assert_eq!(names, ["inside", "src"], "no .git, and no link that points outside");
 }
 
@@ -66,8 +67,17 @@ fn a_source_that_is_not_allowed_is_refused_before_anything_is_made() {
     let server = Server::start(Options::default());
     let client = server.client();
     for url in [
-        repository.path().to_str().unwrap(), "file:///etc", "/etc", "ext::sh -c id", "--upload-pack=id", "ssh://git@example.com/x",
-        "https://127.0.0.1/x", "https://[::1]/x", "https://user:secret@example.com/x", "git://example.com/x", "http://example.com/x",
+        repository.path().to_str().unwrap(),
+        "file:///etc",
+        "/etc",
+        "ext::sh -c id",
+        "--upload-pack=id",
+        "ssh://git@example.com/x",
+        "https://127.0.0.1/x",
+        "https://[::1]/x",
+        "https://user:secret@example.com/x",
+        "git://example.com/x",
+        "http://example.com/x",
     ] {
         let body = json!({"source": {"kind": "git", "url": url}});
         client.post("/v1/tasks", &body).problem(400, "invalid_request");
@@ -119,7 +129,9 @@ fn a_task_is_made_from_an_archive_and_what_is_hostile_in_it_is_left_out() {
         ("hard", b"/etc/passwd", '1'),
         ("fifo", b"", '6'),
     ]);
-    let send = |body: &[u8]| client.send("POST", "/v1/tasks/archive?label=tar", &[("content-type", "application/x-tar")], body);
+    let send = |body: &[u8]| {
+        client.send("POST", "/v1/tasks/archive?label=tar", &[("content-type", "application/x-tar")], body)
+    };
     let task = send(&archive).expect(201);
     assert_eq!((&task["state"], &task["label"]), (&json!("ready"), &json!("tar")), "{task}");
     let id = task["id"].as_str().unwrap();

@@ -17,9 +17,12 @@ fn spinning_guests_on_every_worker_leave_others_answered_and_end_in_time() {
         "limits": {"wall_time_ms": 3_000, "cpu_time_ms": 60_000_u64.min(10_000)},
     });
     let spinners: Vec<_> = (0..4)
-        .map(|_| client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202)["id"].as_str().unwrap().to_owned())
+        .map(|_| {
+            client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202)["id"].as_str().unwrap().to_owned()
+        })
         .collect();
-    let other = server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"]);
+    let other =
+        server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"]);
     other.register("fixtures/echo");
     let theirs = other.task();
     let mut times: Vec<Duration> = (0..20)
@@ -36,7 +39,11 @@ fn spinning_guests_on_every_worker_leave_others_answered_and_end_in_time() {
     assert!(times[10] < Duration::from_secs(1), "{times:?}");
     for id in spinners {
         let call = client.get(&format!("/v1/calls/{id}?wait=30")).expect(200);
-        assert_eq!((&call["state"], &call["outcome"]["fault"]["code"]), (&json!("timed_out"), &json!("limit.wall_time")), "{call}");
+        assert_eq!(
+            (&call["state"], &call["outcome"]["fault"]["code"]),
+            (&json!("timed_out"), &json!("limit.wall_time")),
+            "{call}"
+        );
     }
 }
 
@@ -44,7 +51,8 @@ fn spinning_guests_on_every_worker_leave_others_answered_and_end_in_time() {
 fn two_tenants_never_share_a_worker() {
     let server = Server::start(Options::default().with("BULKHEAD_WORKERS__PER_TENANT", 1));
     let client = server.client();
-    let other = server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"]);
+    let other =
+        server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"]);
     let mut seen = Vec::new();
     for client in [&client, &other] {
         client.register("fixtures/sleeper");

@@ -21,16 +21,23 @@ fn every_bad_request_gets_its_own_problem() {
     client.send("POST", &calls, &[("content-type", "text/plain")], b"{}").problem(415, "unsupported_media_type");
     raw(&[b' '; 5000]).problem(413, "too_large");
     client.post(&calls, &json!({"tool": "ecko", "arguments": {}})).problem(422, "unknown_tool");
-    let problem = client.post(&calls, &json!({"tool": "echo", "arguments": {"text": 7}})).problem(422, "arguments_mismatch");
+    let problem =
+        client.post(&calls, &json!({"tool": "echo", "arguments": {"text": 7}})).problem(422, "arguments_mismatch");
     assert_eq!(problem["errors"][0]["pointer"], "/text", "{problem}");
     client.post(&calls, &json!({"tool": "echo", "arguments": [1]})).problem(422, "arguments_mismatch");
-    client.post(&format!("{calls}?wait=-1"), &json!({"tool": "echo", "arguments": {"text": ""}})).problem(400, "invalid_request");
-    client.post(&format!("{calls}?wait=1e9"), &json!({"tool": "echo", "arguments": {"text": ""}})).problem(400, "invalid_request");
+    client
+        .post(&format!("{calls}?wait=-1"), &json!({"tool": "echo", "arguments": {"text": ""}}))
+        .problem(400, "invalid_request");
+    client
+        .post(&format!("{calls}?wait=1e9"), &json!({"tool": "echo", "arguments": {"text": ""}}))
+        .problem(400, "invalid_request");
     let long = "k".repeat(256);
     let body = json!({"tool": "echo", "arguments": {"text": ""}});
     client.post_with(&calls, &body, &[("idempotency-key", &long)]).problem(400, "invalid_request");
     client.post("/v1/tasks", &json!({"label": "x".repeat(300)})).problem(400, "invalid_request");
-    client.post("/v1/tasks", &json!({"source": {"kind": "git", "url": "http://127.0.0.1/x"}})).problem(400, "invalid_request");
+    client
+        .post("/v1/tasks", &json!({"source": {"kind": "git", "url": "http://127.0.0.1/x"}}))
+        .problem(400, "invalid_request");
     client.get("/v1/tasks?limit=0").problem(400, "invalid_request");
     client.get("/v1/tasks?before=x").problem(400, "invalid_request");
     for id in ["task_zzz", "call_01jd8n2m4v0000000000000000", "..%2f..%2fetc", "task_01JD8N2M4V0000000000000000"] {

@@ -79,7 +79,7 @@ pub fn size(bytes: u64) -> String {
         (value, unit) = (value / 1024.0, next);
     }
     match unit {
-        "" => format!("{bytes} bytes"),
+        "" => plural(bytes as usize, "byte"),
         unit => format!("{value:.1} {unit}"),
     }
 }
@@ -100,6 +100,6 @@ mod tests {
 
     #[test]
     fn sizes() {
-        assert_eq!((size(1), size(2048), size(3 << 30)), ("1 bytes".into(), "2.0 KiB".into(), "3.0 GiB".into()));
+        assert_eq!((size(1), size(2048), size(3 << 30)), ("1 byte".into(), "2.0 KiB".into(), "3.0 GiB".into()));
     }
 }

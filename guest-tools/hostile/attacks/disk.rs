@@ -34,13 +34,14 @@ fn run(attack: &str) -> Outcome {
             })
         }
         "long_name" => report(File::create(format!("/{}", "n".repeat(10_000))).map(|_| 1)),
-        // The names are gone, the space is not.
+        // The names are gone, the space is not. Large ones, since the C library
+        // has no more than about 120 files open.
         "unlinked" => {
             let mut kept = Vec::new();
             repeat(|n| {
                 let path = format!("/unlinked-{n}");
                 let mut file = File::create(&path)?;
-                file.write_all(&vec![b'x'; 1 << 20])?;
+                (0..32).try_for_each(|_| file.write_all(&vec![b'x'; 1 << 20]))?;
                 kept.push(file);
                 fs::remove_file(path)
             })

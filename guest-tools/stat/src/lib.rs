@@ -54,7 +54,8 @@ fn stat(workspace: &Workspace, args: &Args) -> Outcome {
     } else {
         facts["type"] = if found.is_file() { "file" } else { "other" }.into();
         facts["size"] = found.len().into();
-        format!("a file of {} ({} bytes)", size(found.len()), found.len())
+        let exact = if found.len() < 1024 { String::new() } else { format!(" ({} bytes)", found.len()) };
+        format!("a file of {}{exact}", size(found.len()))
     };
     let mut text = format!("`{place}` is {what}.");
     if let Some(seconds) = modified(&found) {

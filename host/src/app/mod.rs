@@ -16,10 +16,10 @@ use bulkhead_core::clock::Ids;
 use bulkhead_core::principal::{Principal, Scopes};
 use bulkhead_core::service::keys::NewKey;
 use bulkhead_core::service::{Ports, Services};
-use bulkhead_sandbox::{WasmConfig, WasmSandbox};
+use bulkhead_sandbox::WasmSandbox;
 use bulkhead_store::{OpenError, SqliteStore};
 use bulkhead_workspace::LocalWorkspaces;
-use bulkhead_workspace::import::{ChildImporter, ImportConfig, ImportLimits};
+use bulkhead_workspace::import::ChildImporter;
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -182,22 +182,9 @@ impl App {
 
 fn ports(config: &Config, store: Arc<SqliteStore>, metrics: Arc<Metrics>) -> Result<Ports, StartError> {
     let exe = std::env::current_exe().map_err(system("the path of this executable"))?;
-    let data = std::path::absolute(&config.data).map_err(system("the path of the data directory"))?;
-    let workspaces = LocalWorkspaces::new(&data).map_err(system("the directory of workspaces"))?;
-    let importer = ChildImporter::new(ImportConfig {
-        limits: ImportLimits {
-            max_bytes: config.import.max_bytes,
-            max_entries: config.import.max_entries,
-            ..ImportLimits::default()
-        },
-        timeout: Duration::from_millis(config.import.timeout_ms),
-        at_once: usize::try_from(config.import.at_once).unwrap_or(1),
-        local_git_roots: config.import.git_local_roots.clone(),
-        ..ImportConfig::new(exe.clone(), data.join("import"))
-    });
-    let importer = importer.map_err(system("the importer"))?;
-    let sandbox = WasmSandbox::new(wasm_config(config, exe, data.join("artifacts")));
-    let sandbox = sandbox.map_err(system("the sandbox"))?;
+    let workspaces = LocalWorkspaces::new(&config.absolute_data()).map_err(system("the directory of workspaces"))?;
+    let importer = ChildImporter::new(config.importer(exe.clone())).map_err(system("the importer"))?;
+    let sandbox = WasmSandbox::new(config.wasm(exe, config.artifacts())).map_err(system("the sandbox"))?;
     let ids: Arc<dyn Ids> = Arc::new(System);
     Ok(Ports {
         store,
@@ -208,22 +195,6 @@ fn ports(config: &Config, store: Arc<SqliteStore>, metrics: Arc<Metrics>) -> Res
         ids,
         meter: metrics,
     })
-}
-
-/// The sandbox of this configuration, with artefacts cached in `cache`.
-pub fn wasm_config(config: &Config, exe: PathBuf, cache: PathBuf) -> WasmConfig {
-    let workers = &config.workers;
-    WasmConfig {
-        workers_per_tenant: config.workers_per_tenant(),
-        max_workers: usize::try_from(workers.max).unwrap_or(usize::MAX),
-        calls_per_worker: u32::try_from(workers.calls_per_worker).unwrap_or(u32::MAX),
-        idle_timeout: Duration::from_millis(workers.idle_ms),
-        kill_grace: Duration::from_millis(workers.kill_grace_ms),
-        compiles: usize::try_from(config.tools.compile_at_once).unwrap_or(1),
-        compile_cpu: Duration::from_secs(config.tools.compile_cpu_s),
-        compile_memory: config.tools.compile_memory_bytes,
-        ..WasmConfig::new(exe, cache)
-    }
 }
 
 fn options(config: &Config, auth: Auth) -> Options {

@@ -32,7 +32,14 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
         }
         match app_builtins(&api).await {
             Ok((ready, rejected)) => {
-                say(&format!("Built-in tools: {ready} ready{}", if rejected == 0 { String::new() } else { format!(", {rejected} rejected (see `bulkhead tools list`)") }));
+                say(&format!(
+                    "Built-in tools: {ready} ready{}",
+                    if rejected == 0 {
+                        String::new()
+                    } else {
+                        format!(", {rejected} rejected (see `bulkhead tools list`)")
+                    }
+                ));
                 first_call(&url, key.as_deref(), config.auth);
             }
             Err(error) => tracing::error!(error = %error, "the built-in tools could not be registered"),

@@ -250,16 +250,17 @@ impl Tasks {
         let Task { id, owner, .. } = *task.task();
         let this = self.clone();
         let deleting = self.tracker.spawn(async move {
-            // First the state: from here on no call is accepted.
-            this.move_to(id, TaskState::Deleted, None, &[]).await?;
+            // First put aside: from here on no call is accepted. If the host
+            // dies in between, the task is archived and can be deleted again.
+            this.move_to(id, TaskState::Archived, None, &[]).await?;
             this.dispatcher.cancel_task(id).await;
             this.dispatcher.forget_task(owner.tenant, id).await;
             this.ports.workspaces.remove(owner.tenant, id).await?;
-            let now = this.ports.ids.now();
-            let last = vec![NewEvent::new(now, None, &EventBody::TaskDeleted {})];
-            if let Some(appended) = this.ports.store.append_events(id, last.clone()).await? {
-                this.hub.publish(id, appended, last);
-            }
+            // State and last event in one commit: a reader that sees the one
+            // has the other.
+            this.move_to(id, TaskState::Deleted, None, &[EventBody::TaskDeleted {}]).await?;
+            // What was still being filled in meanwhile.
+            this.ports.workspaces.remove(owner.tenant, id).await?;
             Ok(())
         });
         deleting.await.unwrap_or(Err(Error::Stopping))

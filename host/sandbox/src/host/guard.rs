@@ -203,12 +203,20 @@ impl Guard {
             return Err(Violation("too many changes at once"));
         }
         add(&mut self.named, changes.len(), self.limits.file_changes, "changes over their limit")?;
-        let named = changes.iter().map(|(change, path)| {
-            let path =
-                WorkspacePath::parse(path.as_bytes()).map_err(|_| Violation("a change of what can't be a path"))?;
-            Ok(Emission::Changed(FileChange { path: path.to_text(), change: *change }))
-        });
-        Ok(Accepted::Emissions(named.collect::<Result<_, _>>()?, 0))
+        // A guest can make what no path of ours can say (too deep, too long):
+        // counted, not named. What a worker says is never shown unchecked.
+        let mut unnamed = ChangeCounts::default();
+        let mut accepted = Vec::with_capacity(changes.len());
+        for (change, path) in changes {
+            match WorkspacePath::parse(path.as_bytes()) {
+                Ok(path) => accepted.push(Emission::Changed(FileChange { path: path.to_text(), change: *change })),
+                Err(_) => unnamed.add(*change),
+            }
+        }
+        if unnamed != ChangeCounts::default() {
+            accepted.push(Emission::ChangedUnnamed(unnamed));
+        }
+        Ok(Accepted::Emissions(accepted, 0))
     }
 }
 

@@ -108,7 +108,13 @@ fn limits(bind: &Bind, pool: Pool) -> wasmtime::Result<()> {
     Ok(())
 }
 
-fn serve(socket: OwnedFd, bind: &Bind, pool: Pool, inbox: Inbox, descriptors: VecDeque<OwnedFd>) -> wasmtime::Result<End> {
+fn serve(
+    socket: OwnedFd,
+    bind: &Bind,
+    pool: Pool,
+    inbox: Inbox,
+    descriptors: VecDeque<OwnedFd>,
+) -> wasmtime::Result<End> {
     debug_assert!(socket.as_raw_fd() > 2);
     let engine = runner(pool)?;
     let linker = linker(&engine)?;

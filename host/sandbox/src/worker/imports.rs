@@ -42,7 +42,7 @@ pub(super) fn part(content: &types::Content) -> Part<'_> {
 pub(super) fn part_fault(part: &Part<'_>) -> Option<String> {
     match part {
         Part::Text(_) => None,
-        Part::Json(json) => serde_json::from_str::<serde::de::IgnoredAny>(json)
+        Part::Json(json) => serde_json::from_str::<serde_json::Value>(json)
             .err()
             .map(|error| format!("a `json` part does not parse: {error}")),
         Part::Blob { media_type, .. } => (!valid_media_type(media_type))

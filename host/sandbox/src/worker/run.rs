@@ -216,7 +216,7 @@ fn tool_error(error: &ToolError) -> Result<Report<'_>, String> {
     if details.is_some_and(|details| details.len() > bounds::MAX_ERROR_DETAILS) {
         return Err(format!("the details of the tool's error are over {} bytes", bounds::MAX_ERROR_DETAILS));
     }
-    if let Some(Err(error)) = details.map(serde_json::from_str::<serde::de::IgnoredAny>) {
+    if let Some(Err(error)) = details.map(serde_json::from_str::<serde_json::Value>) {
         return Err(format!("the details of the tool's error are not JSON: {error}"));
     }
     Ok(Report::ToolError { code: &error.code, message: &error.message, retryable: error.retryable, details })

@@ -42,7 +42,7 @@ pub(super) async fn a_deleted_one_leaves_its_tasks(store: Arc<dyn Store>) {
     let outside = world.ready_task(owner(1)).await;
 
     let of_session = store.list_tasks(owner(1), Some(session.id), page(None, 9)).await.unwrap();
-    assert_eq!(of_session, [inside.clone()]);
+    assert_eq!(of_session, std::slice::from_ref(&inside));
     assert_eq!(store.list_tasks(owner(2), Some(session.id), page(None, 9)).await.unwrap(), []);
 
     assert!(store.delete_session(owner(1), session.id).await.unwrap());

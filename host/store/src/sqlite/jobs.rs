@@ -22,8 +22,11 @@ impl<T, F> Work<T> for F where
 {
 }
 
+/// Runs and answers; says whether it committed.
+type Run = dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, bool> + Send;
+
 /// A job with its result type hidden: it answers whoever waits for it itself.
-pub(super) struct Job(Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, bool> + Send>);
+pub(super) struct Job(Box<Run>);
 
 impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -23,6 +23,10 @@ pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"BHS1");
 /// writer, small enough that every connection may have one.
 const CACHE_KIB: u32 = 8 * 1024;
 
+/// After how many pages of write-ahead log (16 MiB) a commit copies them into the
+/// file: hot pages are then copied once for many commits.
+const CHECKPOINT_PAGES: u32 = 4096;
+
 /// What is left of the write-ahead log file after a checkpoint, at most.
 const WAL_BYTES: u32 = 64 << 20;
 
@@ -112,6 +116,7 @@ pub(super) async fn open(config: SqliteConfig) -> Result<SqliteStore, OpenError>
             Synchronous::Full => SqliteSynchronous::Full,
             Synchronous::Off => SqliteSynchronous::Off,
         })
+        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
         .pragma("journal_size_limit", WAL_BYTES.to_string());
     migrate(config.path.clone(), writing.clone()).await?;
 
