@@ -1,7 +1,7 @@
 //! Metrics: one registry, made at the start and passed by hand.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bulkhead_core::limits::Usage;
 use bulkhead_core::ports::meter::Meter;
@@ -32,6 +32,8 @@ pub struct Metrics {
     running: Gauge,
     queued: Gauge,
     watched: Gauge,
+    commits: Gauge,
+    read_commits: Mutex<Option<Box<dyn Fn() -> u64 + Send + Sync>>>,
 }
 
 impl Metrics {
@@ -51,6 +53,8 @@ impl Metrics {
             running: Gauge::default(),
             queued: Gauge::default(),
             watched: Gauge::default(),
+            commits: Gauge::default(),
+            read_commits: Mutex::default(),
             registry: Registry::default(),
         };
         registry.register("calls_accepted", "Calls that were stored", metrics.accepted.clone());
@@ -64,7 +68,14 @@ impl Metrics {
         registry.register("calls_running", "Calls that run", metrics.running.clone());
         registry.register("calls_queued", "Calls that wait for a slot", metrics.queued.clone());
         registry.register("tasks_watched", "Tasks that somebody follows", metrics.watched.clone());
+        let about = "Transactions that the store has committed since the start";
+        registry.register("store_commits", about, metrics.commits.clone());
         Arc::new(Self { registry, ..metrics })
+    }
+
+    /// Where to read how many transactions the store has committed.
+    pub fn count_commits(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        *self.read_commits.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(read));
     }
 
     /// The text that `/metrics` answers with.
@@ -73,6 +84,9 @@ impl Metrics {
         gauge(&self.running, running);
         gauge(&self.queued, queued);
         gauge(&self.watched, watched);
+        if let Some(read) = &*self.read_commits.lock().unwrap_or_else(PoisonError::into_inner) {
+            self.commits.set(i64::try_from(read()).unwrap_or(i64::MAX));
+        }
         let mut text = String::new();
         // Writing to a String can't fail.
         let _ = encode(&mut text, &self.registry);

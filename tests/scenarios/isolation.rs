@@ -14,7 +14,7 @@ fn spinning_guests_on_every_worker_leave_others_answered_and_end_in_time() {
     let task = client.task();
     let body = json!({
         "tool": tool["manifest"]["name"], "arguments": {"attack": "spin"},
-        "limits": {"wall_time_ms": 3_000, "cpu_time_ms": 60_000_u64.min(10_000)},
+        "limits": {"wall_time_ms": 3_000, "cpu_time_ms": 10_000},
     });
     let spinners: Vec<_> = (0..4)
         .map(|_| {

@@ -22,4 +22,6 @@ mod worker;
 pub use compile::{Inspection, Problem, compile_main, inspect_component};
 pub use config::WasmConfig;
 pub use host::{WasmSandbox, WasmStats};
+#[cfg(feature = "bench")]
+pub use worker::ColdCalls;
 pub use worker::worker_main;

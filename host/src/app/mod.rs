@@ -88,7 +88,6 @@ pub struct App {
     /// The key that was made because there was none: shown once.
     pub first_key: Option<String>,
     listener: TcpListener,
-    store: Arc<SqliteStore>,
     /// Held until the end: one host per data directory.
     _lock: File,
 }
@@ -107,6 +106,7 @@ impl App {
         let store = Arc::new(SqliteStore::open(config.sqlite()).await?);
         let metrics = Metrics::new();
         let ports = ports(config, store.clone(), metrics.clone())?;
+        metrics.count_commits(move || store.commits());
         let services = Services::new(ports, config.service());
         let restart = services.upkeep.start().await?;
         if restart != Default::default() {
@@ -130,12 +130,7 @@ impl App {
             config::Auth::Off => Auth::Off(Principal { tenant: owner.tenant, user: owner.user, scopes: Scopes::all() }),
         };
         let api = Api { services, options: options(config, auth), metrics, stop: CancellationToken::new() };
-        Ok(Self { api: Arc::new(api), address, first_key, listener, store, _lock: lock })
-    }
-
-    /// How many transactions the store has committed.
-    pub fn commits(&self) -> u64 {
-        self.store.commits()
+        Ok(Self { api: Arc::new(api), address, first_key, listener, _lock: lock })
     }
 
     /// Serves until `stop` resolves, then stops in order: no new connections,

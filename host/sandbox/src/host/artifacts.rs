@@ -23,6 +23,9 @@ const MAX_REMEMBERED: usize = 4096;
 /// Largest record beside an artefact: two schemas of 64 KiB and a description.
 const MAX_RECORD: u64 = 1 << 20;
 
+/// A draft of this age belongs to nobody any more.
+const OLD: std::time::Duration = std::time::Duration::from_secs(3600);
+
 /// The cache.
 pub(super) struct Artifacts {
     directory: PathBuf,
@@ -107,7 +110,26 @@ impl Artifacts {
             );
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
-        Ok(Self { directory: directory.to_owned(), checked: Mutex::default() })
+        let cache = Self { directory: directory.to_owned(), checked: Mutex::default() };
+        cache.remove_old_drafts()?;
+        Ok(cache)
+    }
+
+    /// Removes what a host that died while it compiled has left.
+    fn remove_old_drafts(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let old = || {
+                entry
+                    .metadata()
+                    .and_then(|data| data.modified())
+                    .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > OLD))
+            };
+            if entry.path().extension().is_some_and(|extension| extension == "draft") && old() {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     fn path(&self, key: Digest, extension: &str) -> PathBuf {

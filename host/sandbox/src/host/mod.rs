@@ -92,6 +92,13 @@ impl WasmSandbox {
     }
 }
 
+impl Drop for WasmSandbox {
+    /// Kills what `shutdown` has not ended. Its tasks then end by themselves.
+    fn drop(&mut self) {
+        self.host.pool.abandon();
+    }
+}
+
 #[async_trait]
 impl Sandbox for WasmSandbox {
     async fn prepare(&self, component: Bytes) -> Result<Prepared, PrepareError> {

@@ -272,21 +272,28 @@ impl Pool {
         self.stop.is_cancelled()
     }
 
+    fn all(&self) -> Vec<Arc<Worker>> {
+        let own: Vec<_> = self.workers().values().flatten().cloned().collect();
+        own.into_iter().chain(self.private().iter().cloned()).collect()
+    }
+
+    /// Kills everything, without waiting.
+    pub(super) fn abandon(&self) {
+        self.stop.cancel();
+        for worker in self.all() {
+            worker.kill.cancel();
+        }
+    }
+
     /// Ends everything and waits until it is gone.
     pub(super) async fn shut_down(&self) {
         self.stop.cancel();
         self.tasks.close();
-        let all = || -> Vec<Arc<Worker>> {
-            let own: Vec<_> = self.workers().values().flatten().cloned().collect();
-            own.into_iter().chain(self.private().iter().cloned()).collect()
-        };
-        for worker in all() {
+        for worker in self.all() {
             worker.shut_down();
         }
         if tokio::time::timeout(self.config.shutdown_grace, self.tasks.wait()).await.is_err() {
-            for worker in all() {
-                worker.kill.cancel();
-            }
+            self.abandon();
             self.tasks.wait().await;
         }
         self.spawner.stop();

@@ -73,7 +73,7 @@ pub(super) async fn run(
     };
     let (running, happens, since) = started?;
     let follow = Follow { running, happens, since, job, sink, cancel, cancelled: false, owed: 0 };
-    follow.to_the_end(stopping).await
+    follow.until_the_end(stopping).await
 }
 
 fn never_started(ending: Ending) -> Judged {
@@ -141,7 +141,7 @@ struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    async fn to_the_end(mut self, stopping: &(dyn Fn() -> bool + Sync)) -> Result<Judged, SandboxError> {
+    async fn until_the_end(mut self, stopping: &(dyn Fn() -> bool + Sync)) -> Result<Judged, SandboxError> {
         loop {
             self.credit();
             let happened = self.next().await;

@@ -68,10 +68,7 @@ impl Outbox {
         bytes.extend_from_slice(&call.to_le_bytes());
         // Our own messages are plain data: encoding them can't fail. If it did,
         // the frame would be empty and the peer would refuse it.
-        let mut bytes = match postcard::serialize_with_flavor(message, ExtendFlavor::new(bytes)) {
-            Ok(bytes) => bytes,
-            Err(_) => Vec::new(),
-        };
+        let mut bytes: Vec<u8> = postcard::serialize_with_flavor(message, ExtendFlavor::new(bytes)).unwrap_or_default();
         let len = u32::try_from(bytes.len().saturating_sub(start + HEADER)).unwrap_or(u32::MAX);
         if let Some(head) = bytes.get_mut(start..start + 4) {
             head.copy_from_slice(&len.to_le_bytes());
@@ -97,6 +94,16 @@ impl Outbox {
             done.bytes.clear();
             done.sent = 0;
             self.segments.push_back(done);
+        }
+    }
+
+    /// Drops what is queued.
+    #[cfg(feature = "bench")]
+    pub(crate) fn clear(&mut self) {
+        self.segments.truncate(1);
+        if let Some(segment) = self.segments.front_mut() {
+            segment.bytes.clear();
+            segment.sent = 0;
         }
     }
 

@@ -6,7 +6,6 @@ use bulkhead_core::limits::Limits;
 use serde::{Deserialize, Serialize, Serializer};
 
 /// Postcard writes `&[u8]` byte by byte unless it is told what it is.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
 fn as_bytes<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bytes(bytes)
 }

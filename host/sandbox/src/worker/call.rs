@@ -37,6 +37,8 @@ pub(super) struct Call {
     /// Bytes read from and written to files.
     pub(super) read: AtomicU64,
     pub(super) written: AtomicU64,
+    /// Largest sum of linear memories, in bytes.
+    pub(super) peak: Arc<AtomicU64>,
     journal: Mutex<Journal>,
 }
 
@@ -84,6 +86,7 @@ impl Call {
             output: Mutex::default(),
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            peak: Arc::default(),
             journal,
         }
     }

@@ -24,7 +24,8 @@ pub(super) struct Limiter {
     tables: u64,
     last_growth: u64,
     budget: Arc<Budget>,
-    pub(super) peak: u64,
+    /// The largest sum so far; outlives the store.
+    peak: Arc<AtomicU64>,
     pub(super) refused: Refused,
 }
 
@@ -50,7 +51,7 @@ impl Budget {
 }
 
 impl Limiter {
-    pub(super) fn new(memory_limit: u64, table_limit: u64, budget: Arc<Budget>) -> Self {
+    pub(super) fn new(memory_limit: u64, table_limit: u64, budget: Arc<Budget>, peak: Arc<AtomicU64>) -> Self {
         Self {
             memory_limit,
             table_limit,
@@ -58,7 +59,7 @@ impl Limiter {
             tables: 0,
             last_growth: 0,
             budget,
-            peak: 0,
+            peak,
             refused: Refused::default(),
         }
     }
@@ -82,7 +83,7 @@ impl ResourceLimiter for Limiter {
         }
         self.memory += growth;
         self.last_growth = growth;
-        self.peak = self.peak.max(self.memory);
+        self.peak.fetch_max(self.memory, Relaxed);
         Ok(true)
     }
 
@@ -125,11 +126,11 @@ mod tests {
     #[test]
     fn several_memories_do_not_multiply_the_limit_and_all_is_given_back() {
         let budget = Arc::new(Budget::new(250));
-        let mut one = Limiter::new(100, 10, budget.clone());
+        let mut one = Limiter::new(100, 10, budget.clone(), Arc::default());
         assert!(one.memory_growing(0, 60, None).expect("no trap"));
         assert!(!one.memory_growing(0, 60, None).expect("no trap"));
         assert!(one.refused.memory);
-        let mut two = Limiter::new(1000, 10, budget.clone());
+        let mut two = Limiter::new(1000, 10, budget.clone(), Arc::default());
         assert!(two.memory_growing(0, 190, None).expect("no trap"));
         assert!(!two.memory_growing(190, 191, None).expect("no trap"));
         assert!(two.refused.worker_memory && !two.refused.memory);

@@ -2,6 +2,8 @@
 //! the host has said what it is for, so that walls can be put up between that
 //! message and the engine.
 
+#[cfg(feature = "bench")]
+mod bench;
 mod bindings;
 mod boot;
 mod call;
@@ -17,4 +19,6 @@ pub(crate) mod run;
 mod serve;
 mod state;
 
+#[cfg(feature = "bench")]
+pub use bench::ColdCalls;
 pub use boot::worker_main;

@@ -1,7 +1,7 @@
 //! One call, from its fresh store to the frame that says how it ended.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use wasmtime::component::{ComponentExportIndex, Instance, InstancePre, TypedFunc};
@@ -17,6 +17,9 @@ use super::meter::{Metered, Ticker};
 use super::state::State;
 use crate::bounds;
 use crate::wire::{self, Done, Entry, Fault, FromWorker, Measured, Report, Stop, Wanted};
+
+/// A guest with more memory than this takes long to drop.
+const LARGE: u64 = 32 << 20;
 
 /// A component, ready to be instantiated; look-ups by name are done.
 pub(super) struct Loaded {
@@ -56,13 +59,22 @@ pub(super) struct Job {
 
 /// Runs a call and sends how it ended.
 pub(super) async fn run(shared: Arc<Shared>, call: Arc<Call>, job: Job) {
-    let peak = Arc::new(AtomicU64::new(0));
-    let guest = guest(shared.clone(), call.clone(), job, peak.clone());
-    let (ended, cpu) = Metered::new(guest, call.clone(), shared.ticker.clone()).await;
-    finish(&call, ended, cpu, peak.load(Relaxed));
+    let guest = guest(shared.clone(), call.clone(), job);
+    let mut guest = Metered::new(guest, call.clone(), shared.ticker.clone());
+    let (ended, cpu) = (&mut guest).await;
+    let (ended, store) = match ended {
+        Ok((ended, store)) => (Ok(ended), Some(store)),
+        Err(stop) => (Err(stop), None),
+    };
+    finish(&call, &ended, cpu);
+    if ended.is_err() || call.peak.load(Relaxed) > LARGE {
+        // Giving much memory back takes long: the host is told before.
+        tokio::task::yield_now().await;
+    }
+    drop((guest, store));
 }
 
-async fn guest(shared: Arc<Shared>, call: Arc<Call>, job: Job, peak: Arc<AtomicU64>) -> Ended {
+async fn guest(shared: Arc<Shared>, call: Arc<Call>, job: Job) -> (Ended, Store<State>) {
     let mut store = store(&shared, call, job.root);
     let ended = match job.loaded.pre.instantiate_async(&mut store).await {
         Err(error) => name_fault(&mut store, None, &error).await,
@@ -77,8 +89,7 @@ async fn guest(shared: Arc<Shared>, call: Arc<Call>, job: Job, peak: Arc<AtomicU
             }
         }
     };
-    peak.store(store.data().limiter.peak, Relaxed);
-    ended
+    (ended, store)
 }
 
 /// A fresh store with every limit set.
@@ -147,13 +158,13 @@ async fn name_fault(store: &mut Store<State>, entered: Option<&Entered<'_>>, err
     Ended::Faulted { fault, message }
 }
 
-fn finish(call: &Call, ended: Result<Ended, Stop>, cpu: Duration, peak: u64) {
+fn finish(call: &Call, ended: &Result<Ended, Stop>, cpu: Duration) {
     call.flush();
     call.finish_changes();
     let (output_bytes, stderr) = call.output();
     let measured = Measured {
         cpu_us: u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX),
-        peak_memory_bytes: peak,
+        peak_memory_bytes: call.peak.load(Relaxed),
         read_bytes: call.read.load(Relaxed),
         written_bytes: call.written.load(Relaxed),
         output_bytes,
@@ -163,7 +174,7 @@ fn finish(call: &Call, ended: Result<Ended, Stop>, cpu: Duration, peak: u64) {
         let report = Report::Faulted { fault, message, stderr: &stderr };
         call.send_free(&FromWorker::Done(Done { report, measured }));
     };
-    match &ended {
+    match ended {
         Err(stop) => send(Report::Stopped(*stop)),
         Ok(Ended::Host(reason)) => send(Report::Refused { reason }),
         Ok(Ended::Faulted { fault, message }) => faulted(*fault, message),

@@ -55,7 +55,7 @@ impl State {
             .build();
         let mut table = ResourceTable::new();
         table.set_max_capacity(usize::try_from(limits.handles).unwrap_or(usize::MAX));
-        let limiter = Limiter::new(limits.memory_bytes, limits.table_elements, budget);
+        let limiter = Limiter::new(limits.memory_bytes, limits.table_elements, budget, call.peak.clone());
         Self {
             wasi,
             table,

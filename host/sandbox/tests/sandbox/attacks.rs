@@ -44,10 +44,7 @@ fn guest(path: &str) -> Option<bytes::Bytes> {
     let path = guest_tools().join("dist").join(path);
     match std::fs::read(&path) {
         Ok(bytes) => Some(bytes.into()),
-        Err(_) => {
-            eprintln!("skipped: {} is not built", path.display());
-            None
-        }
+        Err(error) => panic!("{}: {error}; run tools/build-guests", path.display()),
     }
 }
 

@@ -1,0 +1,138 @@
+//! A server process to be measured.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::client::Connection;
+
+pub struct Host {
+    child: Child,
+    directory: Option<TempDir>,
+    pub address: String,
+    key: String,
+}
+
+impl Host {
+    pub fn start(env: &[(&str, &str)]) -> Self {
+        let directory = tempfile::Builder::new().prefix("bulkhead-bench-").tempdir().unwrap();
+        Self::start_in(directory, env, None)
+    }
+
+    fn start_in(directory: TempDir, env: &[(&str, &str)], key: Option<String>) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+            .arg("serve")
+            .env("BULKHEAD_DATA", directory.path().join("data"))
+            .env("BULKHEAD_LISTEN", "127.0.0.1:0")
+            .env("BULKHEAD_TOOLS__BUILTIN", "false")
+            .env("BULKHEAD_LOG", "warn")
+            .envs(env.iter().copied())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let listens = lines.find(|line| line.contains("listens on")).unwrap();
+        let address = listens.split("http://").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
+        let key = key.unwrap_or_else(|| {
+            let line = lines.find(|line| line.contains("API key")).unwrap();
+            line.rsplit(' ').next().unwrap().to_owned()
+        });
+        Self { child, directory: Some(directory), address, key }
+    }
+
+    /// The same directory in a new process.
+    pub fn restart(mut self) -> Self {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let directory = self.directory.take().unwrap();
+        Self::start_in(directory, &[], Some(self.key.clone()))
+    }
+
+    pub fn request(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> Vec<u8> {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
+            self.address,
+            self.key,
+            body.len()
+        );
+        [head.as_bytes(), body].concat()
+    }
+
+    pub fn json(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> Value {
+        let mut connection = Connection::open(&self.address);
+        serde_json::from_slice(connection.send(&self.request(method, path, kind, body))).unwrap()
+    }
+
+    pub fn register(&self, guest: &str) {
+        let path = format!("{}/../guest-tools/dist/{guest}.wasm", env!("CARGO_MANIFEST_DIR"));
+        let mut tool = self.json("POST", "/v1/tools", "application/wasm", &std::fs::read(path).unwrap());
+        let path = format!("/v1/tools/{}", tool["id"].as_str().unwrap());
+        while tool["state"] == "compiling" {
+            std::thread::sleep(Duration::from_millis(2));
+            tool = self.json("GET", &path, "application/json", b"");
+        }
+        assert_eq!(tool["state"], "ready", "{tool}");
+    }
+
+    pub fn task(&self) -> String {
+        self.json("POST", "/v1/tasks", "application/json", b"{}")["id"].as_str().unwrap().to_owned()
+    }
+
+    pub fn call_request(&self, task: &str, tool: &str, arguments: &str) -> Vec<u8> {
+        let body = format!(r#"{{"tool":"{tool}","arguments":{arguments}}}"#);
+        self.request("POST", &format!("/v1/tasks/{task}/calls"), "application/json", body.as_bytes())
+    }
+
+    /// Transactions that the store has committed.
+    pub fn commits(&self) -> u64 {
+        let mut connection = Connection::open(&self.address);
+        let text =
+            String::from_utf8(connection.send(&self.request("GET", "/metrics", "text/plain", b"")).to_vec()).unwrap();
+        let line = text.lines().find(|line| line.starts_with("bulkhead_store_commits ")).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        let pid = self.child.id();
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let lists = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
+        let children =
+            lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>());
+        std::iter::once(pid).chain(children).collect()
+    }
+
+    /// Processor time of the server and its workers.
+    pub fn cpu(&self) -> Duration {
+        let ticks: u64 = self
+            .processes()
+            .iter()
+            .filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok())
+            .map(|stat| {
+                let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+                fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+            })
+            .sum();
+        Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second())
+    }
+
+    /// Proportional resident memory of the server and its workers, in bytes.
+    pub fn memory(&self) -> u64 {
+        let of = |pid: &u32| {
+            let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+            let line =
+                text.lines().find(|line| line.starts_with("Pss:"))?.split_whitespace().nth(1)?.parse::<u64>().ok()?;
+            Some(line * 1024)
+        };
+        self.processes().iter().filter_map(of).sum()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,116 @@
+//! The load benchmark: `cargo bench --bench load`. Prints figures with their
+//! baselines, taken in the same run on the same machine; asserts nothing.
+//!
+//! - `POST …/calls` of a trivial tool over loopback, durable, at 1, 16 and 64
+//!   clients, beside a bare axum handler and beside the two commits alone;
+//! - the same with `synchronous = off`;
+//! - cold (never seen), cached on disk and warm first call;
+//! - memory per idle task; events per second to 1, 100 and 1,000 readers.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    reason = "a benchmark prints, and stops where it fails"
+)]
+
+mod baseline;
+mod client;
+mod host;
+mod readers;
+
+use std::time::{Duration, Instant};
+
+use client::{Connection, Figures, load};
+use host::Host;
+
+const CLIENTS: [usize; 3] = [1, 16, 64];
+
+fn main() {
+    let seconds = std::env::var("BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4.0);
+    let span = Duration::from_secs_f64(seconds);
+    println!("== bare axum handler (same request, same response size)");
+    let bare = baseline::bare_handler();
+    let bare: Vec<Figures> =
+        CLIENTS.iter().map(|clients| load(&bare.address, &bare.request, *clients, span, None)).collect();
+    for (clients, figures) in CLIENTS.iter().zip(&bare) {
+        println!("{clients:>3} clients: {}", figures.line());
+    }
+    for synchronous in ["full", "off"] {
+        durable_calls(synchronous, span, &bare);
+    }
+    first_calls();
+    idle_tasks();
+    readers::report();
+}
+
+fn durable_calls(synchronous: &str, span: Duration, bare: &[Figures]) {
+    println!("\n== POST /v1/tasks/…/calls of `echo`, synchronous = {synchronous}");
+    let commits = baseline::commits(synchronous == "full", 300);
+    println!("    accept + end alone, 1 client: p50 {:.3} ms", commits.as_secs_f64() * 1e3);
+    let host = Host::start(&[("BULKHEAD_STORE__SYNCHRONOUS", synchronous)]);
+    host.register("fixtures/echo");
+    let task = host.task();
+    let request = host.call_request(&task, "echo", r#"{"text":"hello"}"#);
+    load(&host.address, &request, 2, Duration::from_millis(500), None);
+    for (clients, bare) in CLIENTS.iter().zip(bare) {
+        let (commits_before, cpu_before) = (host.commits(), host.cpu());
+        let figures = load(&host.address, &request, *clients, span, None);
+        let per_call = |value: f64| value / figures.count as f64;
+        let commits_each = per_call((host.commits() - commits_before) as f64);
+        let cpu_each = per_call((host.cpu() - cpu_before).as_secs_f64() * 1e3);
+        println!(
+            "{clients:>3} clients: {}; {commits_each:.2} commits and {cpu_each:.3} ms CPU a call; p50 is {:.1}x the bare handler's",
+            figures.line(),
+            figures.p50.as_secs_f64() / bare.p50.as_secs_f64(),
+        );
+        if *clients == 1 {
+            let over = figures.p50.as_secs_f64() - commits.as_secs_f64();
+            println!("     1 client: p50 is its commits plus {:.3} ms", over * 1e3);
+        }
+    }
+}
+
+fn first_calls() {
+    println!("\n== first call of a tool");
+    let host = Host::start(&[]);
+    let begun = Instant::now();
+    host.register("fixtures/echo");
+    let task = host.task();
+    let request = host.call_request(&task, "echo", r#"{"text":"hello"}"#);
+    let mut connection = Connection::open(&host.address);
+    connection.send(&request);
+    let cold = begun.elapsed();
+    let host = host.restart();
+    let mut connection = Connection::open(&host.address);
+    let time = |connection: &mut Connection| {
+        let begun = Instant::now();
+        connection.send(&request);
+        begun.elapsed()
+    };
+    let cached = time(&mut connection);
+    let warm = (0..20).map(|_| time(&mut connection)).min().unwrap();
+    println!("never seen, registration included: {:.1} ms", cold.as_secs_f64() * 1e3);
+    println!("cached on disk, new process:       {:.1} ms", cached.as_secs_f64() * 1e3);
+    println!("warm:                              {:.3} ms", warm.as_secs_f64() * 1e3);
+}
+
+fn idle_tasks() {
+    println!("\n== memory of idle tasks");
+    let host = Host::start(&[]);
+    host.register("fixtures/echo");
+    let before = host.memory();
+    const TASKS: u64 = 1_000;
+    for _ in 0..TASKS {
+        let task = host.task();
+        let request = host.call_request(&task, "echo", r#"{"text":"hello"}"#);
+        Connection::open(&host.address).send(&request);
+    }
+    let after = host.memory();
+    let each = after.saturating_sub(before) / TASKS;
+    println!(
+        "{TASKS} tasks, each called once: {:.1} MiB in all processes, {each} bytes a task",
+        after as f64 / f64::from(1 << 20)
+    );
+}
