@@ -65,7 +65,8 @@ impl Server {
         let mut server = Self { child, directory: Some(directory), lines, url: String::new(), key, options };
         let listens = server.line_with("listens on ", START);
         server.url = word_after(&listens, "listens on ");
-        if server.key.is_none() {
+        let without_keys = server.options.env.iter().any(|(name, value)| *name == "BULKHEAD_AUTH" && value == "off");
+        if server.key.is_none() && !without_keys {
             let line = server.line_with("API key", START);
             server.key = line.rsplit(' ').next().map(str::to_owned);
         }

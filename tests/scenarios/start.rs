@@ -45,9 +45,19 @@ fn one_directory_has_one_server_and_a_damaged_database_stops_the_start() {
 }
 
 #[test]
-fn without_authentication_on_loopback_nobody_needs_a_key() {
-    let directory = tempfile::tempdir().unwrap();
-    drop(directory);
+fn without_authentication_no_key_is_needed_but_no_page_of_another_origin_may_call() {
+    let server = Server::start(Options::default().with("BULKHEAD_AUTH", "off"));
+    let client = server.client();
+    assert_eq!(client.get("/v1/tasks").status, 200);
+    let send = |name: &str, value: &str| client.send("POST", "/v1/tasks/archive", &[(name, value)], b"");
+    send("origin", "https://evil.example").problem(403, "forbidden_origin");
+    send("origin", "null").problem(403, "forbidden_origin");
+    send("host", "evil.example").problem(403, "forbidden_origin");
+    assert_eq!(client.send("GET", "/v1/tasks", &[("origin", server.url())], b"").status, 200);
+}
+
+#[test]
+fn with_authentication_everything_of_somebody_needs_a_key() {
     let server = Server::start(Options::default());
     assert_eq!(server.client().with_key(None).get("/v1/tasks").status, 401);
     assert_eq!(server.client().with_key(None).get("/metrics").status, 401);

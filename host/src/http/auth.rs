@@ -1,9 +1,10 @@
 //! Authentication: a key becomes a principal, before any handler runs.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bulkhead_core::principal::Principal;
@@ -33,6 +34,7 @@ pub async fn authenticate(State(api): State<Arc<Api>>, mut request: Request, nex
 
 async fn principal(api: &Api, headers: &HeaderMap) -> Result<Principal, Problem> {
     if let Auth::Off(principal) = &api.options.auth {
+        from_this_machine(headers, &api.options.cors_origins)?;
         return Ok(principal.clone());
     }
     let key = bearer(headers).or_else(|| headers.get("x-api-key")?.to_str().ok());
@@ -41,6 +43,24 @@ async fn principal(api: &Api, headers: &HeaderMap) -> Result<Principal, Problem>
         return Err(Problem::new("unauthenticated", detail));
     };
     Ok(api.services.keys.authenticate(key).await?)
+}
+
+/// Without keys a page in this machine's browser is the attacker: one of
+/// another origin, or one whose name was made to resolve to loopback.
+fn from_this_machine(headers: &HeaderMap, allowed: &[HeaderValue]) -> Result<(), Problem> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(host, |(name, _)| name);
+    let address = name.trim_matches(['[', ']']).parse::<IpAddr>();
+    if name != "localhost" && !address.is_ok_and(|address| address.is_loopback()) {
+        let detail = "without authentication only requests to a loopback address or `localhost` are answered";
+        return Err(Problem::new("forbidden_origin", detail));
+    }
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let own = origin.to_str().is_ok_and(|origin| origin.strip_prefix("http://") == Some(host));
+    if own || allowed.contains(origin) {
+        return Ok(());
+    }
+    Err(Problem::new("forbidden_origin", "pages of this origin may not call; see `http.cors_origins`"))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

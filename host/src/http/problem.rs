@@ -65,6 +65,7 @@ pub const TABLE: &[Row] = &[
     row("expired_key", 401, "The API key has expired"),
     row("revoked_key", 401, "The API key was revoked"),
     row("missing_scope", 403, "The API key lacks a scope"),
+    row("forbidden_origin", 403, "Pages of this origin may not call"),
     row("not_found", 404, "There is no such thing here"),
     row("no_such_operation", 404, "There is no such operation"),
     row("method_not_allowed", 405, "This path does not take this method"),

@@ -93,6 +93,9 @@ impl Upkeep {
     }
 }
 
+/// Bounded removals of one round of retention.
+const ROUNDS: u32 = 100;
+
 async fn retain(ports: &Ports, keep: Keep) {
     let now = ports.ids.now();
     let retention = Retention {
@@ -101,14 +104,21 @@ async fn retain(ports: &Ports, keep: Keep) {
         deleted_before: now.plus_millis(-keep.deleted_ms),
         now,
     };
-    match ports.store.retain(retention).await {
-        Ok(removed) if removed == Default::default() => {}
-        Ok(removed) => tracing::info!(
-            events = removed.events,
-            idempotency_keys = removed.idempotency_keys,
-            tasks = removed.tasks,
-            "removed what need not be kept"
-        ),
-        Err(error) => tracing::error!(error = %chain(&error), "retention failed"),
+    // Each call removes a bounded amount, so that the writer is never held up;
+    // what a round leaves, the next one takes.
+    for _ in 0..ROUNDS {
+        match ports.store.retain(retention).await {
+            Ok(removed) if removed == Default::default() => return,
+            Ok(removed) => tracing::info!(
+                events = removed.events,
+                idempotency_keys = removed.idempotency_keys,
+                tasks = removed.tasks,
+                "removed what need not be kept"
+            ),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "retention failed");
+                return;
+            }
+        }
     }
 }
