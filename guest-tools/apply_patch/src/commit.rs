@@ -34,10 +34,11 @@ pub fn commit(workspace: &Workspace, plan: &Plan) -> Result<(), ToolError> {
     }
     for (place, content) in &plan.after {
         // What the patch creates and deletes again was never there.
-        if content.is_none() && matches!(plan.before.get(place), Some(Some(_))) {
-            if let Err(error) = fs::remove_file(place.real()) {
-                return Err(take_back(workspace, plan, io_fault(workspace, place, error)));
-            }
+        if content.is_none()
+            && matches!(plan.before.get(place), Some(Some(_)))
+            && let Err(error) = fs::remove_file(place.real())
+        {
+            return Err(take_back(workspace, plan, io_fault(workspace, place, error)));
         }
     }
     Ok(())

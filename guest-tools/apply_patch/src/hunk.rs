@@ -37,7 +37,7 @@ pub fn apply(content: &str, hunks: &[Hunk], max_fuzz: usize) -> Result<Applied, 
     let mut result: Vec<&str> = Vec::new();
     let (mut done, mut shift, mut moved) = (0, 0_isize, 0);
     for (n, hunk) in hunks.iter().enumerate() {
-        let old: Vec<&str> = hunk.lines.iter().filter_map(Line::old).collect();
+        let old: Vec<&str> = hunk.lines.iter().filter_map(Line::in_old).collect();
         let expected = hunk.start.map(|start| {
             // A hunk without old lines stands after the line it names.
             let start = if old.is_empty() { start } else { start.saturating_sub(1) };
@@ -51,11 +51,10 @@ pub fn apply(content: &str, hunks: &[Hunk], max_fuzz: usize) -> Result<Applied, 
         }
         let kept = &hunk.lines[fit.fuzz.0..hunk.lines.len() - fit.fuzz.1];
         result.extend(&lines[done..fit.at]);
-        result.extend(kept.iter().filter_map(Line::new));
+        result.extend(kept.iter().filter_map(Line::in_new));
         done = fit.at + old.len() - fit.fuzz.0 - fit.fuzz.1;
-        if done == lines.len() && (hunk.new_unended || hunk.old_unended) {
-            ended = !hunk.new_unended;
-        } else if lines.is_empty() {
+        let says_how_it_ends = hunk.new_unended || hunk.old_unended || lines.is_empty();
+        if done == lines.len() && says_how_it_ends {
             ended = !hunk.new_unended;
         }
     }
@@ -153,7 +152,7 @@ fn numbered(lines: &[&str], at: usize, count: usize) -> String {
 
 impl Line {
     /// The line, if the old file has it.
-    fn old(&self) -> Option<&str> {
+    fn in_old(&self) -> Option<&str> {
         match self {
             Line::Context(line) | Line::Removed(line) => Some(line.strip_suffix('\r').unwrap_or(line)),
             Line::Added(_) => None,
@@ -161,7 +160,7 @@ impl Line {
     }
 
     /// The line, if the new file has it.
-    fn new(&self) -> Option<&str> {
+    fn in_new(&self) -> Option<&str> {
         match self {
             Line::Context(line) | Line::Added(line) => Some(line.strip_suffix('\r').unwrap_or(line)),
             Line::Removed(_) => None,

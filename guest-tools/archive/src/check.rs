@@ -159,10 +159,10 @@ fn check_links(checked: &Checked) -> Result<(), ToolError> {
         if matches!(what, What::Directory) && leaves.contains(shown) {
             return Err(unsafe_entry(shown, "it is both a directory and something else"));
         }
-        if let What::Copy(of) = what {
-            if !seen.contains(of.shown()) {
-                return Err(unsafe_entry(shown, &format!("it is a link to `{of}`, which is not a file before it")));
-            }
+        if let What::Copy(of) = what
+            && !seen.contains(of.shown())
+        {
+            return Err(unsafe_entry(shown, &format!("it is a link to `{of}`, which is not a file before it")));
         }
         if matches!(what, What::File | What::Copy(_)) {
             seen.insert(shown);

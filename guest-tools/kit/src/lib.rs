@@ -28,14 +28,14 @@
 //!
 //! Schemas are written by hand, as `schema.json` beside the code, not derived:
 //! they are read by models, so their wording is a feature, and as text they
-//! cost nothing at run time. [`schema::check`] keeps them true in tests.
+//! cost nothing at run time. `schema::check` keeps them true in tests.
 #![no_std]
 #![deny(missing_docs)]
 
 extern crate alloc;
 
 #[doc(hidden)]
-#[allow(missing_docs)]
+#[allow(missing_docs, unused_qualifications, clippy::undocumented_unsafe_blocks, reason = "generated")]
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit",
