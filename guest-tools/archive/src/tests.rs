@@ -25,7 +25,7 @@ fn evil_tar(entries: &[(&str, tar::EntryType, &str)]) -> Vec<u8> {
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
         header.set_entry_type(*kind);
         header.set_mode(0o644);
-        let is_file = *kind == tar::EntryType::Regular;
+        let is_file = *kind == Regular;
         if !is_file {
             header.as_old_mut().linkname[..text.len()].copy_from_slice(text.as_bytes());
         }

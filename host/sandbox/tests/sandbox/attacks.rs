@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::guests;
-use crate::harness::{Bench, Remember, summary, text};
+use crate::harness::{Bench, Remember, summary};
 
 #[derive(Deserialize)]
 struct Table {
@@ -93,7 +93,9 @@ async fn attack(bench: &Bench, echo: &Prepared, attack: &Attack) -> Result<(), S
     if attack.phase == "register" {
         return if attack.accepts("registered") { Ok(()) } else { Err("it was registered".into()) };
     }
-    let outside = tempfile::tempdir().unwrap();
+    // In memory where that is possible: removing what `disk` makes takes
+    // minutes elsewhere.
+    let outside = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let workspace = outside.path().join("workspace");
     std::fs::create_dir(&workspace).unwrap();
     plant(&workspace);
@@ -111,7 +113,9 @@ async fn attack(bench: &Bench, echo: &Prepared, attack: &Attack) -> Result<(), S
         for _ in 0..5 {
             let outcome =
                 bench.run(bench.call(echo, "{}", WorkspaceAccess::None)).await.map_err(|error| error.to_string())?;
-            assert_eq!(text(&outcome), "{}");
+            if !matches!(outcome.ending, Ending::Succeeded { .. }) {
+                return Err(format!("its neighbour: {:?}", outcome.ending));
+            }
         }
     }
     let outcome = running.await.unwrap().map_err(|error| error.to_string())?;
@@ -142,7 +146,7 @@ async fn every_attack_ends_as_it_must() {
         config.describe_limits.cpu_time_ms = 1_000;
         config.compile_cpu = std::time::Duration::from_secs(20);
     });
-    bench.limits = Limits { wall_time_ms: 8_000, cpu_time_ms: 1_500, ..Limits::default() };
+    bench.limits = Limits { wall_time_ms: 6_000, cpu_time_ms: 1_500, ..Limits::default() };
     let echo = bench.prepare(&guests::echo()).await;
     let mut failed = Vec::new();
     for entry in &table.attack {

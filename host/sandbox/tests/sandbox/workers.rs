@@ -74,9 +74,28 @@ async fn a_worker_that_is_silent_or_dies_takes_only_its_calls_along() {
     }
 }
 
+/// Kills the workers of this process that have `argument`.
+fn kill_worker(argument: &str) {
+    let mut killed = 0;
+    for process in std::fs::read_dir("/proc").unwrap() {
+        let process = process.unwrap();
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let arguments = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        if arguments.split(|byte| *byte == 0).any(|each| each == argument.as_bytes()) {
+            rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL)
+                .unwrap();
+            killed += 1;
+        }
+    }
+    assert_eq!(killed, 1);
+}
+
 #[tokio::test]
 async fn a_killed_worker_is_replaced() {
-    let bench = Bench::with(|config| config.workers_per_tenant = 1);
+    let bench = Bench::with(|config| {
+        config.workers_per_tenant = 1;
+        config.worker_args.push("to-be-killed".into());
+    });
     let echo = bench.prepare(&guests::echo()).await;
     let spin = bench.prepare(&guests::spin()).await;
     let sink = Remember::new();
@@ -86,11 +105,7 @@ async fn a_killed_worker_is_replaced() {
     // Its neighbour answers, so it runs.
     assert_eq!(text(&bench.run(bench.call(&echo, "{}", WorkspaceAccess::None)).await.unwrap()), "{}");
     assert!(!running.is_finished());
-    let killed = std::process::Command::new("sh")
-        .args(["-c", &format!("kill -9 $(pgrep -P {} -f 'bulkhead-sandbox-child worker')", std::process::id())])
-        .status()
-        .unwrap();
-    assert!(killed.success());
+    kill_worker("to-be-killed");
     let outcome = running.await.unwrap().unwrap();
     assert_eq!(summary(&outcome), "interrupted/worker_died");
     assert_eq!(sink.all(), [bulkhead_core::ports::sandbox::Emission::ChangesLost]);
