@@ -54,8 +54,10 @@ impl Answer {
 
 impl Client {
     pub fn new(url: &str, key: Option<&str>) -> Self {
-        let config =
-            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(180)));
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_idle_connections(0)
+            .timeout_global(Some(Duration::from_secs(180)));
         Self { agent: config.build().into(), url: url.into(), key: key.map(str::to_owned) }
     }
 
