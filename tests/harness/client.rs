@@ -54,6 +54,8 @@ impl Answer {
 
 impl Client {
     pub fn new(url: &str, key: Option<&str>) -> Self {
+        // A connection of its own for each request: a server may close one after
+        // a refusal whose body it did not read.
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_idle_connections(0)
