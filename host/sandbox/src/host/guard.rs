@@ -199,15 +199,18 @@ impl Guard {
 
     fn changed(&mut self, changes: &[(ChangeKind, &str)]) -> Result<Accepted, Violation> {
         self.may_change()?;
-        if changes.len() > bounds::CHANGES_PER_FRAME {
-            return Err(Violation("too many changes at once"));
+        if changes.is_empty() || changes.len() > bounds::CHANGES_PER_FRAME {
+            return Err(Violation("no changes, or too many at once"));
         }
         add(&mut self.named, changes.len(), self.limits.file_changes, "changes over their limit")?;
         // A guest can make what no path of ours can say (too deep, too long):
-        // counted, not named. What a worker says is never shown unchecked.
+        // counted, not named. What no guest can make is a lie of the worker.
         let mut unnamed = ChangeCounts::default();
         let mut accepted = Vec::with_capacity(changes.len());
         for (change, path) in changes {
+            if path.split('/').any(|name| name == ".." || name.contains('\0')) {
+                return Err(Violation("a change of what can't be a path"));
+            }
             match WorkspacePath::parse(path.as_bytes()) {
                 Ok(path) => accepted.push(Emission::Changed(FileChange { path: path.to_text(), change: *change })),
                 Err(_) => unnamed.add(*change),

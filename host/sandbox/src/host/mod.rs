@@ -28,7 +28,7 @@ use artifacts::Artifacts;
 use compiler::Compiler;
 use judge::Judged;
 use pool::Pool;
-use run::{Job, Opening};
+use run::{Failed, Job, Opening};
 
 pub use pool::WasmStats;
 
@@ -128,8 +128,20 @@ impl Sandbox for WasmSandbox {
             arguments: &run.arguments,
             start_timeout: host.config.start_timeout,
         };
-        let place = host.pool.place(run.tenant).await?;
-        match run::run(place, job, &*sink, &cancel, &|| host.pool.stopping()).await? {
+        let mut tries = 0;
+        let judged = loop {
+            let place = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Ok(run::cancelled_before()),
+                place = host.pool.place(run.tenant) => place?,
+            };
+            match run::run(place, &job, &*sink, &cancel, &|| host.pool.stopping()).await {
+                // The guest never started: this is no retry of a call.
+                Err(Failed::NotStarted(_)) if tries == 0 => tries += 1,
+                judged => break judged?,
+            }
+        };
+        match judged {
             Judged::Outcome(outcome) => Ok(outcome),
             Judged::Described(_) => Err(SandboxError::because("a worker described a tool that was called")),
             Judged::Refused(reason) => Err(SandboxError::because(reason)),

@@ -18,6 +18,7 @@ use super::compiler::unexpected;
 use super::judge::{Described, Judged};
 use super::pool::Place;
 use super::run::{Job, Nowhere, run};
+use super::worker::Worker;
 use crate::bounds::MAX_COMPONENT;
 use crate::compile::{Inspection, Mode, Report};
 use crate::wire::Entry;
@@ -78,8 +79,9 @@ impl Host {
 
     /// Asks a component what it is. Its worker runs nothing else, before or after.
     async fn describe(&self, artifact: &Artifact) -> Result<Manifest, PrepareError> {
-        let worker = self.pool.private_worker();
-        let place = Place::take(&worker);
+        // Ended however this ends, also if nobody waits for it any more.
+        let worker = Private(self.pool.private_worker());
+        let place = Place::take(&worker.0);
         let job = Job {
             entry: Entry::Describe,
             artifact: artifact.key,
@@ -90,14 +92,23 @@ impl Host {
             arguments: "",
             start_timeout: self.config.start_timeout,
         };
-        let judged = run(place, job, &Nowhere, &CancellationToken::new(), &|| self.pool.stopping()).await;
-        worker.shut_down();
+        let judged = run(place, &job, &Nowhere, &CancellationToken::new(), &|| self.pool.stopping()).await;
+        drop(worker);
         match judged {
             Ok(Judged::Described(described)) => manifest(*described),
             Ok(Judged::Outcome(outcome)) => Err(not_described(&outcome.ending)),
             Ok(Judged::Refused(reason)) => Err(SandboxError::because(reason).into()),
-            Err(error) => Err(not_loaded(error)),
+            Err(failed) => Err(not_loaded(failed.into())),
         }
+    }
+}
+
+/// A worker that runs one job.
+struct Private(Arc<Worker>);
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        self.0.shut_down();
     }
 }
 

@@ -177,14 +177,14 @@ fn control(worker: &Worker, inner: &mut Inner, body: &[u8]) -> Result<(), String
     let message = decode(0, body).map_err(|error: FrameError| error.to_string())?;
     let (component, loading) = match message {
         FromWorker::Ready => {
-            worker.phase.send_if_modified(|phase| {
+            let first = worker.phase.send_if_modified(|phase| {
                 let starting = *phase == Phase::Starting;
                 if starting {
                     *phase = Phase::Ready;
                 }
                 starting
             });
-            return Ok(());
+            return if first { Ok(()) } else { Err("it was ready twice".into()) };
         }
         FromWorker::Loaded { component } => (component, Loading::Loaded),
         FromWorker::LoadFailed { component, reason } => {
@@ -193,6 +193,9 @@ fn control(worker: &Worker, inner: &mut Inner, body: &[u8]) -> Result<(), String
         }
         _ => return Err("a message about a call came without one".into()),
     };
+    if !inner.answered_load() {
+        return Err("it answered what was not asked".into());
+    }
     // One that was pushed out meanwhile is of no interest any more.
     inner.components.settle(component, loading);
     Ok(())

@@ -59,30 +59,59 @@ impl Drop for Running {
 /// Runs the job in `place`.
 pub(super) async fn run(
     place: Place,
-    job: Job<'_>,
+    job: &Job<'_>,
     sink: &dyn Sink,
     cancel: &CancellationToken,
     stopping: &(dyn Fn() -> bool + Sync),
-) -> Result<Judged, SandboxError> {
-    if cancel.is_cancelled() {
-        return Ok(never_started(Ending::Cancelled { fault: judge::cancelled() }));
-    }
-    let started = tokio::time::timeout(job.start_timeout, start(place, &job));
-    let Ok(started) = started.await else {
-        return Err(SandboxError::because(format!("a worker did not take the call within {:?}", job.start_timeout)));
+) -> Result<Judged, Failed> {
+    let started = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Ok(Judged::Outcome(cancelled_before())),
+        started = tokio::time::timeout(job.start_timeout, start(place, job)) => started,
+    };
+    let Ok(started) = started else {
+        let text = format!("a worker did not take the call within {:?}", job.start_timeout);
+        return Err(Failed::Sandbox(SandboxError::because(text)));
     };
     let (running, happens, since) = started?;
     let follow = Follow { running, happens, since, job, sink, cancel, cancelled: false, owed: 0 };
-    follow.until_the_end(stopping).await
+    Ok(follow.until_the_end(stopping).await?)
 }
 
-fn never_started(ending: Ending) -> Judged {
-    Judged::Outcome(Outcome::without_use(ending))
+/// The outcome of a call that was cancelled before it started.
+pub(super) fn cancelled_before() -> Outcome {
+    Outcome::without_use(Ending::Cancelled { fault: judge::cancelled() })
+}
+
+/// Why a call has no outcome.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// Its worker was gone before it started: another may take it.
+    NotStarted(SandboxError),
+    /// The sandbox failed.
+    Sandbox(SandboxError),
+}
+
+impl From<SandboxError> for Failed {
+    fn from(error: SandboxError) -> Self {
+        Self::Sandbox(error)
+    }
+}
+
+impl From<Failed> for SandboxError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::NotStarted(error) | Failed::Sandbox(error) => error,
+        }
+    }
 }
 
 /// Starts the job once the worker is up and has its component.
-async fn start(place: Place, job: &Job<'_>) -> Result<(Running, UnboundedReceiver<Happened>, Instant), SandboxError> {
-    let gone = |why: &str| SandboxError::because(format!("the worker was gone before the call started: {why}"));
+async fn start(place: Place, job: &Job<'_>) -> Result<(Running, UnboundedReceiver<Happened>, Instant), Failed> {
+    let gone = |why: &str| {
+        let text = format!("the worker was gone before the call started: {why}");
+        Failed::NotStarted(SandboxError::because(text))
+    };
     let worker = place.worker.clone();
     worker.ready().await.map_err(|why| gone(&why))?;
     loop {
@@ -98,9 +127,8 @@ async fn start(place: Place, job: &Job<'_>) -> Result<(Running, UnboundedReceive
             Started::Loading(mut loading) => {
                 let settled = loading.wait_for(|loading| !matches!(loading, Loading::Underway)).await;
                 if let Ok(Loading::Failed(reason)) = settled.as_deref() {
-                    return Err(SandboxError::because(format!(
-                        "the worker could not load the compiled component: {reason}"
-                    )));
+                    let text = format!("the worker could not load the compiled component: {reason}");
+                    return Err(Failed::Sandbox(SandboxError::because(text)));
                 }
             }
             Started::Gone => return Err(gone("it ended")),
@@ -132,7 +160,7 @@ struct Follow<'a> {
     running: Running,
     happens: UnboundedReceiver<Happened>,
     since: Instant,
-    job: Job<'a>,
+    job: &'a Job<'a>,
     sink: &'a dyn Sink,
     cancel: &'a CancellationToken,
     cancelled: bool,

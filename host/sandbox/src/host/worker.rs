@@ -109,6 +109,10 @@ pub(super) struct Inner {
     pub(super) components: Kept<Digest, watch::Sender<Loading>>,
     tasks: Kept<TaskId, ()>,
     next_call: u32,
+    /// Answers to `Load` that are to come.
+    loads: u32,
+    /// When it is killed although nothing runs: it was told to end.
+    leave_by: Option<Instant>,
     pub(super) idle_since: Instant,
     open: bool,
     /// What it said that it must not have.
@@ -160,6 +164,8 @@ impl Worker {
             components: Kept::new(MAX_COMPONENTS),
             tasks: Kept::new(MAX_WORKSPACES),
             next_call: 1,
+            loads: 0,
+            leave_by: None,
             idle_since: Instant::now(),
             open: true,
             violation: None,
@@ -238,6 +244,7 @@ impl Worker {
             inner.outbox.push(0, &ToWorker::Unload { component });
         }
         inner.outbox.push_with(0, &ToWorker::Load { component }, artifact.clone());
+        inner.loads += 1;
         drop(inner);
         self.wake.notify_one();
     }
@@ -289,10 +296,13 @@ impl Worker {
         self.kill.cancel();
     }
 
-    /// Tells the process to end.
+    /// Tells the process to end, and sees to it that it does.
     pub(super) fn shut_down(&self) {
-        self.close();
-        self.inner().outbox.push(0, &ToWorker::Shutdown);
+        let mut inner = self.inner();
+        inner.open = false;
+        inner.leave_by.get_or_insert(Instant::now() + ABORT_GRACE);
+        inner.outbox.push(0, &ToWorker::Shutdown);
+        drop(inner);
         self.wake.notify_one();
     }
 
@@ -338,9 +348,16 @@ impl Inner {
         id
     }
 
+    /// Counts an answer to `Load`; false if none was to come.
+    pub(super) fn answered_load(&mut self) -> bool {
+        let owed = self.loads > 0;
+        self.loads = self.loads.saturating_sub(1);
+        owed
+    }
+
     /// The next moment at which the worker may have to be killed.
     pub(super) fn next_kill(&self) -> Option<Instant> {
-        self.calls.values().map(|slot| slot.kill_at).min()
+        self.calls.values().map(|slot| slot.kill_at).chain(self.leave_by).min()
     }
 }
 

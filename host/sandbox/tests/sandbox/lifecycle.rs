@@ -99,6 +99,25 @@ async fn many_calls_at_once_wait_for_their_turn() {
 }
 
 #[tokio::test]
+async fn a_call_that_waits_for_a_place_can_be_cancelled() {
+    let bench = Bench::with(|config| {
+        config.calls_per_worker = 1;
+        config.workers_per_tenant = 1;
+    });
+    let spin = bench.prepare(&guests::spin()).await;
+    let call = || bench.call(&spin, "{}", WorkspaceAccess::None);
+    let running = bench.spawn(call(), Remember::new(), CancellationToken::new());
+    bench.until("it runs", |stats| stats.calls == 1).await;
+    let cancel = CancellationToken::new();
+    let waiting = bench.spawn(call(), Remember::new(), cancel.clone());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!waiting.is_finished());
+    cancel.cancel();
+    assert_eq!(summary(&waiting.await.unwrap().unwrap()), "cancelled/cancelled");
+    running.abort();
+}
+
+#[tokio::test]
 async fn a_tampered_artefact_is_never_loaded() {
     let bench = Bench::new();
     let echo = bench.prepare(&guests::echo()).await;

@@ -74,6 +74,19 @@ async fn a_worker_that_is_silent_or_dies_takes_only_its_calls_along() {
     }
 }
 
+#[tokio::test]
+async fn a_worker_that_does_not_leave_is_killed() {
+    let bench = Bench::new();
+    let prepared = bench.prepare(&guests::echo()).await;
+    let taken = bench.again(|config| {
+        config.worker_args = vec!["false-worker".into(), "behave".into()];
+        config.idle_timeout = std::time::Duration::from_millis(50);
+    });
+    let outcome = taken.run(taken.call(&prepared, "{}", WorkspaceAccess::None)).await.unwrap();
+    assert_eq!(summary(&outcome), "succeeded");
+    taken.until("it is killed", |stats| stats.workers == 0).await;
+}
+
 /// Kills the workers of this process that have `argument`.
 fn kill_worker(argument: &str) {
     let mut killed = 0;
