@@ -5,11 +5,17 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
+use time::format_description::well_known::{Iso8601, Rfc3339};
 
 use crate::id::{CallId, SessionId, TaskId, TenantId, ToolId, UserId};
 
-/// Milliseconds since 1970-01-01T00:00:00Z. As text RFC 3339, in UTC.
+/// RFC 3339 with milliseconds always written, so that text sorts as time does.
+const MILLISECONDS: EncodedConfig =
+    Config::DEFAULT.set_time_precision(TimePrecision::Second { decimal_digits: std::num::NonZeroU8::new(3) }).encode();
+
+/// Milliseconds since 1970-01-01T00:00:00Z. As text RFC 3339, in UTC, with
+/// three digits after the second.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Timestamp(i64);
 
@@ -39,7 +45,7 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
             .ok()
-            .and_then(|time| time.format(&Rfc3339).ok());
+            .and_then(|time| time.format(&Iso8601::<MILLISECONDS>).ok());
         // Only years outside 0..=9999 have no RFC 3339 form.
         f.write_str(text.as_deref().unwrap_or("invalid-time"))
     }
@@ -115,6 +121,10 @@ mod tests {
     fn rfc3339() {
         let time = Timestamp::from_millis(1_700_000_000_123);
         assert_eq!(time.to_string(), "2023-11-14T22:13:20.123Z");
+        // Text sorts as time does: no digit is left out.
+        assert_eq!(Timestamp::from_millis(1_700_000_000_120).to_string(), "2023-11-14T22:13:20.120Z");
+        assert_eq!(Timestamp::from_millis(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp::from_millis(i64::MAX).to_string(), "invalid-time");
         let json = serde_json::to_string(&time).expect("timestamps serialize");
         assert_eq!(serde_json::from_str::<Timestamp>(&json).expect("and parse"), time);
     }
