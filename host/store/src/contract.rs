@@ -1,7 +1,7 @@
 //! What every store promises, as tests. Each takes a store of its own, empty
 //! at first. [`run`] runs them all and says which failed:
 //!
-//! ```ignore
+//! ```text
 //! contract::run(|| async { Arc::new(MemoryStore::new()) as Arc<dyn Store> }).await;
 //! ```
 

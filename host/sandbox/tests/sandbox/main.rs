@@ -4,8 +4,8 @@
 #![allow(missing_docs, reason = "tests")]
 #![allow(clippy::unwrap_used, reason = "a failed test says where")]
 
-mod attacks;
 mod calls;
+mod emissions;
 mod guests;
 mod harness;
 mod lifecycle;
