@@ -1,15 +1,18 @@
 //! Metrics: one registry, made at the start and passed by hand.
 
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bulkhead_core::limits::Usage;
 use bulkhead_core::ports::meter::Meter;
-use prometheus_client::encoding::EncodeLabelSet;
+use bulkhead_sandbox::WasmStats;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
@@ -32,13 +35,47 @@ pub struct Metrics {
     running: Gauge,
     queued: Gauge,
     watched: Gauge,
-    commits: Gauge,
-    read_commits: Mutex<Option<Box<dyn Fn() -> u64 + Send + Sync>>>,
+}
+
+/// What others count, read when somebody asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Readings {
+    /// Transactions that the store has committed.
+    pub commits: u64,
+    /// What the pool of workers has done.
+    pub workers: WasmStats,
+}
+
+/// The readings as metrics.
+struct Elsewhere<F>(F);
+
+impl<F> fmt::Debug for Elsewhere<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Elsewhere")
+    }
+}
+
+impl<F: Fn() -> Readings + Send + Sync + 'static> Collector for Elsewhere<F> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Readings { commits, workers } = (self.0)();
+        let counters = [
+            ("store_commits", "Transactions that the store has committed", commits),
+            ("workers_started", "Worker processes that were started", workers.started),
+            ("workers_lost", "Workers that died or had to be killed", workers.lost),
+            ("worker_protocol_errors", "Workers that broke the protocol: a sign of an attack", workers.protocol_errors),
+        ];
+        for (name, help, value) in counters {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        let now = ConstGauge::new(i64::try_from(workers.workers).unwrap_or(i64::MAX));
+        now.encode(encoder.encode_descriptor("workers", "Worker processes now", None, now.metric_type())?)
+    }
 }
 
 impl Metrics {
-    /// Registers everything.
-    pub fn new() -> Arc<Self> {
+    /// Registers everything. `read` tells what others count; it must be quick.
+    pub fn new(read: impl Fn() -> Readings + Send + Sync + 'static) -> Arc<Self> {
         let mut registry = Registry::with_prefix("bulkhead");
         let wall = Histogram::new(exponential_buckets(0.000_1, 4.0, 12));
         let metrics = Self {
@@ -53,8 +90,6 @@ impl Metrics {
             running: Gauge::default(),
             queued: Gauge::default(),
             watched: Gauge::default(),
-            commits: Gauge::default(),
-            read_commits: Mutex::default(),
             registry: Registry::default(),
         };
         registry.register("calls_accepted", "Calls that were stored", metrics.accepted.clone());
@@ -68,14 +103,8 @@ impl Metrics {
         registry.register("calls_running", "Calls that run", metrics.running.clone());
         registry.register("calls_queued", "Calls that wait for a slot", metrics.queued.clone());
         registry.register("tasks_watched", "Tasks that somebody follows", metrics.watched.clone());
-        let about = "Transactions that the store has committed since the start";
-        registry.register("store_commits", about, metrics.commits.clone());
+        registry.register_collector(Box::new(Elsewhere(read)));
         Arc::new(Self { registry, ..metrics })
-    }
-
-    /// Where to read how many transactions the store has committed.
-    pub fn count_commits(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
-        *self.read_commits.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(read));
     }
 
     /// The text that `/metrics` answers with.
@@ -84,9 +113,6 @@ impl Metrics {
         gauge(&self.running, running);
         gauge(&self.queued, queued);
         gauge(&self.watched, watched);
-        if let Some(read) = &*self.read_commits.lock().unwrap_or_else(PoisonError::into_inner) {
-            self.commits.set(i64::try_from(read()).unwrap_or(i64::MAX));
-        }
         let mut text = String::new();
         // Writing to a String can't fail.
         let _ = encode(&mut text, &self.registry);

@@ -68,6 +68,9 @@ fn every_attack_ends_as_the_table_wants() {
     }
     let task = client.task();
     assert_eq!(client.call(&task, "echo", json!({"text": "alive"}))["state"], "succeeded");
+    // A worker may die of an attack; none may ever make it say what it must not.
+    let metrics = String::from_utf8(client.get("/metrics").body).unwrap();
+    assert!(metrics.contains("bulkhead_worker_protocol_errors_total 0\n"), "{metrics}");
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), table.attack.len(), failures.join("\n"));
 }
 

@@ -31,7 +31,7 @@ use crate::components::ComponentFiles;
 use crate::config::{self, Config};
 use crate::http::auth::Auth;
 use crate::http::{Api, Options, router};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Readings};
 use crate::system::System;
 
 /// How long open connections may take to end after the stop.
@@ -104,9 +104,14 @@ impl App {
         let listener = TcpListener::bind(listen).await.map_err(|reason| StartError::Listen { listen, reason })?;
         let address = listener.local_addr().map_err(system("the bound address"))?;
         let store = Arc::new(SqliteStore::open(config.sqlite()).await?);
-        let metrics = Metrics::new();
-        let ports = ports(config, store.clone(), metrics.clone())?;
-        metrics.count_commits(move || store.commits());
+        let exe = std::env::current_exe().map_err(system("the path of this executable"))?;
+        let sandbox = config.wasm(exe.clone(), config.artifacts());
+        let sandbox = Arc::new(WasmSandbox::new(sandbox).map_err(system("the sandbox"))?);
+        let metrics = {
+            let (store, sandbox) = (store.clone(), sandbox.clone());
+            Metrics::new(move || Readings { commits: store.commits(), workers: sandbox.stats() })
+        };
+        let ports = ports(config, exe, store, sandbox, metrics.clone())?;
         let services = Services::new(ports, config.service());
         let restart = services.upkeep.start().await?;
         if restart != Default::default() {
@@ -175,20 +180,24 @@ impl App {
     }
 }
 
-fn ports(config: &Config, store: Arc<SqliteStore>, metrics: Arc<Metrics>) -> Result<Ports, StartError> {
-    let exe = std::env::current_exe().map_err(system("the path of this executable"))?;
+fn ports(
+    config: &Config,
+    exe: PathBuf,
+    store: Arc<SqliteStore>,
+    sandbox: Arc<WasmSandbox>,
+    meter: Arc<Metrics>,
+) -> Result<Ports, StartError> {
     let workspaces = LocalWorkspaces::new(&config.absolute_data()).map_err(system("the directory of workspaces"))?;
-    let importer = ChildImporter::new(config.importer(exe.clone())).map_err(system("the importer"))?;
-    let sandbox = WasmSandbox::new(config.wasm(exe, config.artifacts())).map_err(system("the sandbox"))?;
+    let importer = ChildImporter::new(config.importer(exe)).map_err(system("the importer"))?;
     let ids: Arc<dyn Ids> = Arc::new(System);
     Ok(Ports {
         store,
-        sandbox: Arc::new(sandbox),
+        sandbox,
         workspaces: Arc::new(workspaces),
         importer: Arc::new(importer),
         components: Arc::new(ComponentFiles::new(config.components())),
         ids,
-        meter: metrics,
+        meter,
     })
 }
 
