@@ -158,28 +158,33 @@ pub fn router(api: Arc<Api>) -> Router {
     let options = &api.options;
     let (owned, _) = owned_routes(options).split_for_parts();
     let metrics = Router::new().route("/metrics", axum::routing::get(system::metrics));
-    let authenticated = owned.merge(metrics).layer(middleware::from_fn_with_state(api.clone(), auth::authenticate));
+    let authenticated = owned.merge(metrics);
     let open = Router::new()
         .route("/", axum::routing::get(system::index))
         .route("/healthz", axum::routing::get(system::health))
         .route("/readyz", axum::routing::get(system::ready))
         .route("/v1/openapi.json", axum::routing::get(system::openapi));
     let request_id = HeaderName::from_static("x-request-id");
-    let shed = ServiceBuilder::new()
+    // One `layer` for several: axum boxes the service at each, and clones all
+    // of them for each request.
+    let guarded = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(overloaded))
         .load_shed()
-        .concurrency_limit(options.max_concurrent_requests);
+        .concurrency_limit(options.max_concurrent_requests)
+        .layer(middleware::from_fn_with_state(api.clone(), auth::authenticate));
+    let outer = ServiceBuilder::new()
+        .layer(SetRequestIdLayer::new(request_id.clone(), MakeRequestUuid))
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_response(()).on_request(()).on_failure(()))
+        .layer(PropagateRequestIdLayer::new(request_id))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(cors(&options.cors_origins));
     authenticated
-        .layer(shed)
+        .layer(guarded)
         // Not shed: an overloaded host is alive, and says so.
         .merge(open)
         .fallback(async || Problem::new("no_such_operation", "there is no such operation; see /v1/openapi.json"))
         .method_not_allowed_fallback(async || Problem::new("method_not_allowed", "see /v1/openapi.json"))
-        .layer(cors(&options.cors_origins))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(PropagateRequestIdLayer::new(request_id.clone()))
-        .layer(TraceLayer::new_for_http().make_span_with(span).on_response(()).on_request(()).on_failure(()))
-        .layer(SetRequestIdLayer::new(request_id, MakeRequestUuid))
+        .layer(outer)
         .with_state(api)
 }
 
