@@ -91,7 +91,7 @@ impl Host {
         let mut connection = Connection::open(&self.address);
         let text =
             String::from_utf8(connection.send(&self.request("GET", "/metrics", "text/plain", b"")).to_vec()).unwrap();
-        let line = text.lines().find(|line| line.starts_with("bulkhead_store_commits ")).unwrap();
+        let line = text.lines().find(|line| line.starts_with("bulkhead_store_commits_total ")).unwrap();
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 

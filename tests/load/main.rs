@@ -1,9 +1,12 @@
 //! The load benchmark: `cargo bench --bench load`. Prints figures with their
 //! baselines, taken in the same run on the same machine; asserts nothing.
+//! `cargo bench --bench load -- calls` prints one section (`engine`, `calls`,
+//! `first`, `idle`, `readers`); BENCH_SECONDS is the length of a measurement.
 //!
 //! - `POST …/calls` of a trivial tool over loopback, durable, at 1, 16 and 64
 //!   clients, beside a bare axum handler and beside the two commits alone;
 //! - the same with `synchronous = off`;
+//! - a cold call inside a worker, beside bare wasmtime; two workers beside one;
 //! - cold (never seen), cached on disk and warm first call;
 //! - memory per idle task; events per second to 1, 100 and 1,000 readers.
 
@@ -17,6 +20,7 @@
 
 mod baseline;
 mod client;
+mod engine;
 mod host;
 mod readers;
 
@@ -28,21 +32,37 @@ use host::Host;
 const CLIENTS: [usize; 3] = [1, 16, 64];
 
 fn main() {
+    if engine::child() {
+        return;
+    }
     let seconds = std::env::var("BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4.0);
     let span = Duration::from_secs_f64(seconds);
-    println!("== bare axum handler (same request, same response size)");
-    let bare = baseline::bare_handler();
-    let bare: Vec<Figures> =
-        CLIENTS.iter().map(|clients| load(&bare.address, &bare.request, *clients, span, None)).collect();
-    for (clients, figures) in CLIENTS.iter().zip(&bare) {
-        println!("{clients:>3} clients: {}", figures.line());
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let wants = |section: &str| wanted.is_empty() || wanted.iter().any(|word| word == section);
+    if wants("engine") {
+        engine::report();
     }
-    for synchronous in ["full", "off"] {
-        durable_calls(synchronous, span, &bare);
+    if wants("calls") {
+        println!("\n== bare axum handler (same request, same response size)");
+        let bare = baseline::bare_handler();
+        let bare: Vec<Figures> =
+            CLIENTS.iter().map(|clients| load(&bare.address, &bare.request, *clients, span, None)).collect();
+        for (clients, figures) in CLIENTS.iter().zip(&bare) {
+            println!("{clients:>3} clients: {}", figures.line());
+        }
+        for synchronous in ["full", "off"] {
+            durable_calls(synchronous, span, &bare);
+        }
     }
-    first_calls();
-    idle_tasks();
-    readers::report();
+    if wants("first") {
+        first_calls();
+    }
+    if wants("idle") {
+        idle_tasks();
+    }
+    if wants("readers") {
+        readers::report();
+    }
 }
 
 fn durable_calls(synchronous: &str, span: Duration, bare: &[Figures]) {

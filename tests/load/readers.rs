@@ -1,6 +1,6 @@
 //! Events per second to many readers of one task.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -47,16 +47,35 @@ fn follow(host: &Host, task: &str) -> TcpStream {
     stream
 }
 
+/// What starts an event.
+const ID: &[u8] = b"\nid: ";
+
 /// Reads all streams in turn until each has every event.
 fn drain(streams: &mut [TcpStream]) {
-    let mut left: Vec<(usize, &mut TcpStream)> = streams.iter_mut().map(|stream| (EVENTS, stream)).collect();
+    struct Reader<'a> {
+        stream: &'a mut TcpStream,
+        wanted: usize,
+        /// How much of `ID` the last read ended with.
+        matched: usize,
+    }
+    let mut readers: Vec<_> = streams.iter_mut().map(|stream| Reader { stream, wanted: EVENTS, matched: 0 }).collect();
     let mut buffer = vec![0; 64 * 1024];
-    while !left.is_empty() {
-        left.retain_mut(|(wanted, stream)| {
-            let read = stream.read(&mut buffer).unwrap_or(0);
-            let seen = buffer[..read].windows(5).filter(|window| *window == b"\nid: ").count();
-            *wanted = wanted.saturating_sub(seen);
-            *wanted > 0
+    while !readers.is_empty() {
+        readers.retain_mut(|reader| {
+            let read = match reader.stream.read(&mut buffer) {
+                Ok(0) => panic!("a stream ended with {} events to come", reader.wanted),
+                Ok(read) => read,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => 0,
+                Err(error) => panic!("{error}"),
+            };
+            for byte in &buffer[..read] {
+                reader.matched =
+                    if *byte == ID[reader.matched] { reader.matched + 1 } else { usize::from(*byte == ID[0]) };
+                if reader.matched == ID.len() {
+                    (reader.matched, reader.wanted) = (0, reader.wanted.saturating_sub(1));
+                }
+            }
+            reader.wanted > 0
         });
     }
 }
