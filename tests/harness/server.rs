@@ -115,6 +115,17 @@ impl Server {
         Client::new(&self.url, made["key"].as_str())
     }
 
+    /// What the server has logged so far.
+    pub fn log(&self) -> String {
+        let path = self.directory.as_ref().unwrap().path().join("log");
+        String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()
+    }
+
+    /// Its API key.
+    pub fn key(&self) -> &str {
+        self.key.as_deref().unwrap()
+    }
+
     /// Runs the command line on this server's data directory.
     pub fn cli(&self, arguments: &[&str]) -> std::process::Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));

@@ -1,6 +1,7 @@
 //! Scenarios: what users do, and what goes wrong meanwhile.
 
 mod access;
+mod barriers;
 mod builtins;
 mod calls;
 mod crash;

@@ -11,6 +11,10 @@ use bulkhead_tool::serde_json::json;
 
 hostile::attacks!("memory", run);
 
+/// Small enough that a slot keeps some of it mapped between calls, large enough
+/// that it gives some of it back.
+const RESIDUE_PAGES: usize = 64;
+
 fn run(attack: &str) -> Outcome {
     match attack {
         "fill" => {
@@ -35,6 +39,20 @@ fn run(attack: &str) -> Outcome {
         "insist" => {
             let refused = (0..1_000_000).filter(|_| memory_grow::<0>(65535) == usize::MAX).count();
             hostile::survived(&json!({ "refused": refused }))
+        }
+        // What an earlier guest left in this slot; leaves a pattern for the next.
+        // Wanted: nothing seen, however often it is run.
+        "residue" => {
+            let at = memory_grow::<0>(RESIDUE_PAGES);
+            if at == usize::MAX {
+                return hostile::survived(&json!({ "seen": null }));
+            }
+            // SAFETY: these pages were made a moment ago and belong to nobody else.
+            let pages = unsafe { std::slice::from_raw_parts_mut((at << 16) as *mut u8, RESIDUE_PAGES << 16) };
+            let seen = pages.iter().filter(|byte| **byte != 0).count();
+            pages.fill(0xA5);
+            black_box(&pages);
+            hostile::survived(&json!({ "seen": seen }))
         }
         _ => hostile::unknown(attack),
     }

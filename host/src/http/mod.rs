@@ -28,6 +28,7 @@ use axum::{Router, middleware};
 use bulkhead_core::service::Services;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
+use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
@@ -170,7 +171,8 @@ pub fn router(api: Arc<Api>) -> Router {
     let guarded = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(overloaded))
         .load_shed()
-        .concurrency_limit(options.max_concurrent_requests)
+        // Global: axum applies a layer to each route, and a limit each is none.
+        .layer(GlobalConcurrencyLimitLayer::new(options.max_concurrent_requests))
         .layer(middleware::from_fn_with_state(api.clone(), auth::authenticate));
     let outer = ServiceBuilder::new()
         .layer(SetRequestIdLayer::new(request_id.clone(), MakeRequestUuid))

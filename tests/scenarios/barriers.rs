@@ -1,0 +1,142 @@
+//! Barriers that no other scenario sees: each of these fails when its barrier
+//! is taken away (see `docs/THREAT-MODEL.md`).
+
+use serde_json::json;
+
+use super::crash::children_of;
+use crate::harness::{Options, Server};
+
+/// The worker processes of a server with a running call.
+fn workers(server: &Server) -> Vec<u32> {
+    let client = server.client();
+    client.register("fixtures/sleeper_rw");
+    let task = client.task();
+    let body = json!({"tool": "sleeper_rw", "arguments": {"ms": 30_000}});
+    client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202);
+    client.events_until(&task, "call.started");
+    // Started is what is stored; until the guest runs, the worker may still come up.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let is_worker = |pid: &u32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.split(|byte| *byte == 0).any(|word| word == b"worker")
+    };
+    children_of(server.pid()).into_iter().filter(is_worker).collect()
+}
+
+#[test]
+fn workers_inherit_nothing() {
+    let server = Server::start(Options::default().with("SECRET_OF_THE_HOST", "hunter2"));
+    let data = server.data();
+    let workers = workers(&server);
+    assert!(!workers.is_empty());
+    for pid in workers {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+        assert_eq!(read("environ"), "", "a worker has no environment");
+        let status = read("status");
+        assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+        let limits = read("limits");
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+            let Ok(target) = std::fs::read_link(entry.unwrap().path()) else { continue };
+            let text = target.to_string_lossy();
+            let kernel = ["socket:", "pipe:", "anon_inode:", "/dev/null", "/memfd:", "/proc/"];
+            let given = target.starts_with(data.join("artifacts")) || target.starts_with(data.join("workspaces"));
+            assert!(given || kernel.iter().any(|prefix| text.starts_with(prefix)), "a worker holds {text}");
+        }
+        // Its one socket is the pair with the host: nothing of the network.
+        let sockets = |table: &str| read(&format!("net/{table}"));
+        let inodes: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+            .filter_map(|target| Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+            .collect();
+        for table in ["tcp", "tcp6", "udp", "udp6"] {
+            let lines = sockets(table);
+            let held = lines
+                .lines()
+                .find(|line| line.split_whitespace().nth(9).is_some_and(|inode| inodes.iter().any(|own| own == inode)));
+            assert_eq!(held, None, "a worker holds a socket of {table}");
+        }
+    }
+}
+
+#[test]
+fn nothing_of_a_call_is_left_for_the_next() {
+    // One worker with few slots: each is used again and again.
+    let options =
+        Options::default().with("BULKHEAD_WORKERS__PER_TENANT", 1).with("BULKHEAD_WORKERS__CALLS_PER_WORKER", 2);
+    let server = Server::start(options);
+    let client = server.client();
+    let tool = client.register("hostile/memory");
+    let task = client.task();
+    for round in 0..12 {
+        let call = client.call(&task, tool["manifest"]["name"].as_str().unwrap(), json!({"attack": "residue"}));
+        assert_eq!(call["state"], "succeeded", "{call}");
+        let seen = &call["outcome"]["content"][0]["json"]["seen"];
+        assert_eq!(*seen, json!(0), "round {round}: bytes of an earlier call: {call}");
+    }
+}
+
+#[test]
+fn no_secret_is_ever_logged() {
+    let server = Server::start(Options::default().with("BULKHEAD_LOG", "trace"));
+    let client = server.client();
+    client.register("fixtures/echo");
+    let task = client.task();
+    client.call(&task, "echo", json!({"text": "the-secret-of-an-argument"}));
+    let wrong = format!("{}x", server.key());
+    client.with_key(Some(&wrong)).get("/v1/whoami").problem(401, "invalid_key");
+    client.send("GET", "/v1/whoami?key=the-secret-of-a-query", &[("cookie", "the-secret-of-a-cookie")], b"");
+    let made = server.cli(&["keys", "create", "--json"]);
+    let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+    let log = server.log();
+    assert!(log.contains("request"), "the log is there, with its spans");
+    let secret = |key: &str| key.rsplit('_').next().unwrap().to_owned();
+    for secret in [secret(server.key()), secret(made["key"].as_str().unwrap())] {
+        assert!(!log.contains(&secret), "a key is in the log");
+    }
+    for secret in ["the-secret-of-an-argument", "the-secret-of-a-query", "the-secret-of-a-cookie"] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None);
+    }
+}
+
+#[test]
+fn only_pages_of_listed_origins_may_read_answers() {
+    let server = Server::start(Options::default().with("BULKHEAD_HTTP__CORS_ORIGINS", "https://app.example"));
+    let client = server.client();
+    for (origin, allowed) in [("https://app.example", "https://app.example"), ("https://evil.example", "")] {
+        let answer = client.send("GET", "/v1/whoami", &[("origin", origin)], b"");
+        assert_eq!(answer.header("access-control-allow-origin"), allowed);
+        assert_eq!(answer.header("access-control-allow-credentials"), "", "keys are no cookies");
+        let asks = [("origin", origin), ("access-control-request-method", "POST")];
+        let answer = client.send("OPTIONS", "/v1/tasks", &asks, b"");
+        assert_eq!(answer.header("access-control-allow-origin"), allowed);
+    }
+}
+
+#[test]
+fn an_overloaded_server_sheds_and_stays_alive() {
+    let server = Server::start(Options::default().with("BULKHEAD_HTTP__MAX_CONCURRENT_REQUESTS", 2));
+    let client = server.client();
+    client.register("fixtures/sleeper");
+    let task = client.task();
+    std::thread::scope(|scope| {
+        let waiting: Vec<_> =
+            (0..2).map(|_| scope.spawn(|| client.call(&task, "sleeper", json!({"ms": 4_000})))).collect();
+        let shed = (0..200).find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            let answer = client.get("/v1/whoami");
+            (answer.status == 503).then_some(answer)
+        });
+        let shed = shed.expect("a third request is refused");
+        assert_eq!(shed.header("retry-after"), "1");
+        shed.problem(503, "overloaded");
+        assert_eq!(client.get("/healthz").status, 200);
+        for call in waiting {
+            assert_eq!(call.join().unwrap()["state"], "succeeded");
+        }
+    });
+    assert_eq!(client.get("/v1/whoami").status, 200);
+}
