@@ -82,6 +82,29 @@ fn doctor_and_config_answer_in_json() {
 }
 
 #[test]
+fn tools_are_registered_and_listed_from_the_command_line() {
+    let server = Server::start(Options::default());
+    let echo = concat!(env!("CARGO_MANIFEST_DIR"), "/../guest-tools/dist/fixtures/echo.wasm");
+    for known in [false, true] {
+        let output = server.cli(&["tools", "register", echo]);
+        assert!(output.status.success(), "{}", said(&output));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("is ready") && text.contains("known already") == known, "{text}");
+    }
+    let listed = server.cli(&["tools", "list", "--json"]);
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let tool = listed["items"][0].clone();
+    assert_eq!((&tool["manifest"]["name"], &tool["state"]), (&"echo".into(), &"ready".into()), "{listed}");
+    let encoded = tool["id"].as_str().unwrap().replace('_', "%5F");
+    assert_eq!(server.client().get(&format!("/v1/tools/{encoded}")).expect(200)["id"], tool["id"]);
+    let garbage = server.data().join("garbage.wasm");
+    std::fs::write(&garbage, "not wasm").unwrap();
+    let output = server.cli(&["tools", "register", garbage.to_str().unwrap()]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!output.status.success() && text.contains("not_wasm"), "{text}");
+}
+
+#[test]
 fn one_call_runs_without_a_server() {
     let workspace = tempfile::tempdir().unwrap();
     std::fs::write(workspace.path().join("a.txt"), "one\n").unwrap();

@@ -36,6 +36,8 @@ impl<T: FromStr, S: Sync> FromRequestParts<S> for Id<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let text = parts.uri.path().split('/').nth(3).unwrap_or_default();
+        // A client may encode any character of an id, `_` too (RFC 3986, section 2.1).
+        let text = percent_decode_str(text).decode_utf8_lossy();
         text.parse().map(Id).map_err(|_| Problem::new("not_found", "there is no such thing here"))
     }
 }
