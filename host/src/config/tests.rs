@@ -25,6 +25,15 @@ fn flag(flag: &'static str, key: &str, value: &str) -> Flag {
 }
 
 #[test]
+fn a_list_is_given_between_commas_or_as_the_file_has_it() {
+    for text in ["https://a.example, http://127.0.0.1:8080", r#"["https://a.example", "http://127.0.0.1:8080"]"#] {
+        let flags = vec![flag("--set", "http.cors_origins", text)];
+        let loaded = load(&Sources { flags, ..Sources::default() }).expect("fits");
+        assert_eq!(loaded.config.http.cors_origins, ["https://a.example", "http://127.0.0.1:8080"]);
+    }
+}
+
+#[test]
 fn later_sources_win_and_are_named() {
     let (_dir, mut sources) =
         with_file("data = \"/srv/a\"\nlisten = \"127.0.0.1:1\"\n\n[limits]\nwall_time_ms = 5_000\n");

@@ -53,9 +53,20 @@ fn from_text(kind: Kind, text: &str) -> Value {
             "false" | "0" | "no" | "off" => false.into(),
             other => other.into(),
         },
-        Kind::List(_) => text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect(),
+        Kind::List(_) => list(text),
         Kind::Path | Kind::Address | Kind::Choice(_) | Kind::Filter => text.into(),
     }
+}
+
+/// A list between commas, or as the file has it: that is what errors show.
+fn list(text: &str) -> Value {
+    if text.starts_with('[')
+        && let Ok(table) = format!("list = {text}").parse::<toml::Table>()
+        && let Some(list) = table.get("list")
+    {
+        return from_toml(list);
+    }
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect()
 }
 
 /// Dates and floats have no place in any key; as text they are refused by kind.
