@@ -22,6 +22,26 @@ const FIBRE_STACK: usize = 1024 * 1024;
 const KEEP_SCANNED: usize = 512 * 1024;
 const KEEP_BLIND: usize = 64 * 1024;
 
+/// The proposals that no component may use: what is off can't have a hole. A
+/// macro, because the engine and the validator before it have types of their own.
+macro_rules! switched_off {
+    ($features:ident) => {
+        $features::GC
+            | $features::FUNCTION_REFERENCES
+            | $features::EXCEPTIONS
+            | $features::LEGACY_EXCEPTIONS
+            | $features::THREADS
+            | $features::SHARED_EVERYTHING_THREADS
+            | $features::MEMORY64
+            | $features::MULTI_MEMORY
+            | $features::CUSTOM_PAGE_SIZES
+            | $features::WIDE_ARITHMETIC
+            | $features::RELAXED_SIMD
+            | $features::STACK_SWITCHING
+    };
+}
+pub(crate) use switched_off;
+
 /// What both sides must agree on.
 fn shared() -> Config {
     let mut config = Config::new();
@@ -34,21 +54,7 @@ fn shared() -> Config {
         .memory_reservation(4 << 30)
         .memory_may_move(false)
         .cranelift_opt_level(OptLevel::Speed)
-        .wasm_features(
-            WasmFeatures::GC
-                | WasmFeatures::FUNCTION_REFERENCES
-                | WasmFeatures::EXCEPTIONS
-                | WasmFeatures::LEGACY_EXCEPTIONS
-                | WasmFeatures::THREADS
-                | WasmFeatures::SHARED_EVERYTHING_THREADS
-                | WasmFeatures::MEMORY64
-                | WasmFeatures::MULTI_MEMORY
-                | WasmFeatures::CUSTOM_PAGE_SIZES
-                | WasmFeatures::WIDE_ARITHMETIC
-                | WasmFeatures::RELAXED_SIMD
-                | WasmFeatures::STACK_SWITCHING,
-            false,
-        );
+        .wasm_features(switched_off!(WasmFeatures), false);
     config
 }
 

@@ -46,19 +46,7 @@ fn invalid(error: &wasmparser::BinaryReaderError) -> Problem {
 
 /// The proposals that the engine has switched on.
 fn features() -> WasmFeatures {
-    let off = WasmFeatures::GC
-        | WasmFeatures::FUNCTION_REFERENCES
-        | WasmFeatures::EXCEPTIONS
-        | WasmFeatures::LEGACY_EXCEPTIONS
-        | WasmFeatures::THREADS
-        | WasmFeatures::SHARED_EVERYTHING_THREADS
-        | WasmFeatures::MEMORY64
-        | WasmFeatures::MULTI_MEMORY
-        | WasmFeatures::CUSTOM_PAGE_SIZES
-        | WasmFeatures::WIDE_ARITHMETIC
-        | WasmFeatures::RELAXED_SIMD
-        | WasmFeatures::STACK_SWITCHING
-        | WasmFeatures::CM_ASYNC;
+    let off = crate::engine::switched_off!(WasmFeatures) | WasmFeatures::CM_ASYNC;
     WasmFeatures::default().difference(off)
 }
 
