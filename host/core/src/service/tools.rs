@@ -192,7 +192,11 @@ impl Inner {
                 ToolState::Rejected { code: "host_error".into(), reason }
             }
         };
-        tracing::info!(tool = %tool.id, digest = %tool.digest, state = state.name(), "tool prepared");
+        let name = match &state {
+            ToolState::Ready { manifest, .. } => manifest.name.as_str(),
+            _ => "?",
+        };
+        tracing::info!(name, tool = %tool.id, digest = %tool.digest, state = state.name(), "tool prepared");
         if let Err(error) = self.ports.store.finish_tool(tool.id, &state).await {
             tracing::error!(tool = %tool.id, error = %chain(&error), "the state of a tool could not be stored");
         }
