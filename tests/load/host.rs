@@ -51,6 +51,10 @@ impl Host {
         Self::start_in(directory, &[], Some(self.key.clone()))
     }
 
+    pub fn data(&self) -> std::path::PathBuf {
+        self.directory.as_ref().unwrap().path().join("data")
+    }
+
     pub fn request(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> Vec<u8> {
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",

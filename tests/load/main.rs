@@ -1,13 +1,14 @@
 //! The load benchmark: `cargo bench --bench load`. Prints figures with their
 //! baselines, taken in the same run on the same machine; asserts nothing.
 //! `cargo bench --bench load -- calls` prints one section (`engine`, `calls`,
-//! `first`, `idle`, `readers`); BENCH_SECONDS is the length of a measurement.
+//! `first`, `idle`, `deadline`, `readers`); BENCH_SECONDS is the length of a measurement.
 //!
 //! - `POST …/calls` of a trivial tool over loopback, durable, at 1, 16 and 64
 //!   clients, beside a bare axum handler and beside the two commits alone;
 //! - the same with `synchronous = off`;
 //! - a cold call inside a worker, beside bare wasmtime; two workers beside one;
 //! - cold (never seen), cached on disk and warm first call;
+//! - how long after its deadline a guest still acts;
 //! - memory per idle task; events per second to 1, 100 and 1,000 readers.
 
 #![allow(
@@ -20,6 +21,7 @@
 
 mod baseline;
 mod client;
+mod deadline;
 mod engine;
 mod host;
 mod readers;
@@ -59,6 +61,9 @@ fn main() {
     }
     if wants("idle") {
         idle_tasks();
+    }
+    if wants("deadline") {
+        deadline::report();
     }
     if wants("readers") {
         readers::report();
