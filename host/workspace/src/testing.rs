@@ -107,6 +107,18 @@ impl Space {
     }
 
     /// What the host keeps beside the workspaces: nothing, between operations.
+    /// Waits until nothing is half made or half removed: what is dropped is
+    /// removed on another thread.
+    pub(crate) async fn nothing_is_left(&self) {
+        for _ in 0..500 {
+            if self.leftovers() == 0 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("{} are left over", self.leftovers());
+    }
+
     pub(crate) fn leftovers(&self) -> usize {
         ["staging", "trash"]
             .iter()

@@ -27,7 +27,7 @@ async fn a_workspace_comes_and_goes() {
     let other = TenantId::from_parts(9, 9);
     space.all.remove(other, task()).await.expect("was never there");
     assert!(matches!(space.all.open(other, task()).await, Err(WorkspaceError::NotFound(_))));
-    assert_eq!(space.leftovers(), 0);
+    space.nothing_is_left().await;
 }
 
 #[tokio::test]
@@ -92,14 +92,7 @@ async fn a_body_that_breaks_off_or_is_too_large_changes_nothing() {
     assert!(matches!(large, Err(WorkspaceError::OverLimit { .. })));
     assert_eq!(space.read("f").await.expect("reads"), b"old");
     assert!(matches!(space.stat("new").await, Err(WorkspaceError::NotFound(_))));
-    // The temporary files are removed on another thread.
-    for _ in 0..100 {
-        if space.leftovers() == 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("uploads are left over");
+    space.nothing_is_left().await;
 }
 
 #[tokio::test]
