@@ -79,6 +79,11 @@ fn durable_calls(synchronous: &str, span: Duration, bare: &[Figures]) {
     let task = host.task();
     let request = host.call_request(&task, "echo", r#"{"text":"hello"}"#);
     load(&host.address, &request, 2, Duration::from_millis(500), None);
+    let whoami = host.request("GET", "/v1/whoami", "application/json", b"");
+    let cpu_before = host.cpu();
+    let figures = load(&host.address, &whoami, 64, span, None);
+    let cpu_each = (host.cpu() - cpu_before).as_secs_f64() * 1e3 / figures.count as f64;
+    println!(" 64 clients: {}; {cpu_each:.3} ms CPU a request: GET /v1/whoami, for comparison", figures.line());
     for (clients, bare) in CLIENTS.iter().zip(bare) {
         let (commits_before, cpu_before) = (host.commits(), host.cpu());
         let figures = load(&host.address, &request, *clients, span, None);
