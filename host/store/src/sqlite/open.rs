@@ -125,6 +125,8 @@ pub(super) async fn open(config: SqliteConfig) -> Result<SqliteStore, OpenError>
     let readers = SqlitePoolOptions::new()
         .max_connections(config.readers.max(1))
         .acquire_timeout(READER_WAIT)
+        // Many who come at once wait a while; a warning each would fill the log.
+        .acquire_slow_threshold(READER_WAIT)
         .test_before_acquire(false)
         .connect_with(shared.pragma("query_only", "1"))
         .await
