@@ -3,12 +3,6 @@
 
 use std::process::ExitCode;
 
-/// A call makes some hundreds of small allocations, many of them freed by
-/// another thread, and SQLite grows and shrinks the heap with each commit:
-/// what the C library's allocator is slowest at.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     bulkhead::cli::main()
 }

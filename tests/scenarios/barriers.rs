@@ -1,5 +1,4 @@
-//! Barriers that no other scenario sees: each of these fails when its barrier
-//! is taken away (see `docs/THREAT-MODEL.md`).
+//! Barriers that no other scenario sees (see `docs/THREAT-MODEL.md`).
 
 use serde_json::json;
 
