@@ -15,8 +15,8 @@
 #                                     target is there (CI, so that a target
 #                                     added by hand cannot hide a missing step)
 #
-# Root is needed only where apt has no package lists yet: then either run
-# `apt-get update` as root first, or run this as root.
+# Needs no root: the package lists are fetched into a temporary folder, for
+# those of the machine may be as old as its image.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)/guest-toolchain
 want=wasm32-wasip2
@@ -33,40 +33,48 @@ fi
 # second. A newer Debian version is picked up by removing the folder.
 cache=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/guest-toolchain}
 recipe=$(cat "$0" "$here"/*.rs | sha256sum | cut -c1-8)
-for made in "$cache"/*-"$recipe"/done; do
-  [ -e "$made" ] && { echo "${made%/done}/rustc"; exit 0; }
-done
+made() {
+  for done in "$cache"/*-"$recipe"/done; do
+    if [ -e "$done" ]; then echo "${done%/done}/rustc"; exit 0; fi
+  done
+}
+made
 
 command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
   fail "no $want target, and no apt to make one: run 'rustup target add $want'"
 host=$(rustc -vV | sed -n 's/^host: //p')
 multiarch=${host/-unknown-/-}
 
-version() { apt-cache policy "$1" | awk '$1 == "Candidate:" && $2 != "(none)" { print $2 }'; }
-needs() { apt-cache depends "$1" | awk -v p="$2" '$2 ~ p { print $2; exit }'; }
-if [ -z "$(version rust-web-src)" ]; then
-  [ "$(id -u)" = 0 ] || fail "apt knows no package rust-web-src: run 'apt-get update' as root, then this again"
-  apt-get update -qq >&2
-fi
+mkdir -p "$cache"
+exec 9>"$cache/lock"; flock 9
+made # by whoever held the lock before
+
+lists=$(mktemp -d); trap 'rm -rf "$lists"' EXIT
+mkdir -p "$lists/lists/partial" "$lists/archives/partial"
+chmod -R a+rX "$lists" # apt fetches as a user of its own
+apt=(-q -o "Dir::State::Lists=$lists/lists" -o "Dir::Cache=$lists")
+version() { apt-cache "${apt[@]}" policy "$1" | awk '$1 == "Candidate:" && $2 != "(none)" { print $2 }'; }
+needs() { apt-cache "${apt[@]}" depends "$1" | awk -v p="$2" '$2 ~ p { print $2; exit }'; }
+# A list of somebody else's that can't be had does not matter here.
+apt-get "${apt[@]}" update >"$lists/log" 2>&1 || true
+for package in rust-web-src rust-web-llvm; do
+  [ "$(version $package)" ] ||
+    { tail -5 "$lists/log" >&2; fail "apt has no package $package: is a Debian or Ubuntu mirror in its sources, and reachable?"; }
+done
 ver=$(version rust-web-src)
-[ "$ver" ] || fail "this Debian has no package rust-web-src"
 std=$(needs libstd-rust-web-dev '^libstd-rust-web-[0-9]')
 llvm=$(needs "$std" '^libllvm')
 lld=lld-${llvm#libllvm}
 
 # Made beside its final name, which it must have from the start: rustc's
-# wrapper and the remapped paths carry it. `done` says that it is whole, and
-# the lock that nobody else is at it.
+# wrapper and the remapped paths carry it. `done` says that it is whole.
 root=$cache/${ver//[^A-Za-z0-9.+~-]/_}-$recipe
-mkdir -p "$cache"
-exec 9>"$cache/lock"; flock 9
-if [ -e "$root/done" ]; then echo "$root/rustc"; exit 0; fi
 say "making a compiler for $want from $ver, once"
 
 rm -rf "$root"; mkdir -p "$root/deb"
-(cd "$root/deb" && apt-get download -q rustc-web rust-web-src rust-web-llvm \
+(cd "$root/deb" && apt-get "${apt[@]}" download rustc-web rust-web-src rust-web-llvm \
   libstd-rust-web-dev "$std" "$llvm" "$lld" wasi-libc) >"$root/download.log" 2>&1 ||
-  { tail -5 "$root/download.log" >&2; fail "cannot download the packages (are the lists old? 'apt-get update' as root)"; }
+  { tail -5 "$root/download.log" >&2; fail "cannot download the packages"; }
 for deb in "$root"/deb/*.deb; do
   case $deb in
     */rust-web-src_*) dpkg-deb --fsys-tarfile "$deb" |
