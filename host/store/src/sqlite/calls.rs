@@ -1,5 +1,5 @@
-//! Calls: accepted, started and ended by grouped commands; read with their
-//! arguments and outcome, wherever those are kept.
+//! Calls: accepted, started and ended by the writer; read with their arguments
+//! and outcome, wherever those are kept.
 
 use std::sync::Arc;
 
@@ -7,13 +7,20 @@ use bulkhead_core::call::{Call, CallState};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::event::NewEvent;
 use bulkhead_core::id::{CallId, TaskId};
-use bulkhead_core::ports::store::{AcceptCall, Accepted, Appended, EndCall, IDEMPOTENCY_TTL_MS, Page, StoreError};
+use bulkhead_core::ports::store::{
+    AcceptCall, Accepted, Appended, EndCall, IDEMPOTENCY_TTL_MS, Idempotency, Page, StoreError,
+};
 use bulkhead_core::principal::Owner;
+use rusqlite::{Connection, OptionalExtension as _, params};
 use sqlx::query_as;
 
-use super::command::{Done, Row, json, text};
+use super::log::{self, Log};
 use super::rows::{CallRow, Reading, all, maybe};
+use super::write::json;
 use super::{SqliteStore, read_failed};
+
+/// Texts over this many bytes are stored in `payloads`.
+pub(super) const LARGE: usize = 4096;
 
 /// Selects what `CallRow` has; a condition follows.
 macro_rules! select_call {
@@ -30,51 +37,144 @@ macro_rules! select_call {
 }
 
 pub(super) async fn accept(store: &SqliteStore, accept: AcceptCall) -> Result<Accepted, StoreError> {
-    let AcceptCall { call, idempotency, events } = accept;
+    let call = &accept.call;
     if !matches!(call.state, CallState::Queued | CallState::Running { .. }) {
         let reason = format!("a new call can't be {}", call.state.name());
         return Err(StoreError::Corrupt { table: "calls", row: call.id.to_string(), reason });
     }
-    let count = events.len();
-    let created_at = call.created_at.as_millis();
-    let mut row = Row {
-        call: text(call.id),
-        tenant: text(call.owner.tenant),
-        user: text(call.owner.user),
-        state: Some(call.state.name()),
-        since: call.state.since().map(Timestamp::as_millis),
-        limits: Some(json(&call.limits)),
-        grants: Some(json(&call.grants)),
-        tool_name: text(&call.tool_name),
-        tool: text(call.tool),
-        tool_digest: text(call.tool_digest),
-        attempts: Some(i64::from(call.attempts)),
-        ..Row::new("accept", call.task, created_at, &events)
+    let name = call.task.to_string();
+    let new = NewCall::new(accept);
+    let stored = store.write("call", move |db| new.insert(db)).await?;
+    let reading = Reading { table: "tasks", row: &name };
+    match stored {
+        Stored::New(appended) => Ok(Accepted::New(appended)),
+        Stored::Replayed(call) => {
+            let reading = Reading { table: "idempotency_keys", row: &call };
+            Ok(Accepted::Replayed(reading.parse("call_id", &call)?))
+        }
+        Stored::KeyReused => Ok(Accepted::KeyReused),
+        Stored::NotReady(state) => {
+            Ok(Accepted::TaskNotReady(state.map(|state| reading.parse("state", &state)).transpose()?))
+        }
     }
-    .with_body(call.arguments.clone());
-    if let Some(idempotency) = idempotency {
-        row.operation = Some(idempotency.operation);
-        row.key = text(idempotency.key);
-        row.key_body = text(idempotency.body);
-        row.key_expired = Some(created_at.saturating_sub(IDEMPOTENCY_TTL_MS));
-    }
-    accepted(&store.command(row).await?, call.task, count)
 }
 
-fn accepted(done: &Done, task: TaskId, count: usize) -> Result<Accepted, StoreError> {
-    let name = task.to_string();
-    let reading = Reading { table: "tasks", row: &name };
-    match (done.tag.as_deref(), done.detail.as_deref()) {
-        (Some("done"), _) => Ok(Accepted::New(reading.present("last_seq", done.appended(count))?)),
-        (Some("replayed"), Some(call)) => {
-            Ok(Accepted::Replayed(Reading { table: "idempotency_keys", row: call }.parse("call_id", call)?))
+/// What became of a new call: as `Accepted`, in the words of the database.
+enum Stored {
+    New(Appended),
+    Replayed(String),
+    KeyReused,
+    NotReady(Option<String>),
+}
+
+/// A call to be stored, its texts made before it is the writer's turn.
+struct NewCall {
+    accept: AcceptCall,
+    id: String,
+    task: String,
+    tenant: String,
+    user: String,
+    limits: Arc<str>,
+    grants: Arc<str>,
+}
+
+impl NewCall {
+    fn new(accept: AcceptCall) -> Self {
+        let call = &accept.call;
+        Self {
+            id: call.id.to_string(),
+            task: call.task.to_string(),
+            tenant: call.owner.tenant.to_string(),
+            user: call.owner.user.to_string(),
+            limits: json(&call.limits),
+            grants: json(&call.grants),
+            accept,
         }
-        (Some("reused"), _) => Ok(Accepted::KeyReused),
-        (Some("not_ready"), state) => {
-            Ok(Accepted::TaskNotReady(state.map(|state| reading.parse("state", state)).transpose()?))
-        }
-        (tag, _) => Err(reading.corrupt("result", format_args!("{tag:?} is no answer to `accept`"))),
     }
+
+    fn insert(&self, db: &Connection) -> rusqlite::Result<Stored> {
+        let key = self.accept.idempotency.as_ref();
+        // The key is looked at first: a retry is answered with its call even if
+        // the task has been archived since.
+        if let Some(key) = key
+            && let Some((body, call)) = self.known(db, key)?
+        {
+            return Ok(if body == key.body.to_string() { Stored::Replayed(call) } else { Stored::KeyReused });
+        }
+        let log = Log::of(db, &self.task)?.filter(|log| log.is_of(&self.tenant, &self.user));
+        let Some(log) = log else { return Ok(Stored::NotReady(None)) };
+        if log.state != "ready" {
+            return Ok(Stored::NotReady(Some(log.state)));
+        }
+        if let Some(key) = key {
+            self.remember(db, key)?;
+        }
+        self.insert_row(db)?;
+        Ok(Stored::New(log.append(db, &self.task, &self.accept.events)?))
+    }
+
+    fn known(&self, db: &Connection, key: &Idempotency) -> rusqlite::Result<Option<(String, String)>> {
+        let expired = self.accept.call.created_at.as_millis().saturating_sub(IDEMPOTENCY_TTL_MS);
+        db.prepare_cached(
+            "SELECT body, call_id FROM idempotency_keys
+             WHERE tenant_id = ? AND user_id = ? AND operation = ? AND key = ? AND created_at > ?",
+        )?
+        .query_row(params![self.tenant, self.user, key.operation, key.key, expired], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()
+    }
+
+    fn remember(&self, db: &Connection, key: &Idempotency) -> rusqlite::Result<()> {
+        let at = self.accept.call.created_at.as_millis();
+        db.prepare_cached(
+            "INSERT OR REPLACE INTO idempotency_keys (tenant_id, user_id, operation, key, body, call_id, created_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![self.tenant, self.user, key.operation, key.key, key.body.to_string(), self.id, at])
+        .map(drop)
+    }
+
+    fn insert_row(&self, db: &Connection) -> rusqlite::Result<()> {
+        let call = &*self.accept.call;
+        let large = call.arguments.len() > LARGE;
+        let reference = large.then(|| format!("{}/arguments", self.id));
+        if let Some(reference) = &reference {
+            store_payload(db, reference, &self.task, &call.arguments)?;
+        }
+        db.prepare_cached(
+            "INSERT INTO calls (id, task_id, tenant_id, user_id, state, attempts, created_at, started_at,
+                                tool_name, tool_id, tool_digest, limits, grants, arguments, arguments_ref)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            self.id,
+            self.task,
+            self.tenant,
+            self.user,
+            call.state.name(),
+            call.attempts,
+            call.created_at.as_millis(),
+            call.state.since().map(Timestamp::as_millis),
+            call.tool_name,
+            call.tool.to_string(),
+            call.tool_digest.to_string(),
+            self.limits,
+            self.grants,
+            (!large).then_some(&*call.arguments),
+            reference,
+        ])
+        .map(drop)
+    }
+}
+
+/// Stores a text beside its row.
+fn store_payload(db: &Connection, reference: &str, task: &str, body: &str) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO payloads (id, tenant_id, task_id, body) SELECT ?, tenant_id, id, ? FROM tasks WHERE id = ?",
+    )?
+    .execute(params![reference, body, task])
+    .map(drop)
 }
 
 pub(super) async fn start(
@@ -84,19 +184,46 @@ pub(super) async fn start(
     at: Timestamp,
     events: Vec<NewEvent>,
 ) -> Result<Option<Appended>, StoreError> {
-    let row = Row { call: text(call), ..Row::new("start", task, at.as_millis(), &events) };
-    Ok(store.command(row).await?.appended(events.len()))
+    let (task, call, at) = (task.to_string(), call.to_string(), at.as_millis());
+    let start = move |db: &Connection| {
+        let started = db
+            .prepare_cached(
+                "UPDATE calls SET state = 'running', started_at = ?, attempts = attempts + 1
+                 WHERE id = ? AND task_id = ? AND state = 'queued'",
+            )?
+            .execute(params![at, call, task])?;
+        if started == 0 { Ok(None) } else { log::append(db, &task, &events) }
+    };
+    store.write("call", start).await
 }
 
 pub(super) async fn end(store: &SqliteStore, end: EndCall) -> Result<Option<Appended>, StoreError> {
-    let body: Arc<str> = json(&*end.outcome);
-    let row = Row {
-        call: text(end.call),
-        state: Some(end.outcome.ending.state()),
-        ..Row::new("end", end.task, end.at.as_millis(), &end.events)
-    }
-    .with_body(body);
-    Ok(store.command(row).await?.appended(end.events.len()))
+    let (task, call, body) = (end.task.to_string(), end.call.to_string(), json(&*end.outcome));
+    let end = move |db: &Connection| {
+        let large = body.len() > LARGE;
+        let reference = large.then(|| format!("{call}/outcome"));
+        let ended = db
+            .prepare_cached(
+                "UPDATE calls SET state = ?, ended_at = ?, outcome = ?, outcome_ref = ?
+                 WHERE id = ? AND task_id = ? AND ended_at IS NULL",
+            )?
+            .execute(params![
+                end.outcome.ending.state(),
+                end.at.as_millis(),
+                (!large).then_some(&*body),
+                reference,
+                call,
+                task
+            ])?;
+        if ended == 0 {
+            return Ok(None);
+        }
+        if let Some(reference) = reference {
+            store_payload(db, &reference, &task, &body)?;
+        }
+        log::append(db, &task, &end.events)
+    };
+    store.write("call", end).await
 }
 
 pub(super) async fn get(store: &SqliteStore, owner: Owner, id: CallId) -> Result<Option<Call>, StoreError> {

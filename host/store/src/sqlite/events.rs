@@ -7,7 +7,7 @@ use futures::TryStreamExt as _;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow as _, Row as _};
 
-use super::command::Row;
+use super::log;
 use super::rows::{EventRow, Reading};
 use super::{SqliteStore, read_failed};
 
@@ -23,9 +23,8 @@ pub(super) async fn append(
     task: TaskId,
     events: Vec<NewEvent>,
 ) -> Result<Option<Appended>, StoreError> {
-    // The time of an append is in its events; the row's own is not used.
-    let row = Row::new("append", task, 0, &events);
-    Ok(store.command(row).await?.appended(events.len()))
+    let task = task.to_string();
+    store.write("event", move |db| log::append(db, &task, &events)).await
 }
 
 pub(super) async fn after(

@@ -4,7 +4,8 @@ use bulkhead_core::clock::Timestamp;
 use bulkhead_core::key::{KeyId, KeyRecord};
 use bulkhead_core::ports::store::StoreError;
 use bulkhead_core::principal::Owner;
-use sqlx::{query, query_as};
+use rusqlite::params;
+use sqlx::query_as;
 
 use super::rows::{KeyRow, OwnerRow, all, maybe};
 use super::{SqliteStore, read_failed};
@@ -21,22 +22,14 @@ macro_rules! select_key {
 }
 
 pub(super) async fn ensure_owner(store: &SqliteStore, owner: Owner, at: Timestamp) -> Result<(), StoreError> {
+    let (tenant, user, at) = (owner.tenant.to_string(), owner.user.to_string(), at.as_millis());
     store
-        .write("owner", move |connection| {
-            Box::pin(async move {
-                query("INSERT INTO tenants (id, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING")
-                    .bind(owner.tenant.to_string())
-                    .bind(at.as_millis())
-                    .execute(&mut *connection)
-                    .await?;
-                query("INSERT INTO users (id, tenant_id, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-                    .bind(owner.user.to_string())
-                    .bind(owner.tenant.to_string())
-                    .bind(at.as_millis())
-                    .execute(connection)
-                    .await
-                    .map(drop)
-            })
+        .write("owner", move |db| {
+            db.prepare_cached("INSERT INTO tenants (id, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING")?
+                .execute(params![tenant, at])?;
+            db.prepare_cached("INSERT INTO users (id, tenant_id, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")?
+                .execute(params![user, tenant, at])
+                .map(drop)
         })
         .await
 }
@@ -52,27 +45,25 @@ pub(super) async fn first_owner(store: &SqliteStore) -> Result<Option<Owner>, St
 pub(super) async fn create(store: &SqliteStore, key: &KeyRecord) -> Result<(), StoreError> {
     let key = key.clone();
     store
-        .write("key", move |connection| {
-            Box::pin(async move {
-                query(
-                    "INSERT INTO api_keys (id, tenant_id, user_id, hash, scopes, label, created_at, expires_at,
-                                           revoked_at, last_used_at)
-                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                )
-                .bind(key.id.as_str())
-                .bind(key.owner.tenant.to_string())
-                .bind(key.owner.user.to_string())
-                .bind(key.hash.to_string())
-                .bind(key.scopes.to_string())
-                .bind(&key.label)
-                .bind(key.created_at.as_millis())
-                .bind(key.expires_at.map(Timestamp::as_millis))
-                .bind(key.revoked_at.map(Timestamp::as_millis))
-                .bind(key.last_used_at.map(Timestamp::as_millis))
-                .execute(connection)
-                .await
-                .map(drop)
-            })
+        .write("key", move |db| {
+            db.prepare_cached(
+                "INSERT INTO api_keys (id, tenant_id, user_id, hash, scopes, label, created_at, expires_at,
+                                       revoked_at, last_used_at)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )?
+            .execute(params![
+                key.id.as_str(),
+                key.owner.tenant.to_string(),
+                key.owner.user.to_string(),
+                key.hash.to_string(),
+                key.scopes.to_string(),
+                key.label,
+                key.created_at.as_millis(),
+                key.expires_at.map(Timestamp::as_millis),
+                key.revoked_at.map(Timestamp::as_millis),
+                key.last_used_at.map(Timestamp::as_millis),
+            ])
+            .map(drop)
         })
         .await
 }
@@ -97,15 +88,11 @@ pub(super) async fn list(store: &SqliteStore) -> Result<Vec<KeyRecord>, StoreErr
 pub(super) async fn revoke(store: &SqliteStore, id: &KeyId, at: Timestamp) -> Result<bool, StoreError> {
     let id = id.as_str().to_owned();
     store
-        .write("key", move |connection| {
-            Box::pin(async move {
-                let done = query("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL")
-                    .bind(at.as_millis())
-                    .bind(id)
-                    .execute(connection)
-                    .await?;
-                Ok(done.rows_affected() > 0)
-            })
+        .write("key", move |db| {
+            let revoked = db
+                .prepare_cached("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL")?
+                .execute(params![at.as_millis(), id])?;
+            Ok(revoked > 0)
         })
         .await
 }
@@ -113,16 +100,11 @@ pub(super) async fn revoke(store: &SqliteStore, id: &KeyId, at: Timestamp) -> Re
 pub(super) async fn touch(store: &SqliteStore, id: &KeyId, at: Timestamp) -> Result<(), StoreError> {
     let id = id.as_str().to_owned();
     store
-        .write("key", move |connection| {
-            Box::pin(async move {
-                // Notes may arrive out of order: the latest stays.
-                query("UPDATE api_keys SET last_used_at = max(coalesce(last_used_at, ?1), ?1) WHERE id = ?2")
-                    .bind(at.as_millis())
-                    .bind(id)
-                    .execute(connection)
-                    .await
-                    .map(drop)
-            })
+        .write("key", move |db| {
+            // Notes may arrive out of order: the latest stays.
+            db.prepare_cached("UPDATE api_keys SET last_used_at = max(coalesce(last_used_at, ?1), ?1) WHERE id = ?2")?
+                .execute(params![at.as_millis(), id])
+                .map(drop)
         })
         .await
 }

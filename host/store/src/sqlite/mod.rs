@@ -1,15 +1,14 @@
 //! The durable store: one SQLite file in WAL mode.
 //!
-//! One writer, many readers. All writes go through a bounded queue to the task
+//! One writer, many readers. All writes go through a bounded queue to the thread
 //! in [`writer`], which owns the only connection that writes and commits
 //! whatever is queued together. Reads use a small pool of connections that
 //! can't write. What is read is what was committed; nothing is kept in memory.
 
 mod calls;
-mod command;
 mod events;
-mod jobs;
 mod keys;
+mod log;
 mod open;
 mod port;
 mod retention;
@@ -19,6 +18,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod tools;
+mod write;
 mod writer;
 
 use std::sync::Arc;
@@ -28,12 +28,10 @@ use std::time::Duration;
 use bulkhead_core::ports::store::StoreError;
 use sqlx::SqlitePool;
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::task::JoinHandle;
 
 pub use open::{OpenError, SqliteConfig, Synchronous};
 
-use command::{Done, Row};
-use jobs::{Work, job};
+use write::{Work, write};
 use writer::Message;
 
 /// How long a command waits for a place in the queue. Longer would only hide
@@ -49,7 +47,8 @@ pub struct SqliteStore {
     queue: mpsc::Sender<Message>,
     readers: SqlitePool,
     commits: Arc<AtomicU64>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    /// Told when the writer has ended; taken by whoever closes the store.
+    ended: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 impl SqliteStore {
@@ -68,22 +67,26 @@ impl SqliteStore {
         self.commits.load(Ordering::Relaxed)
     }
 
-    /// Runs one of the grouped commands; answers once it is committed.
-    async fn command(&self, row: Row) -> Result<Done, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Message::Command(Box::new(command::Command { row, reply }))).await?;
-        answer.await.map_err(|_| closed())?
-    }
-
-    /// Runs `work` on the writer's connection in a transaction of its own;
-    /// answers once it is committed. `what` names the row if it exists already.
+    /// Runs `work` on the writer's connection, committed with what else is
+    /// queued; answers once it is. `what` names the row if it exists already.
     async fn write<T, W>(&self, what: &'static str, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
         W: Work<T>,
     {
-        let (job, answer) = job(what, work);
-        self.send(Message::Job(job)).await?;
+        let (write, answer) = write(what, work);
+        self.send(Message::Write(write)).await?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// The same in a transaction of its own, for work that takes long.
+    async fn write_alone<T, W>(&self, what: &'static str, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: Work<T>,
+    {
+        let (write, answer) = write(what, work);
+        self.send(Message::Alone(write)).await?;
         answer.await.map_err(|_| closed())?
     }
 
@@ -102,19 +105,15 @@ impl SqliteStore {
     }
 
     async fn close(&self) {
-        let Some(mut writer) = self.writer.lock().await.take() else { return };
+        let Some(ended) = self.ended.lock().await.take() else { return };
         // Readers first: while one is open, the last checkpoint can't empty the log file.
         let finish = async {
             self.readers.close().await;
-            let (reply, closed) = oneshot::channel();
-            if self.queue.send(Message::Close(reply)).await.is_ok() {
-                let _ = closed.await;
-            }
-            let _ = (&mut writer).await;
+            let _ = self.queue.send(Message::Close).await;
+            let _ = ended.await;
         };
         if tokio::time::timeout(CLOSE_WAIT, finish).await.is_err() {
             tracing::warn!("the store did not finish in time; what was acknowledged is safe");
-            writer.abort();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Opening: everything that can be wrong with the file is found here, before
 //! the first write, and said with the file's name and what to do about it.
 
+use std::fmt::Display;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,13 +9,13 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, query_scalar};
 use thiserror::Error;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::SqliteStore;
-use super::writer::{Writer, primary_code};
+use super::writer::{Options, Writer};
 
 /// Marks a file as ours: "BHS1" in its header (`PRAGMA application_id`).
 pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"BHS1");
@@ -22,13 +23,6 @@ pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"BHS1");
 /// SQLite's cache per connection, in KiB: large enough for the hot pages of the
 /// writer, small enough that every connection may have one.
 const CACHE_KIB: u32 = 8 * 1024;
-
-/// After how many pages of write-ahead log (16 MiB) a commit copies them into the
-/// file: hot pages are then copied once for many commits.
-const CHECKPOINT_PAGES: u32 = 4096;
-
-/// What is left of the write-ahead log file after a checkpoint, at most.
-const WAL_BYTES: u32 = 64 << 20;
 
 /// How long a reader waits for a connection.
 const READER_WAIT: Duration = Duration::from_secs(5);
@@ -109,19 +103,18 @@ pub(super) async fn open(config: SqliteConfig) -> Result<SqliteStore, OpenError>
         .foreign_keys(true)
         .pragma("cache_size", format!("-{CACHE_KIB}"))
         .pragma("temp_store", "memory");
-    let writing = shared
-        .clone()
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(match config.synchronous {
-            Synchronous::Full => SqliteSynchronous::Full,
-            Synchronous::Off => SqliteSynchronous::Off,
-        })
-        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
-        .pragma("journal_size_limit", WAL_BYTES.to_string());
-    migrate(config.path.clone(), writing.clone()).await?;
+    migrate(config.path.clone(), shared.clone().journal_mode(SqliteJournalMode::Wal)).await?;
 
     let commits = Arc::new(AtomicU64::new(0));
-    let writer = Writer::connect(writing, commits.clone()).await.map_err(failed)?;
+    let options = Options {
+        path: config.path.clone(),
+        synchronous: config.synchronous,
+        busy_timeout: config.busy_timeout,
+        cache_kib: CACHE_KIB,
+    };
+    let unreachable =
+        |reason: &dyn Display| OpenError::Unreachable { path: config.path.clone(), reason: reason.to_string() };
+    let writer = Writer::connect(options, commits.clone()).map_err(|error| unreachable(&error))?;
     let readers = SqlitePoolOptions::new()
         .max_connections(config.readers.max(1))
         .acquire_timeout(READER_WAIT)
@@ -132,8 +125,14 @@ pub(super) async fn open(config: SqliteConfig) -> Result<SqliteStore, OpenError>
         .await
         .map_err(failed)?;
     let (queue, receiver) = mpsc::channel(config.queue.max(1));
-    let writer = tokio::spawn(writer.run(receiver));
-    Ok(SqliteStore { queue, readers, commits, writer: Mutex::new(Some(writer)) })
+    let (running, ended) = oneshot::channel();
+    // It ends when the store says so, or is dropped; `running` then goes with it.
+    let work = move || {
+        writer.run(receiver);
+        drop(running);
+    };
+    std::thread::Builder::new().name("sqlite-writer".into()).spawn(work).map_err(|error| unreachable(&error))?;
+    Ok(SqliteStore { queue, readers, commits, ended: Mutex::new(Some(ended)) })
 }
 
 /// Makes the file, if it is not there, for its owner alone: it holds what all
@@ -203,7 +202,9 @@ async fn migrate(path: PathBuf, options: SqliteConnectOptions) -> Result<(), Ope
 /// What a failure of SQLite means while opening.
 fn failure(path: &Path, error: sqlx::Error) -> OpenError {
     let (path, reason) = (path.to_path_buf(), error.to_string());
-    match primary_code(&error) {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    // SQLite's own code, without its extension.
+    match code.map(|code| code & 0xff) {
         Some(5 | 6) => OpenError::Locked { path },
         // Corrupt; not a database at all (which is what a damaged header looks like).
         Some(11 | 26) => OpenError::Damaged { path, reason },

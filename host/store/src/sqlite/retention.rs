@@ -3,7 +3,8 @@
 //! each small write then looks again at what it removes.
 
 use bulkhead_core::ports::store::{IDEMPOTENCY_TTL_MS, Retained, Retention, StoreError};
-use sqlx::{SqliteConnection, query, query_as, query_scalar};
+use rusqlite::{Connection, OptionalExtension as _, params};
+use sqlx::query_scalar;
 
 use super::{SqliteStore, read_failed};
 
@@ -52,23 +53,17 @@ async fn remove_keys(
     let expired = retention.now.plus_millis(-IDEMPOTENCY_TTL_MS).as_millis();
     while budget.take() {
         let removed = store
-            .write("idempotency key", move |connection| {
-                Box::pin(async move {
-                    query(
-                        "DELETE FROM idempotency_keys WHERE (tenant_id, user_id, operation, key) IN
-                            (SELECT tenant_id, user_id, operation, key FROM idempotency_keys
-                             WHERE created_at <= ? ORDER BY created_at LIMIT ?)",
-                    )
-                    .bind(expired)
-                    .bind(CHUNK)
-                    .execute(connection)
-                    .await
-                    .map(|done| done.rows_affected())
-                })
+            .write_alone("idempotency key", move |db| {
+                db.prepare_cached(
+                    "DELETE FROM idempotency_keys WHERE (tenant_id, user_id, operation, key) IN
+                        (SELECT tenant_id, user_id, operation, key FROM idempotency_keys
+                         WHERE created_at <= ? ORDER BY created_at LIMIT ?)",
+                )?
+                .execute([expired, CHUNK])
             })
             .await?;
-        retained.idempotency_keys += removed;
-        if removed < CHUNK as u64 {
+        retained.idempotency_keys += removed as u64;
+        if removed < CHUNK as usize {
             break;
         }
     }
@@ -97,9 +92,7 @@ async fn remove_task(
     }
     while budget.take() {
         let task = task.clone();
-        let gone = store
-            .write("task", move |connection| Box::pin(async move { remove_chunk(connection, &task).await }))
-            .await?;
+        let gone = store.write_alone("task", move |db| remove_chunk(db, &task)).await?;
         if gone {
             retained.tasks += 1;
             break;
@@ -110,25 +103,25 @@ async fn remove_task(
 
 /// Removes the first that is there: payloads, calls, at last the task with a
 /// tool set that no other task pins. True once the task is gone.
-async fn remove_chunk(connection: &mut SqliteConnection, task: &str) -> Result<bool, sqlx::Error> {
+fn remove_chunk(db: &Connection, task: &str) -> rusqlite::Result<bool> {
     const PARTS: [(&str, i64); 2] = [
         ("DELETE FROM payloads WHERE id IN (SELECT id FROM payloads WHERE task_id = ?1 LIMIT ?2)", CHUNK_PAYLOADS),
         ("DELETE FROM calls WHERE id IN (SELECT id FROM calls WHERE task_id = ?1 LIMIT ?2)", CHUNK),
     ];
     for (text, most) in PARTS {
-        let removed = query(text).bind(task).bind(most).execute(&mut *connection).await?.rows_affected();
-        if removed == most.unsigned_abs() {
+        let removed = db.prepare_cached(text)?.execute(params![task, most])?;
+        if removed as i64 == most {
             return Ok(false);
         }
     }
-    let tool_set: Option<String> = query_scalar("DELETE FROM tasks WHERE id = ? RETURNING tool_set")
-        .bind(task)
-        .fetch_optional(&mut *connection)
-        .await?;
-    query("DELETE FROM tool_sets WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM tasks WHERE tool_set = ?1)")
-        .bind(tool_set)
-        .execute(connection)
-        .await?;
+    let tool_set: Option<String> = db
+        .prepare_cached("DELETE FROM tasks WHERE id = ? RETURNING tool_set")?
+        .query_row([task], |row| row.get(0))
+        .optional()?;
+    db.prepare_cached(
+        "DELETE FROM tool_sets WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM tasks WHERE tool_set = ?1)",
+    )?
+    .execute([tool_set])?;
     Ok(true)
 }
 
@@ -172,9 +165,7 @@ async fn shorten_log(
 ) -> Result<bool, StoreError> {
     while budget.take() {
         let task = task.clone();
-        let (removed, more) = store
-            .write("event", move |connection| Box::pin(async move { remove_oldest(connection, &task, limits).await }))
-            .await?;
+        let (removed, more) = store.write_alone("event", move |db| remove_oldest(db, &task, limits)).await?;
         retained.events += removed;
         if !more {
             return Ok(true);
@@ -186,22 +177,15 @@ async fn shorten_log(
 /// Removes the oldest events of a log that are too old or too many, at most a
 /// chunk: always from its beginning, so that what is left has no gap. How many
 /// were removed, and whether there may be more.
-async fn remove_oldest(
-    connection: &mut SqliteConnection,
-    task: &str,
-    limits: Limits,
-) -> Result<(u64, bool), sqlx::Error> {
-    let kept: i64 = query_scalar("SELECT log_bytes FROM tasks WHERE id = ?")
-        .bind(task)
-        .fetch_optional(&mut *connection)
-        .await?
+fn remove_oldest(db: &Connection, task: &str, limits: Limits) -> rusqlite::Result<(u64, bool)> {
+    let kept: i64 = db
+        .prepare_cached("SELECT log_bytes FROM tasks WHERE id = ?")?
+        .query_row([task], |row| row.get(0))
+        .optional()?
         .unwrap_or(0);
+    let mut oldest = db.prepare_cached("SELECT seq, at, size FROM events WHERE task_id = ? ORDER BY seq LIMIT ?")?;
     let oldest: Vec<(i64, i64, i64)> =
-        query_as("SELECT seq, at, size FROM events WHERE task_id = ? ORDER BY seq LIMIT ?")
-            .bind(task)
-            .bind(CHUNK)
-            .fetch_all(&mut *connection)
-            .await?;
+        oldest.query_map(params![task, CHUNK], |row| row.try_into())?.collect::<Result<_, _>>()?;
     let (mut removed, mut bytes, mut last) = (0, 0, None);
     let mut more = oldest.len() as i64 == CHUNK;
     for (seq, at, size) in oldest {
@@ -213,14 +197,11 @@ async fn remove_oldest(
         (removed, bytes, last) = (removed + 1, bytes + size, Some(seq));
     }
     let Some(last) = last else { return Ok((0, false)) };
-    query(
-        "DELETE FROM events WHERE task_id = ?1 AND seq <= ?2;
-         UPDATE tasks SET first_seq = ?2 + 1, log_bytes = ?3 WHERE id = ?1",
-    )
-    .bind(task)
-    .bind(last)
-    .bind(kept - bytes)
-    .execute(connection)
-    .await?;
+    db.prepare_cached("DELETE FROM events WHERE task_id = ? AND seq <= ?")?.execute(params![task, last])?;
+    db.prepare_cached("UPDATE tasks SET first_seq = ?2 + 1, log_bytes = ?3 WHERE id = ?1")?.execute(params![
+        task,
+        last,
+        kept - bytes
+    ])?;
     Ok((removed, more))
 }

@@ -4,7 +4,8 @@ use bulkhead_core::id::SessionId;
 use bulkhead_core::ports::store::{Page, StoreError};
 use bulkhead_core::principal::Owner;
 use bulkhead_core::session::Session;
-use sqlx::{query, query_as};
+use rusqlite::params;
+use sqlx::query_as;
 
 use super::rows::{SessionRow, all, maybe};
 use super::{SqliteStore, read_failed};
@@ -12,18 +13,18 @@ use super::{SqliteStore, read_failed};
 pub(super) async fn create(store: &SqliteStore, session: &Session) -> Result<(), StoreError> {
     let session = session.clone();
     store
-        .write("session", move |connection| {
-            Box::pin(async move {
-                query("INSERT INTO sessions (id, tenant_id, user_id, label, created_at) VALUES (?, ?, ?, ?, ?)")
-                    .bind(session.id.to_string())
-                    .bind(session.owner.tenant.to_string())
-                    .bind(session.owner.user.to_string())
-                    .bind(session.label)
-                    .bind(session.created_at.as_millis())
-                    .execute(connection)
-                    .await
-                    .map(drop)
-            })
+        .write("session", move |db| {
+            db.prepare_cached(
+                "INSERT INTO sessions (id, tenant_id, user_id, label, created_at) VALUES (?, ?, ?, ?, ?)",
+            )?
+            .execute(params![
+                session.id.to_string(),
+                session.owner.tenant.to_string(),
+                session.owner.user.to_string(),
+                session.label,
+                session.created_at.as_millis(),
+            ])
+            .map(drop)
         })
         .await
 }
@@ -60,24 +61,16 @@ pub(super) async fn list(store: &SqliteStore, owner: Owner, page: Page<SessionId
 }
 
 pub(super) async fn delete(store: &SqliteStore, owner: Owner, id: SessionId) -> Result<bool, StoreError> {
+    let (id, tenant, user) = (id.to_string(), owner.tenant.to_string(), owner.user.to_string());
     store
-        .write("session", move |connection| {
-            Box::pin(async move {
-                let deleted = query("DELETE FROM sessions WHERE id = ? AND tenant_id = ? AND user_id = ?")
-                    .bind(id.to_string())
-                    .bind(owner.tenant.to_string())
-                    .bind(owner.user.to_string())
-                    .execute(&mut *connection)
-                    .await?
-                    .rows_affected();
-                if deleted > 0 {
-                    query("UPDATE tasks SET session_id = NULL WHERE session_id = ?")
-                        .bind(id.to_string())
-                        .execute(connection)
-                        .await?;
-                }
-                Ok(deleted > 0)
-            })
+        .write("session", move |db| {
+            let deleted = db
+                .prepare_cached("DELETE FROM sessions WHERE id = ? AND tenant_id = ? AND user_id = ?")?
+                .execute(params![id, tenant, user])?;
+            if deleted > 0 {
+                db.prepare_cached("UPDATE tasks SET session_id = NULL WHERE session_id = ?")?.execute([&id])?;
+            }
+            Ok(deleted > 0)
         })
         .await
 }

@@ -1,4 +1,4 @@
-//! Tasks: made and moved by grouped commands.
+//! Tasks: made and moved by the writer.
 
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::event::NewEvent;
@@ -7,10 +7,12 @@ use bulkhead_core::ports::store::{Appended, Page, StoreError};
 use bulkhead_core::principal::Owner;
 use bulkhead_core::task::{Task, TaskState};
 use bulkhead_core::tool::ToolSet;
+use rusqlite::{Connection, params};
 use sqlx::query_as;
 
-use super::command::{Row, json, text};
+use super::log;
 use super::rows::{Reading, TaskRow, all, maybe};
+use super::write::json;
 use super::{SqliteStore, read_failed};
 
 /// Selects what `TaskRow` has; a condition follows.
@@ -31,24 +33,44 @@ pub(super) async fn create(
     tools: &ToolSet,
     events: Vec<NewEvent>,
 ) -> Result<Appended, StoreError> {
-    let row = Row {
-        tenant: text(task.owner.tenant),
-        user: text(task.owner.user),
-        state: Some(task.state.as_str()),
-        since: Some(task.updated_at.as_millis()),
-        limits: Some(json(&task.limits)),
-        grants: Some(json(&task.grants)),
-        session: task.session.and_then(text),
-        label: text(&task.label),
-        source: Some(json(&task.source)),
-        tool_set: text(tools.digest),
-        tools: Some(json(&tools.tools)),
-        failure: task.failure.as_deref().and_then(text),
-        ..Row::new("create", task.id, task.created_at.as_millis(), &events)
-    };
     let name = task.id.to_string();
-    let appended = store.command(row).await?.appended(events.len());
+    let (task, tools) = (task.clone(), tools.clone());
+    let appended = store.write("task", move |db| insert(db, &task, &tools, &events)).await?;
     Reading { table: "tasks", row: &name }.present("last_seq", appended)
+}
+
+fn insert(db: &Connection, task: &Task, tools: &ToolSet, events: &[NewEvent]) -> rusqlite::Result<Option<Appended>> {
+    let (id, tool_set) = (task.id.to_string(), tools.digest.to_string());
+    let new = db
+        .prepare_cached("INSERT OR IGNORE INTO tool_sets (digest, tools) VALUES (?, ?)")?
+        .execute(params![tool_set, json(&tools.tools)])?;
+    if new > 0 {
+        let mut insert = db.prepare_cached("INSERT OR IGNORE INTO tool_set_members (tool_id, digest) VALUES (?, ?)")?;
+        for tool in &tools.tools {
+            insert.execute(params![tool.id.to_string(), tool_set])?;
+        }
+    }
+    db.prepare_cached(
+        "INSERT INTO tasks (id, tenant_id, user_id, session_id, label, state, failure, source, tool_set,
+                            limits, grants, created_at, updated_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )?
+    .execute(params![
+        id,
+        task.owner.tenant.to_string(),
+        task.owner.user.to_string(),
+        task.session.map(|session| session.to_string()),
+        task.label,
+        task.state.as_str(),
+        task.failure,
+        json(&task.source),
+        tool_set,
+        json(&task.limits),
+        json(&task.grants),
+        task.created_at.as_millis(),
+        task.updated_at.as_millis(),
+    ])?;
+    log::append(db, &id, events)
 }
 
 pub(super) async fn move_to(
@@ -59,14 +81,18 @@ pub(super) async fn move_to(
     at: Timestamp,
     events: Vec<NewEvent>,
 ) -> Result<Option<Appended>, StoreError> {
-    let from: Vec<_> = to.reached_from().iter().map(|state| state.as_str()).collect();
-    let row = Row {
-        state: Some(to.as_str()),
-        states: Some(json(&from)),
-        failure: failure.and_then(text),
-        ..Row::new("move", id, at.as_millis(), &events)
+    let (id, failure) = (id.to_string(), failure.map(str::to_owned));
+    let from = json(&to.reached_from().iter().map(|state| state.as_str()).collect::<Vec<_>>());
+    let step = move |db: &Connection| {
+        let moved = db
+            .prepare_cached(
+                "UPDATE tasks SET state = ?, failure = coalesce(?, failure), updated_at = ?
+                 WHERE id = ? AND state IN (SELECT value FROM json_each(?))",
+            )?
+            .execute(params![to.as_str(), failure, at.as_millis(), id, from])?;
+        if moved == 0 { Ok(None) } else { log::append(db, &id, &events) }
     };
-    Ok(store.command(row).await?.appended(events.len()))
+    store.write("task", step).await
 }
 
 pub(super) async fn get(store: &SqliteStore, owner: Owner, id: TaskId) -> Result<Option<Task>, StoreError> {

@@ -4,10 +4,12 @@ use bulkhead_core::digest::Digest;
 use bulkhead_core::id::{TenantId, ToolId};
 use bulkhead_core::ports::store::{Page, StoreError};
 use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
-use sqlx::{SqliteConnection, query, query_as, query_scalar};
+use rusqlite::{Connection, OptionalExtension as _, params};
+use sqlx::{query_as, query_scalar};
 
-use super::command::{LARGE, json};
+use super::calls::LARGE;
 use super::rows::{Reading, ToolRow, all, maybe, owner_text};
+use super::write::json;
 use super::{SqliteStore, read_failed};
 
 /// Selects what `ToolRow` has from `tools` or what stands for it; a condition follows.
@@ -25,89 +27,83 @@ macro_rules! select_tool {
 
 pub(super) async fn create(store: &SqliteStore, tool: &Tool) -> Result<Option<Tool>, StoreError> {
     let tool = tool.clone();
-    let existing = store
-        .write("tool", move |connection| {
-            Box::pin(async move {
-                let same = query_as::<_, ToolRow>(select_tool!("tools t WHERE t.tenant_id = ? AND t.digest = ?"))
-                    .bind(owner_text(tool.owner))
-                    .bind(tool.digest.to_string())
-                    .fetch_optional(&mut *connection)
-                    .await?;
-                match same {
-                    Some(row) if row.state != "rejected" => return Ok(Some(row)),
-                    Some(row) => delete_row(connection, &row.id).await?,
-                    None => {}
-                }
-                query("INSERT INTO tools (id, tenant_id, digest, size, state, created_at) VALUES (?, ?, ?, ?, ?, ?)")
-                    .bind(tool.id.to_string())
-                    .bind(owner_text(tool.owner))
-                    .bind(tool.digest.to_string())
-                    .bind(i64::try_from(tool.size).unwrap_or(i64::MAX))
-                    .bind(ToolState::Compiling.name())
-                    .bind(tool.created_at.as_millis())
-                    .execute(&mut *connection)
-                    .await?;
-                if tool.state != ToolState::Compiling {
-                    set_state(connection, tool.id, &tool.state).await?;
-                }
-                Ok(None)
-            })
-        })
-        .await?;
+    let existing = store.write("tool", move |db| insert(db, &tool)).await?;
     maybe(existing)
 }
 
+/// Stores a tool, or gives the same one that is there and was not rejected.
+fn insert(db: &Connection, tool: &Tool) -> rusqlite::Result<Option<ToolRow>> {
+    let (id, owner, digest) = (tool.id.to_string(), owner_text(tool.owner), tool.digest.to_string());
+    let same = db
+        .prepare_cached(select_tool!("tools t WHERE t.tenant_id = ? AND t.digest = ?"))?
+        .query_row(params![owner, digest], ToolRow::read)
+        .optional()?;
+    match same {
+        Some(row) if row.state != "rejected" => return Ok(Some(row)),
+        Some(row) => delete_row(db, &row.id)?,
+        None => {}
+    }
+    db.prepare_cached("INSERT INTO tools (id, tenant_id, digest, size, state, created_at) VALUES (?, ?, ?, ?, ?, ?)")?
+        .execute(params![
+            id,
+            owner,
+            digest,
+            i64::try_from(tool.size).unwrap_or(i64::MAX),
+            ToolState::Compiling.name(),
+            tool.created_at.as_millis(),
+        ])?;
+    if tool.state != ToolState::Compiling {
+        set_state(db, &id, &tool.state)?;
+    }
+    Ok(None)
+}
+
 pub(super) async fn finish(store: &SqliteStore, id: ToolId, state: &ToolState) -> Result<bool, StoreError> {
-    let state = state.clone();
-    store.write("tool", move |connection| Box::pin(async move { set_state(connection, id, &state).await })).await
+    let (id, state) = (id.to_string(), state.clone());
+    store.write("tool", move |db| set_state(db, &id, &state)).await
 }
 
 /// Sets the state of a tool that is compiling; false if it no longer is.
-async fn set_state(connection: &mut SqliteConnection, id: ToolId, state: &ToolState) -> Result<bool, sqlx::Error> {
+fn set_state(db: &Connection, id: &str, state: &ToolState) -> rusqlite::Result<bool> {
     let (mut name, mut manifest, mut artifact, mut refusal) = (None, None, None, None);
     match state {
         ToolState::Compiling => {}
         ToolState::Ready { manifest: what, artifact: compiled } => {
-            (name, manifest, artifact) = (Some(what.name.clone()), Some(json(&**what)), Some(compiled));
+            (name, manifest, artifact) = (Some(&what.name), Some(json(&**what)), Some(compiled));
         }
         ToolState::Rejected { code, reason } => refusal = Some((code, reason)),
     }
-    let mut reference = None;
+    let mut reference: Option<String> = None;
     if let Some(body) = manifest.take_if(|text| text.len() > LARGE) {
         let insert = "INSERT INTO payloads (id, tenant_id, body)
                       SELECT id || '/manifest', tenant_id, ? FROM tools WHERE id = ? AND state = 'compiling' RETURNING id";
-        reference =
-            query_scalar::<_, String>(insert).bind(body).bind(id.to_string()).fetch_optional(&mut *connection).await?;
+        reference = db.prepare_cached(insert)?.query_row(params![body, id], |row| row.get(0)).optional()?;
     }
-    let done = query(
-        "UPDATE tools SET state = ?, name = ?, manifest = ?, manifest_ref = ?, artifact_key = ?, artifact_digest = ?,
-                artifact_size = ?, code = ?, reason = ?
-         WHERE id = ? AND state = 'compiling'",
-    )
-    .bind(state.name())
-    .bind(name)
-    .bind(manifest)
-    .bind(reference)
-    .bind(artifact.map(|artifact| artifact.key.to_string()))
-    .bind(artifact.map(|artifact| artifact.digest.to_string()))
-    .bind(artifact.map(|artifact| i64::try_from(artifact.size).unwrap_or(i64::MAX)))
-    .bind(refusal.map(|(code, _)| code))
-    .bind(refusal.map(|(_, reason)| reason))
-    .bind(id.to_string())
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() > 0)
+    let done = db
+        .prepare_cached(
+            "UPDATE tools SET state = ?, name = ?, manifest = ?, manifest_ref = ?, artifact_key = ?,
+                    artifact_digest = ?, artifact_size = ?, code = ?, reason = ?
+             WHERE id = ? AND state = 'compiling'",
+        )?
+        .execute(params![
+            state.name(),
+            name,
+            manifest,
+            reference,
+            artifact.map(|artifact| artifact.key.to_string()),
+            artifact.map(|artifact| artifact.digest.to_string()),
+            artifact.map(|artifact| i64::try_from(artifact.size).unwrap_or(i64::MAX)),
+            refusal.map(|(code, _)| code),
+            refusal.map(|(_, reason)| reason),
+            id,
+        ])?;
+    Ok(done > 0)
 }
 
-async fn delete_row(connection: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    query(
-        "DELETE FROM payloads WHERE id = (SELECT manifest_ref FROM tools WHERE id = ?1);
-         DELETE FROM tools WHERE id = ?1",
-    )
-    .bind(id)
-    .execute(connection)
-    .await
-    .map(drop)
+fn delete_row(db: &Connection, id: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM payloads WHERE id = (SELECT manifest_ref FROM tools WHERE id = ?)")?
+        .execute([id])?;
+    db.prepare_cached("DELETE FROM tools WHERE id = ?")?.execute([id]).map(drop)
 }
 
 pub(super) async fn get(store: &SqliteStore, tenant: Option<TenantId>, id: ToolId) -> Result<Option<Tool>, StoreError> {
@@ -158,24 +154,21 @@ pub(super) async fn compiling(store: &SqliteStore) -> Result<Vec<Tool>, StoreErr
 }
 
 pub(super) async fn delete(store: &SqliteStore, owner: ToolOwner, id: ToolId) -> Result<bool, StoreError> {
+    let (id, owner) = (id.to_string(), owner_text(owner));
     store
-        .write("tool", move |connection| {
-            Box::pin(async move {
-                // A deleted task runs nothing any more: it pins nothing.
-                let free: bool = query_scalar(
+        .write("tool", move |db| {
+            // A deleted task runs nothing any more: it pins nothing.
+            let free = db
+                .prepare_cached(
                     "SELECT EXISTS (SELECT 1 FROM tools WHERE id = ?1 AND tenant_id = ?2) AND NOT EXISTS
                         (SELECT 1 FROM tool_set_members m JOIN tasks t ON t.tool_set = m.digest
                          WHERE m.tool_id = ?1 AND t.state <> 'deleted')",
-                )
-                .bind(id.to_string())
-                .bind(owner_text(owner))
-                .fetch_one(&mut *connection)
-                .await?;
-                if free {
-                    delete_row(connection, &id.to_string()).await?;
-                }
-                Ok(free)
-            })
+                )?
+                .query_row([&id, &owner], |row| row.get(0))?;
+            if free {
+                delete_row(db, &id)?;
+            }
+            Ok(free)
         })
         .await
 }

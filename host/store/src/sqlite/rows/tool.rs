@@ -28,6 +28,26 @@ pub(in crate::sqlite) struct ToolRow {
     created_at: i64,
 }
 
+impl ToolRow {
+    /// From the writer's connection, which is another library's.
+    pub(in crate::sqlite) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            tenant_id: row.get("tenant_id")?,
+            digest: row.get("digest")?,
+            size: row.get("size")?,
+            state: row.get("state")?,
+            manifest: row.get("manifest")?,
+            artifact_key: row.get("artifact_key")?,
+            artifact_digest: row.get("artifact_digest")?,
+            artifact_size: row.get("artifact_size")?,
+            code: row.get("code")?,
+            reason: row.get("reason")?,
+            created_at: row.get("created_at")?,
+        })
+    }
+}
+
 impl TryFrom<ToolRow> for Tool {
     type Error = StoreError;
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bulkhead_core::ports::store::{Accepted, Store as _, StoreError};
 use bulkhead_core::task::TaskState;
 use futures::future::join_all;
-use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::Home;
 use crate::contract::world::{World, accept, end, event, log, owner};
@@ -13,12 +12,7 @@ use crate::sqlite::{SqliteConfig, SqliteStore};
 
 /// Runs SQL on the writer's connection.
 async fn sql(store: &SqliteStore, text: String) {
-    store
-        .write("test", move |connection| {
-            Box::pin(async move { connection.execute(AssertSqlSafe(text)).await.map(drop) })
-        })
-        .await
-        .unwrap();
+    store.write("test", move |db| db.execute_batch(&text)).await.unwrap();
 }
 
 #[tokio::test]
@@ -78,19 +72,18 @@ async fn a_writer_that_another_process_holds_off_says_so() {
     let task = World::new(one.clone()).ready_task(owner(1)).await;
     let impatient = SqliteConfig { busy_timeout: Duration::from_millis(50), ..home.config() };
     let two = SqliteStore::open(impatient).await.unwrap();
-    let (held, hold) = (tokio::sync::oneshot::channel::<()>(), tokio::sync::oneshot::channel::<()>());
-    let holding = one.write("test", move |connection| {
-        Box::pin(async move {
-            connection.execute("UPDATE tasks SET label = label").await?;
-            held.0.send(()).unwrap();
-            hold.1.await.unwrap();
-            Ok(())
-        })
+    let ((begun, mut held), (release, hold)) = (tokio::sync::mpsc::channel::<()>(1), std::sync::mpsc::channel::<()>());
+    let hold = std::sync::Mutex::new(hold);
+    let holding = one.write("test", move |db| {
+        db.execute("UPDATE tasks SET label = label", [])?;
+        begun.try_send(()).unwrap();
+        hold.lock().unwrap().recv().unwrap();
+        Ok(())
     });
     let refused = async {
-        held.1.await.unwrap();
+        held.recv().await.unwrap();
         let error = two.append_events(task.id, vec![event(1)]).await.unwrap_err();
-        hold.0.send(()).unwrap();
+        release.send(()).unwrap();
         error
     };
     let (holding, error) = tokio::join!(holding, refused);
@@ -129,23 +122,23 @@ async fn many_clients_share_commits() {
 async fn a_queue_that_stays_full_refuses() {
     let home = Home::new();
     let store = SqliteStore::open(SqliteConfig { queue: 1, ..home.config() }).await.unwrap();
-    let (started, release) = (tokio::sync::oneshot::channel::<()>(), tokio::sync::oneshot::channel::<()>());
+    let ((begun, mut started), (release, hold)) =
+        (tokio::sync::mpsc::channel::<()>(1), std::sync::mpsc::channel::<()>());
+    let hold = std::sync::Mutex::new(hold);
     let busy = store.write("test", move |_| {
-        Box::pin(async move {
-            started.0.send(()).unwrap();
-            release.1.await.unwrap();
-            Ok(())
-        })
+        begun.try_send(()).unwrap();
+        hold.lock().unwrap().recv().unwrap();
+        Ok(())
     });
     let crowd = async {
-        started.1.await.unwrap();
+        started.recv().await.unwrap();
         let world = World::new(std::sync::Arc::new(crate::MemoryStore::new()));
         let task = world.task(owner(1), TaskState::Ready).id;
         let (one, two) = (store.append_events(task, vec![]), store.append_events(task, vec![]));
         tokio::pin!(one, two);
         // One fits into the queue, the other does not and is refused.
         let first = futures::future::select(&mut one, &mut two).await.factor_first().0;
-        release.0.send(()).unwrap();
+        release.send(()).unwrap();
         first
     };
     let (busy, refused) = tokio::join!(busy, crowd);

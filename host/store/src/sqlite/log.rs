@@ -1,0 +1,68 @@
+//! A task's log within a write: where its events get their numbers.
+
+use bulkhead_core::event::NewEvent;
+use bulkhead_core::ports::store::Appended;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+/// A task's row, as the transaction sees it.
+pub(super) struct Log {
+    rowid: i64,
+    tenant: String,
+    user: String,
+    pub(super) state: String,
+    last_seq: i64,
+}
+
+impl Log {
+    /// Finds it.
+    pub(super) fn of(db: &Connection, task: &str) -> rusqlite::Result<Option<Self>> {
+        db.prepare_cached("SELECT rowid, tenant_id, user_id, state, last_seq FROM tasks WHERE id = ?")?
+            .query_row([task], |row| {
+                let (rowid, tenant, user) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok(Self { rowid, tenant, user, state: row.get(3)?, last_seq: row.get(4)? })
+            })
+            .optional()
+    }
+
+    /// Whether the task is this user's.
+    pub(super) fn is_of(&self, tenant: &str, user: &str) -> bool {
+        self.tenant == tenant && self.user == user
+    }
+
+    /// Appends events: their numbers continue the task's row, in this same transaction.
+    pub(super) fn append(&self, db: &Connection, task: &str, events: &[NewEvent]) -> rusqlite::Result<Appended> {
+        let last = self.last_seq + events.len() as i64;
+        let bytes: i64 = events.iter().map(size).sum();
+        db.prepare_cached("UPDATE tasks SET last_seq = ?, log_bytes = log_bytes + ? WHERE rowid = ?")?
+            .execute(params![last, bytes, self.rowid])?;
+        let mut insert = db.prepare_cached(
+            "INSERT INTO events (task_id, seq, tenant_id, user_id, at, call_id, kind, data, size)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )?;
+        for (event, seq) in events.iter().zip(self.last_seq + 1..) {
+            let call = event.call.map(|call| call.to_string());
+            let at = event.at.as_millis();
+            insert.execute(params![
+                task,
+                seq,
+                self.tenant,
+                self.user,
+                at,
+                call,
+                event.kind,
+                event.data,
+                size(event)
+            ])?;
+        }
+        Ok(Appended { first: self.last_seq.unsigned_abs() + 1, last: last.unsigned_abs() })
+    }
+}
+
+/// Appends events to a task's log; `None` if there is no such task.
+pub(super) fn append(db: &Connection, task: &str, events: &[NewEvent]) -> rusqlite::Result<Option<Appended>> {
+    Log::of(db, task)?.map(|log| log.append(db, task, events)).transpose()
+}
+
+fn size(event: &NewEvent) -> i64 {
+    i64::try_from(event.size()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,71 @@
+//! Writes on their way to the writer: what to do, and who waits for it.
+
+use std::sync::Arc;
+
+use bulkhead_core::ports::store::StoreError;
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+/// What a write does within a transaction that others may share. It is run a
+/// second time if another write of the same transaction failed, so it changes
+/// nothing but the database.
+pub(super) trait Work<T>: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static {}
+
+impl<T, F> Work<T> for F where F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static {}
+
+/// A write in the queue, its result type hidden.
+pub(super) trait Write: Send {
+    /// What it makes, for an error that says it exists.
+    fn what(&self) -> &'static str;
+    /// Does the work and keeps the result until it is known to be committed.
+    fn attempt(&mut self, db: &Connection) -> rusqlite::Result<()>;
+    /// Answers with the result.
+    fn committed(self: Box<Self>);
+    /// Answers that nothing was written.
+    fn failed(self: Box<Self>, error: StoreError);
+}
+
+struct Pending<T, W> {
+    what: &'static str,
+    work: W,
+    result: Option<T>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+/// Makes a write of `work`, and the place where its result will be.
+pub(super) fn write<T, W>(what: &'static str, work: W) -> (Box<dyn Write>, oneshot::Receiver<Result<T, StoreError>>)
+where
+    T: Send + 'static,
+    W: Work<T>,
+{
+    let (reply, answer) = oneshot::channel();
+    (Box::new(Pending { what, work, result: None, reply }), answer)
+}
+
+impl<T: Send, W: Work<T>> Write for Pending<T, W> {
+    fn what(&self) -> &'static str {
+        self.what
+    }
+
+    fn attempt(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        self.result = Some((self.work)(db)?);
+        Ok(())
+    }
+
+    fn committed(self: Box<Self>) {
+        // If nobody waits any longer, the write stands all the same.
+        if let Some(result) = self.result {
+            let _ = self.reply.send(Ok(result));
+        }
+    }
+
+    fn failed(self: Box<Self>, error: StoreError) {
+        let _ = self.reply.send(Err(error));
+    }
+}
+
+/// A value as JSON. What is stored is made of plain strings, numbers and JSON
+/// values, for which this can't fail.
+pub(super) fn json(value: &impl serde::Serialize) -> Arc<str> {
+    serde_json::to_string(value).unwrap_or_default().into()
+}
