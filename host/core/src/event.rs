@@ -205,19 +205,13 @@ pub enum EventBody {
 impl EventBody {
     /// Name and data, ready to be stored.
     pub fn encode(&self) -> (String, Arc<str>) {
-        #[derive(Deserialize)]
-        struct Split<'a> {
-            #[serde(rename = "type")]
-            kind: String,
-            #[serde(borrow)]
-            data: &'a serde_json::value::RawValue,
-        }
         // Serializing plain strings, numbers and JSON values can't fail, and
-        // serde always writes both fields of an adjacently tagged enum.
+        // serde writes an adjacently tagged enum in exactly this form.
         let text = serde_json::to_string(self).unwrap_or_default();
-        match serde_json::from_str::<Split<'_>>(&text) {
-            Ok(split) => (split.kind, split.data.get().into()),
-            Err(_) => ("internal.error".into(), "{}".into()),
+        let split = || text.strip_prefix(r#"{"type":""#)?.strip_suffix('}')?.split_once(r#"","data":"#);
+        match split() {
+            Some((kind, data)) => (kind.to_owned(), data.into()),
+            None => ("internal.error".into(), "{}".into()),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bulkhead_core::call::Call;
 use bulkhead_core::digest::Digest;
@@ -19,6 +19,9 @@ use super::extract::{Caller, Id, JsonBody, Query};
 use super::problem::Problem;
 use super::sessions::page;
 use super::wire::{CallBody, Items, NewCallBody, PageQuery, WaitQuery};
+
+/// A call with a small result fits without growing.
+const ANSWER_BYTES: usize = 1536;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -43,12 +46,15 @@ fn idempotency(headers: &HeaderMap, task: TaskId, body: &[u8]) -> Result<Option<
 }
 
 fn answer(call: &Call) -> Response {
-    let body = Json(CallBody::from(call));
+    let mut body = Vec::with_capacity(ANSWER_BYTES);
+    // Strings, numbers and JSON values: serializing them can't fail.
+    let _ = serde_json::to_writer(&mut body, &CallBody::from(call));
+    let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     if call.state.is_ended() {
-        return body.into_response();
+        return (kind, body).into_response();
     }
     let location = format!("/v1/calls/{}", call.id);
-    (StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response()
+    (StatusCode::ACCEPTED, kind, [(header::LOCATION, location)], body).into_response()
 }
 
 /// Calls a tool. Answers with the ended call, or with 202 and `Location` if it
@@ -71,8 +77,17 @@ pub async fn create(
     let new: NewCallBody<'_> = body.parse()?;
     let idempotency = idempotency(&headers, id, &body.0)?;
     let new = NewCall { tool: &new.tool, arguments: new.arguments, limits: new.limits, idempotency };
-    let submitted = api.services.calls.submit(&task, new).await?;
-    if let Some(mut waiter) = submitted.waiter
+    let mut submission = api.services.calls.submit(&task, new).await?;
+    // Who waits for the end is not woken by the acceptance before it.
+    if !wait.is_zero()
+        && let Ok(Some(call)) = tokio::time::timeout(wait, submission.ended()).await
+    {
+        return Ok(answer(&call));
+    }
+    let submitted = submission.accepted().await?;
+    // The key stands for another call, which may still run.
+    if submitted.call.is_none()
+        && let Some(mut waiter) = submitted.waiter
         && let Ok(Some(call)) = tokio::time::timeout(wait, waiter.ended()).await
     {
         return Ok(answer(&call));

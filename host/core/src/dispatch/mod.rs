@@ -10,6 +10,7 @@ mod drive;
 mod lanes;
 mod recovery;
 mod sink;
+mod submit;
 mod tools;
 
 use std::collections::HashMap;
@@ -17,29 +18,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use drive::chain;
 pub use lanes::LaneLimits;
 pub use recovery::Recovered;
+pub use submit::{Submission, Submitted, Waiter};
 pub use tools::LoadedTool;
 
-use self::lanes::{Admission, Claim, Lanes};
+use self::lanes::{Claim, Lanes};
+use self::submit::Done;
 use self::tools::LoadedTools;
-use crate::access::not_ready;
 use crate::call::{Call, CallState};
 use crate::clock::Ids;
 use crate::error::Error;
-use crate::event::{EventBody, NewEvent};
+use crate::event::NewEvent;
 use crate::hub::Hub;
 use crate::id::{CallId, TaskId, TenantId, ToolId};
 use crate::outcome::{Ending, Fault, Outcome, code};
 use crate::ports::components::Components;
 use crate::ports::meter::Meter;
 use crate::ports::sandbox::Sandbox;
-use crate::ports::store::{AcceptCall, Accepted, EndCall, Idempotency, Store};
+use crate::ports::store::{EndCall, Store};
 use crate::ports::workspace::Workspaces;
 
 /// Everything that dispatch works with.
@@ -98,19 +99,7 @@ struct Inner {
 struct Active {
     task: TaskId,
     cancel: CancellationToken,
-    done: watch::Sender<Option<Arc<Call>>>,
-}
-
-/// Lets a client wait for the end of a call. Dropping it cancels nothing.
-pub struct Waiter {
-    done: watch::Receiver<Option<Arc<Call>>>,
-}
-
-impl Waiter {
-    /// The ended call; `None` if the host stops before.
-    pub async fn ended(&mut self) -> Option<Arc<Call>> {
-        self.done.wait_for(Option::is_some).await.ok().and_then(|call| call.clone())
-    }
+    done: Done,
 }
 
 /// A slot of the lanes; given back on drop, which starts who waits.
@@ -124,16 +113,6 @@ impl Drop for Slot {
         lock(&self.inner.lanes).release(self.claim);
         self.inner.pump();
     }
-}
-
-/// What became of a submitted call.
-pub struct Submitted {
-    /// The call: new, or the one that the idempotency key stands for.
-    pub id: CallId,
-    /// The call as it was stored; absent for a replay.
-    pub call: Option<Arc<Call>>,
-    /// Its end can be waited for; absent if it is not in this process.
-    pub waiter: Option<Waiter>,
 }
 
 impl Dispatcher {
@@ -158,21 +137,6 @@ impl Dispatcher {
     /// If it is not ready, or its artefact can't be made.
     pub async fn tool(&self, id: ToolId) -> Result<Arc<LoadedTool>, Error> {
         self.inner.tools.get(id).await
-    }
-
-    /// Stores a call and starts or queues it. `call.state` is set here.
-    ///
-    /// # Errors
-    /// If a queue is full, the task takes no calls, or the store fails.
-    pub async fn submit(&self, call: Call, idempotency: Option<Idempotency>) -> Result<Submitted, Error> {
-        let inner = self.inner.clone();
-        // Once a slot or place is taken it must be used or given back, even if
-        // the client goes away in the middle: so this part runs on its own.
-        let accept = async move { inner.accept(call, idempotency).await };
-        match self.inner.tracker.spawn(accept).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::Stopping),
-        }
     }
 
     /// Asks a call to end. True if it is queued or runs here.
@@ -236,76 +200,9 @@ impl Dispatcher {
 }
 
 impl Inner {
-    async fn accept(self: Arc<Self>, mut call: Call, idempotency: Option<Idempotency>) -> Result<Submitted, Error> {
-        if self.stopping.load(Ordering::SeqCst) {
-            return Err(Error::Stopping);
-        }
-        let claim = Claim { task: call.task, owner: call.owner, access: call.grants.workspace };
-        let admission = lock(&self.lanes).admit(claim);
-        let slot = match admission {
-            Admission::Slot => Some(Slot { inner: self.clone(), claim }),
-            Admission::Queue => None,
-            Admission::Refused(what) => {
-                self.parts.meter.call_refused();
-                return Err(Error::Busy { what: what.into(), retry_after_s: 1 });
-            }
-        };
-        let at = call.created_at;
-        let tool = call.tool_name.clone();
-        let event = if slot.is_some() {
-            call.state = CallState::Running { since: at };
-            call.attempts = 1;
-            EventBody::CallStarted { tool }
-        } else {
-            call.state = CallState::Queued;
-            EventBody::CallQueued { tool }
-        };
-        let events = vec![NewEvent::new(at, Some(call.id), &event)];
-        let call = Arc::new(call);
-        let accept = AcceptCall { call: call.clone(), idempotency, events: events.clone() };
-        let accepted = self.parts.store.accept_call(accept).await;
-        if slot.is_none() && !matches!(accepted, Ok(Accepted::New(_))) {
-            lock(&self.lanes).forsake(claim.task);
-        }
-        match accepted? {
-            Accepted::New(appended) => {
-                self.parts.hub.publish(call.task, appended, events);
-                self.parts.meter.call_accepted(slot.is_none());
-                self.parts.meter.events_appended(1);
-                Ok(self.clone().admitted(call, claim, slot))
-            }
-            Accepted::Replayed(id) => {
-                let waiter = lock(&self.active).get(&id).map(|active| Waiter { done: active.done.subscribe() });
-                Ok(Submitted { id, call: None, waiter })
-            }
-            Accepted::KeyReused => Err(Error::IdempotencyKeyReused),
-            Accepted::TaskNotReady(state) => {
-                Err(not_ready(&call.task, state).unwrap_or_else(|| Error::not_found("task", call.task)))
-            }
-        }
-    }
-
-    fn admitted(self: Arc<Self>, call: Arc<Call>, claim: Claim, slot: Option<Slot>) -> Submitted {
-        let waiter = Waiter { done: self.activate(&call) };
-        let submitted = Submitted { id: call.id, call: Some(call.clone()), waiter: Some(waiter) };
-        match slot {
-            Some(slot) => {
-                let inner = self.clone();
-                self.tracker.spawn(async move { inner.drive(call, slot).await });
-            }
-            None => {
-                lock(&self.lanes).enqueue(claim, call);
-                self.pump();
-            }
-        }
-        submitted
-    }
-
-    fn activate(&self, call: &Call) -> watch::Receiver<Option<Arc<Call>>> {
-        let (done, waiter) = watch::channel(None);
+    fn activate(&self, call: &Call, done: Done) {
         let active = Active { task: call.task, cancel: self.stop_now.child_token(), done };
         lock(&self.active).insert(call.id, active);
-        waiter
     }
 
     /// Starts every waiting call that may run now.

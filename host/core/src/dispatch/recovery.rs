@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::lanes::Claim;
 use super::{Dispatcher, lock};
 use crate::call::CallState;
@@ -35,7 +37,7 @@ impl Dispatcher {
                 recovered.requeued += 1;
                 let call = Arc::new(call);
                 let claim = Claim { task: call.task, owner: call.owner, access: call.grants.workspace };
-                self.inner.activate(&call);
+                self.inner.activate(&call, watch::Sender::new(None));
                 lock(&self.inner.lanes).enqueue_stored(claim, call);
                 continue;
             }

@@ -8,7 +8,7 @@ use super::{Ports, ServiceConfig};
 use crate::access::{FrozenTask, OwnedCall, OwnedTask};
 use crate::call::{Call, CallState};
 use crate::clock::NewId as _;
-use crate::dispatch::{Dispatcher, LoadedTool, Submitted, Waiter};
+use crate::dispatch::{Dispatcher, LoadedTool, Submission, Waiter};
 use crate::error::Error;
 use crate::id::CallId;
 use crate::limits::LimitsPatch;
@@ -45,9 +45,9 @@ impl Calls {
     /// Stores a call and starts or queues it.
     ///
     /// # Errors
-    /// If the tool is unknown, the arguments don't fit, a limit is over its
-    /// ceiling, a queue is full, the task takes no calls, or the store fails.
-    pub async fn submit(&self, task: &FrozenTask, new: NewCall<'_>) -> Result<Submitted, Error> {
+    /// If the tool is unknown, the arguments don't fit, or a limit is over its
+    /// ceiling; the [`Submission`] says what comes after.
+    pub async fn submit(&self, task: &FrozenTask, new: NewCall<'_>) -> Result<Submission, Error> {
         let pinned = task.tools.get(new.tool).ok_or_else(|| unknown_tool(task, new.tool))?;
         if let Some(idempotency) = &new.idempotency {
             check_key(&idempotency.key)?;
@@ -72,7 +72,7 @@ impl Calls {
             attempts: 0,
             created_at: self.ports.ids.now(),
         };
-        self.dispatcher.submit(call, new.idempotency).await
+        Ok(self.dispatcher.submit(call, new.idempotency))
     }
 
     fn checked_arguments(&self, tool: &LoadedTool, arguments: &RawValue) -> Result<Arc<str>, Error> {
