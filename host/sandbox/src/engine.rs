@@ -22,6 +22,10 @@ const FIBRE_STACK: usize = 1024 * 1024;
 const KEEP_SCANNED: usize = 512 * 1024;
 const KEEP_BLIND: usize = 64 * 1024;
 
+/// Stack of a fibre that is cleared between calls; what lies deeper is given
+/// back. Most calls stay within half of it.
+const KEEP_STACK: usize = 32 * 1024;
+
 /// The proposals that no component may use: what is off can't have a hole. A
 /// macro, because the engine and the validator before it have types of their own.
 macro_rules! switched_off {
@@ -107,7 +111,7 @@ pub(crate) fn runner(pool: Pool) -> wasmtime::Result<Engine> {
         .max_unused_warm_slots(slots * bounds::MAX_CORE_INSTANCES)
         .linear_memory_keep_resident(if pool.pagemap_scan { KEEP_SCANNED } else { KEEP_BLIND })
         .table_keep_resident(KEEP_BLIND)
-        .async_stack_keep_resident(KEEP_BLIND)
+        .async_stack_keep_resident(KEEP_STACK)
         .pagemap_scan(if pool.pagemap_scan { Enabled::Auto } else { Enabled::No });
     let mut config = shared();
     config

@@ -12,33 +12,23 @@ use rustix::net::{
 };
 
 use tokio::io::Interest;
-use tokio::net::UnixStream;
+use tokio::io::unix::AsyncFd;
 
 use super::frame::{Inbox, Outbox};
 
-/// The socket within a runtime.
-pub(crate) struct Socket(UnixStream);
+/// The socket within a runtime. Only its readable side is watched: else each
+/// read of the peer, which makes room, would wake us for nothing.
+pub(crate) struct Socket(AsyncFd<OwnedFd>);
 
 impl Socket {
     /// Takes one end of a pair.
     pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
-        let socket = std::os::unix::net::UnixStream::from(socket);
-        socket.set_nonblocking(true)?;
-        Ok(Self(UnixStream::from_std(socket)?))
+        Ok(Self(watch(socket, Interest::READABLE)?))
     }
 
     /// Sends until everything is sent (`true`) or the socket is full (`false`).
     pub(crate) fn send(&self, outbox: &mut Outbox) -> Result<bool, Errno> {
-        if outbox.nothing_queued() {
-            return Ok(true);
-        }
-        let mut result = Ok(false);
-        // Saying that it would block is how the runtime learns to wait.
-        let _ = self.0.try_io(Interest::WRITABLE, || {
-            result = send(self.0.as_fd(), outbox);
-            if result == Ok(false) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        result
+        send(self.0.as_fd(), outbox)
     }
 
     /// Receives what there is, up to the room of the inbox.
@@ -48,8 +38,8 @@ impl Socket {
         descriptors: Option<&mut VecDeque<OwnedFd>>,
     ) -> Result<Received, Errno> {
         let mut result = Ok(Received::Nothing);
-        let _ = self.0.try_io(Interest::READABLE, || {
-            result = recv(self.0.as_fd(), inbox, descriptors, false);
+        let _ = self.0.try_io(Interest::READABLE, |socket| {
+            result = recv(socket.as_fd(), inbox, descriptors, false);
             // A read that did not fill its room has emptied the socket.
             let empty = matches!(result, Ok(Received::Nothing | Received::Some(false)));
             if empty { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
@@ -59,13 +49,22 @@ impl Socket {
 
     /// Waits until there may be something to receive.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.0.readable().await
+        self.0.readable().await.map(|mut ready| ready.retain_ready())
     }
 
-    /// Waits until something may be sent.
+    /// Waits until something may be sent; to be asked once sending came to a
+    /// stop, which is rare: the peer reads whatever else it does.
     pub(crate) async fn writable(&self) -> io::Result<()> {
-        self.0.writable().await
+        // A descriptor of its own, because one is watched for one thing.
+        let room = watch(self.0.get_ref().try_clone()?, Interest::WRITABLE)?;
+        room.writable().await.map(|mut ready| ready.retain_ready())
     }
+}
+
+/// Registers a descriptor with the runtime.
+#[expect(deprecated, reason = "its successor is unsafe for types whose descriptor may change; an `OwnedFd`'s can't")]
+fn watch(socket: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(socket, interest)
 }
 
 /// Sends until everything is sent (`true`) or the socket is full (`false`).
