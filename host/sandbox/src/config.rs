@@ -1,9 +1,21 @@
 //! Settings of the WebAssembly backend.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_core::limits::Limits;
+use bulkhead_core::ports::workspace::Domains;
+
+/// What happens if a part of the second wall can't be put up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// A worker that lacks a required part runs no guest.
+    #[default]
+    Required,
+    /// Guests run behind what there is.
+    BestEffort,
+}
 
 /// How [`crate::WasmSandbox`] compiles and runs. The executable must answer the
 /// two argument lists with [`crate::worker_main`] and [`crate::compile_main`].
@@ -15,6 +27,10 @@ pub struct WasmConfig {
     pub worker_args: Vec<String>,
     /// Its arguments to be a compiler; more are appended.
     pub compile_args: Vec<String>,
+    /// What workers may reach. None: no file at all.
+    pub domains: Option<Arc<dyn Domains>>,
+    /// What happens if a part of the second wall is missing.
+    pub isolation: Isolation,
     /// Where compiled components are kept. Only the service may write there:
     /// what lies there runs as native code.
     pub cache_dir: PathBuf,
@@ -54,6 +70,8 @@ impl WasmConfig {
             exe: exe.into(),
             worker_args: vec!["worker".into()],
             compile_args: vec!["compile".into()],
+            domains: None,
+            isolation: Isolation::Required,
             cache_dir: cache_dir.into(),
             workers_per_tenant: cores,
             max_workers: 256,

@@ -16,12 +16,16 @@ mod compile;
 mod config;
 mod engine;
 mod host;
+mod walls;
 mod wire;
 mod worker;
 
 pub use compile::{Inspection, Problem, compile_main, inspect_component};
-pub use config::WasmConfig;
+pub use config::{Isolation, WasmConfig};
 pub use host::{WasmSandbox, WasmStats};
+#[cfg(feature = "probe")]
+pub use walls::put_up;
+pub use walls::{Part, Walls};
 #[cfg(feature = "bench")]
 pub use worker::ColdCalls;
 pub use worker::worker_main;

@@ -13,10 +13,11 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use axum::serve::ListenerExt as _;
 use bulkhead_core::clock::Ids;
+use bulkhead_core::ports::sandbox::SandboxError;
 use bulkhead_core::principal::{Principal, Scopes};
 use bulkhead_core::service::keys::NewKey;
 use bulkhead_core::service::{Ports, Services};
-use bulkhead_sandbox::WasmSandbox;
+use bulkhead_sandbox::{Part, WasmConfig, WasmSandbox};
 use bulkhead_store::{OpenError, SqliteStore};
 use bulkhead_workspace::LocalWorkspaces;
 use bulkhead_workspace::import::ChildImporter;
@@ -65,6 +66,11 @@ pub enum StartError {
     /// What an earlier run left can't be taken over.
     #[error("recovery failed: {0}; nothing was changed by this start that a later one can't take up")]
     Recovery(#[from] bulkhead_core::Error),
+    /// Guests can't be shut in.
+    #[error(
+        "guests can't be shut in: {0}; `bulkhead doctor` says what this machine lacks, and `workers.isolation = \"best-effort\"` runs them behind what there is"
+    )]
+    Walls(#[source] SandboxError),
     /// Something of the operating system.
     #[error("{what}: {reason}")]
     System {
@@ -105,13 +111,14 @@ impl App {
         let address = listener.local_addr().map_err(system("the bound address"))?;
         let store = Arc::new(SqliteStore::open(config.sqlite()).await?);
         let exe = std::env::current_exe().map_err(system("the path of this executable"))?;
-        let sandbox = config.wasm(exe.clone(), config.artifacts());
-        let sandbox = Arc::new(WasmSandbox::new(sandbox).map_err(system("the sandbox"))?);
+        let workspaces = LocalWorkspaces::new(&config.absolute_data());
+        let workspaces = Arc::new(workspaces.map_err(system("the directory of workspaces"))?);
+        let sandbox = sandbox(config, exe.clone(), workspaces.clone()).await?;
         let metrics = {
             let (store, sandbox) = (store.clone(), sandbox.clone());
             Metrics::new(move || Readings { commits: store.commits(), workers: sandbox.stats() })
         };
-        let ports = ports(config, exe, store, sandbox, metrics.clone())?;
+        let ports = ports(config, exe, store, sandbox, workspaces, metrics.clone())?;
         let services = Services::new(ports, config.service());
         let restart = services.upkeep.start().await?;
         if restart != Default::default() {
@@ -180,20 +187,40 @@ impl App {
     }
 }
 
+/// The sandbox, behind walls that were seen to stand.
+async fn sandbox(
+    config: &Config,
+    exe: PathBuf,
+    workspaces: Arc<LocalWorkspaces>,
+) -> Result<Arc<WasmSandbox>, StartError> {
+    let wasm = WasmConfig { domains: Some(workspaces), ..config.wasm(exe, config.absolute_data().join("artifacts")) };
+    let sandbox = Arc::new(WasmSandbox::new(wasm).map_err(system("the sandbox"))?);
+    let walls = sandbox.check_walls().await.map_err(StartError::Walls)?;
+    tracing::info!(walls = walls.names().join(", "), "workers are shut in");
+    let missing: Vec<&str> = walls.missing().into_iter().map(Part::name).collect();
+    if !missing.is_empty() {
+        tracing::warn!(
+            missing = missing.join(", "),
+            "workers are shut in by less than is required; see `bulkhead doctor`"
+        );
+    }
+    Ok(sandbox)
+}
+
 fn ports(
     config: &Config,
     exe: PathBuf,
     store: Arc<SqliteStore>,
     sandbox: Arc<WasmSandbox>,
+    workspaces: Arc<LocalWorkspaces>,
     meter: Arc<Metrics>,
 ) -> Result<Ports, StartError> {
-    let workspaces = LocalWorkspaces::new(&config.absolute_data()).map_err(system("the directory of workspaces"))?;
     let importer = ChildImporter::new(config.importer(exe)).map_err(system("the importer"))?;
     let ids: Arc<dyn Ids> = Arc::new(System);
     Ok(Ports {
         store,
         sandbox,
-        workspaces: Arc::new(workspaces),
+        workspaces,
         importer: Arc::new(importer),
         components: Arc::new(ComponentFiles::new(config.components())),
         ids,

@@ -35,7 +35,7 @@ pub(super) fn inspect(loaded: &Loaded, named: &str, output: &Output) -> Result<E
     trace::command(loaded);
     let component = sandbox::component(named, &loaded.config)?;
     let digest = Digest::of(&component).to_string();
-    let report = sandbox::with(loaded, async |sandbox| {
+    let report = sandbox::with(loaded, None, async |sandbox| {
         let mut inspection = sandbox.inspect(component.clone()).await.map_err(run::rejected)?;
         let mut manifest = None;
         if inspection.problem.is_none() {

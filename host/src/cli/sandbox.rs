@@ -2,10 +2,13 @@
 //! cache of compiled components of this user.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use bulkhead_core::ports::sandbox::Sandbox as _;
+use bulkhead_core::ports::workspace::{Domains, OneDomain};
 use bulkhead_sandbox::{WasmConfig, WasmSandbox};
 use bytes::Bytes;
 
@@ -24,9 +27,10 @@ pub(super) fn compile(args: impl Iterator<Item = OsString>) -> ExitCode {
     bulkhead_sandbox::compile_main(&args)
 }
 
-/// Does `work` with a sandbox, and takes the sandbox down afterwards.
+/// Does `work` with a sandbox whose workers reach `domain`, and takes the sandbox down afterwards.
 pub(super) fn with<T>(
     loaded: &Loaded,
+    domain: Option<Arc<OwnedFd>>,
     work: impl AsyncFnOnce(&WasmSandbox) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -35,11 +39,16 @@ pub(super) fn with<T>(
         let exe = std::env::current_exe().map_err(|error| Failure::host(&error))?;
         let cache = cache(loaded);
         // One call at once, so one small worker.
-        let config =
-            WasmConfig { workers_per_tenant: 1, calls_per_worker: 1, ..loaded.config.wasm(exe, cache.clone()) };
+        let config = WasmConfig {
+            workers_per_tenant: 1,
+            calls_per_worker: 1,
+            domains: domain.map(|domain| Arc::new(OneDomain(domain)) as Arc<dyn Domains>),
+            ..loaded.config.wasm(exe, cache.clone())
+        };
         let sandbox = WasmSandbox::new(config).map_err(|error| {
             Failure::new(Exit::Host, format!("the cache {} can't be used: {error}", cache.display()))
         })?;
+        sandbox.check_walls().await.map_err(|error| Failure::host(&error))?;
         let done = work(&sandbox).await;
         sandbox.shutdown().await;
         done

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use error::{ConfigError, Fault, Origin};
-pub use sections::{Auth, Dispatch, Http, Import, Keep, Log, LogFormat, Store, Synchronous, Tools, Workers};
+pub use sections::{Auth, Dispatch, Http, Import, Isolation, Keep, Log, LogFormat, Store, Synchronous, Tools, Workers};
 pub use sources::Flag;
 
 use sources::Setting;

@@ -65,6 +65,17 @@ choices! {
 }
 
 choices! {
+    /// What happens if a part of the wall around workers is missing.
+    Isolation {
+        /// The server does not start.
+        #[default]
+        Required = "required",
+        /// Guests run behind what there is.
+        BestEffort = "best-effort",
+    }
+}
+
+choices! {
     /// When a commit counts as done.
     Synchronous {
         /// Once it is on the disk.
@@ -161,6 +172,8 @@ section! {
 section! {
     /// The worker processes, which run the guests.
     Workers = "workers" {
+        /// What happens if this machine lacks a part of the wall around workers (Landlock, seccomp, …; `bulkhead doctor` tells): the server does not start, or guests run behind what there is.
+        isolation: Isolation = Isolation::Required, Isolation::KIND;
         /// Workers of one tenant at most; 0 means one per processor core. A worker runs its guests on one thread.
         per_tenant: u64 = 0, number("processes", 0, 1_024);
         /// Workers of all tenants together at most; each takes some 15 MB and reserves addresses.

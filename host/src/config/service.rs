@@ -10,7 +10,7 @@ use bulkhead_sandbox::WasmConfig;
 use bulkhead_store::SqliteConfig;
 use bulkhead_workspace::import::{ImportConfig, ImportLimits};
 
-use super::{Config, Synchronous};
+use super::{Config, Isolation, Synchronous};
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -71,6 +71,10 @@ impl Config {
     pub fn wasm(&self, exe: PathBuf, cache_dir: PathBuf) -> WasmConfig {
         let (workers, tools) = (&self.workers, &self.tools);
         WasmConfig {
+            isolation: match workers.isolation {
+                Isolation::Required => bulkhead_sandbox::Isolation::Required,
+                Isolation::BestEffort => bulkhead_sandbox::Isolation::BestEffort,
+            },
             workers_per_tenant: self.workers_per_tenant(),
             max_workers: size(workers.max),
             calls_per_worker: u32::try_from(workers.calls_per_worker).unwrap_or(u32::MAX),

@@ -1,5 +1,6 @@
 //! The port to workspaces: the task's directory, reached by descriptor only.
 
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +14,24 @@ use crate::clock::Timestamp;
 use crate::event::FileChange;
 use crate::id::{TaskId, TenantId};
 use crate::path::WorkspacePath;
+
+/// What the workers of a tenant may reach at all, whatever a guest in them does.
+#[async_trait]
+pub trait Domains: fmt::Debug + Send + Sync + 'static {
+    /// The directory below which all workspaces of a tenant lie.
+    async fn domain(&self, tenant: TenantId) -> Result<Arc<OwnedFd>, WorkspaceError>;
+}
+
+/// One directory for whoever asks: of a process that serves one workspace.
+#[derive(Debug)]
+pub struct OneDomain(pub Arc<OwnedFd>);
+
+#[async_trait]
+impl Domains for OneDomain {
+    async fn domain(&self, _tenant: TenantId) -> Result<Arc<OwnedFd>, WorkspaceError> {
+        Ok(self.0.clone())
+    }
+}
 
 /// Why a file operation was refused or failed. `Display` is public.
 #[derive(Debug, Error)]

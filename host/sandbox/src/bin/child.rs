@@ -1,6 +1,9 @@
 //! The executable that the tests of this package start as worker, as compiler,
 //! and as a worker that was taken over.
 
+#[cfg(feature = "probe")]
+mod pwned;
+
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -12,6 +15,11 @@ fn main() -> ExitCode {
         Some((first, _)) if first == "worker" => bulkhead_sandbox::worker_main(),
         Some((first, rest)) if first == "compile" => bulkhead_sandbox::compile_main(rest),
         Some((first, rest)) if first == "false-worker" => match false_worker(&rest.join(" ")) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        #[cfg(feature = "probe")]
+        Some((first, rest)) if first == "pwned" => match pwned::main(rest) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         },
@@ -46,7 +54,8 @@ fn false_worker(how: &str) -> std::io::Result<()> {
         socket.read_exact(&mut body)?;
         let call = u32::from_le_bytes(call);
         match body.split_first() {
-            Some((&BIND, _)) => socket.write_all(&frame(0, &[0]))?,
+            // Ready, behind all walls, or without Landlock.
+            Some((&BIND, _)) => socket.write_all(&frame(0, &[0, 1, 1, u8::from(how != "unwalled"), 1, 1]))?,
             Some((&LOAD, component)) => socket.write_all(&frame(0, &[&[1], component].concat()))?,
             Some((&START, _)) => misbehave(&mut socket, call, how)?,
             _ => {}
@@ -68,7 +77,7 @@ fn output(size: u32) -> Vec<u8> {
 
 fn misbehave(socket: &mut UnixStream, call: u32, how: &str) -> std::io::Result<()> {
     match how {
-        "behave" => socket.write_all(&frame(call, &DONE)),
+        "behave" | "unwalled" => socket.write_all(&frame(call, &DONE)),
         "other-call" => socket.write_all(&frame(call + 7, &output(3))),
         "done-twice" => socket.write_all(&[frame(call, &DONE), frame(call, &DONE)].concat()),
         "after-done" => socket.write_all(&[frame(call, &DONE), frame(call, &output(1))].concat()),
@@ -83,7 +92,7 @@ fn misbehave(socket: &mut UnixStream, call: u32, how: &str) -> std::io::Result<(
         "bad-json" => socket.write_all(&frame(call, &[10, 0, 1, 1, 1, b'{', 0, 0, 0, 0, 0])),
         // `Changed`: created `a`, which this call may not.
         "false-change" => socket.write_all(&frame(call, &[8, 1, 0, 1, b'a'])),
-        "control-as-call" => socket.write_all(&frame(call, &[0])),
+        "control-as-call" => socket.write_all(&frame(call, &[0, 1, 1, 1, 1, 1])),
         "call-as-control" => socket.write_all(&frame(0, &output(1))),
         "die" => std::process::abort(),
         "leave" => std::process::exit(0),

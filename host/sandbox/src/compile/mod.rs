@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 pub use inspect::{Inspection, inspect_component};
 
 use crate::bounds::{MAX_ARTIFACT, MAX_COMPONENT};
+use crate::config::Isolation;
 use crate::engine;
+use crate::walls::{self, Part};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +33,13 @@ impl Mode {
         [(Self::Compile, "component"), (Self::Inspect, "inspect"), (Self::Fingerprint, "fingerprint")];
 
     /// The arguments that ask for it.
-    pub(crate) fn args(self, cpu: Duration, memory: u64) -> [String; 3] {
+    pub(crate) fn args(self, cpu: Duration, memory: u64, isolation: Isolation) -> [String; 4] {
         let name = Self::ALL.iter().find(|(mode, _)| *mode == self).map_or("", |(_, name)| name);
-        [name.into(), cpu.as_secs().max(1).to_string(), memory.to_string()]
+        let isolation = match isolation {
+            Isolation::Required => REQUIRED,
+            Isolation::BestEffort => "best-effort",
+        };
+        [name.into(), cpu.as_secs().max(1).to_string(), memory.to_string(), isolation.into()]
     }
 }
 
@@ -46,6 +52,9 @@ pub(crate) enum Report {
     Rejected { code: String, reason: String },
     Failed(String),
 }
+
+/// The argument that lets nothing be compiled outside the second wall.
+const REQUIRED: &str = "required";
 
 /// Begins the line with the report; what else is printed is for the log.
 const REPORT: &str = "bulkhead-report: ";
@@ -90,7 +99,7 @@ impl Problem {
 }
 
 /// The subcommand `compile`, with the arguments that follow it:
-/// `component|inspect|fingerprint <seconds of processor time> <bytes of memory>`.
+/// `component|inspect|fingerprint <seconds of processor time> <bytes of memory> required|best-effort`.
 pub fn compile_main(args: &[String]) -> ExitCode {
     let report = match answer(args) {
         Ok(report) => report,
@@ -103,10 +112,12 @@ pub fn compile_main(args: &[String]) -> ExitCode {
 }
 
 fn answer(args: &[String]) -> wasmtime::Result<Report> {
-    let usage = || wasmtime::format_err!("expected: component|inspect|fingerprint <seconds> <bytes>");
-    let [mode, cpu, memory] = args else { return Err(usage()) };
+    let usage =
+        || wasmtime::format_err!("expected: component|inspect|fingerprint <seconds> <bytes> required|best-effort");
+    let [mode, cpu, memory, isolation] = args else { return Err(usage()) };
     let (mode, _) = Mode::ALL.into_iter().find(|(_, name)| name == mode).ok_or_else(usage)?;
     confine(cpu.parse().map_err(|_| usage())?, memory.parse().map_err(|_| usage())?)?;
+    shut_in(isolation == REQUIRED)?;
     if mode == Mode::Fingerprint {
         return Ok(Report::Fingerprint(hex::encode(engine::fingerprint()?)));
     }
@@ -130,6 +141,17 @@ fn answer(args: &[String]) -> wasmtime::Result<Report> {
             reason: format!("the component is not valid: {error:#}"),
         }),
     }
+}
+
+/// Reads and writes what is open already, and nothing else. It makes no socket,
+/// so it need not leave the network.
+fn shut_in(required: bool) -> wasmtime::Result<()> {
+    let walls = walls::shut_in(walls::give_up(&[Part::NetworkNamespace]), [], &[]);
+    let missing: Vec<&str> = walls.missing().into_iter().map(Part::name).collect();
+    if required && !missing.is_empty() {
+        return Err(wasmtime::format_err!("nothing is compiled without: {}", missing.join(", ")));
+    }
+    Ok(())
 }
 
 /// Limits that end the process: a compilation bomb is not our process's end.

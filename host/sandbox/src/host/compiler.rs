@@ -55,7 +55,7 @@ impl Compiler {
         let _permit = self.permits.acquire().await.map_err(closed)?;
         let failed = |error| SandboxError::new("the compiler could not be run", error);
         let mut args = self.config.compile_args.clone();
-        args.extend(mode.args(self.config.compile_cpu, self.config.compile_memory));
+        args.extend(mode.args(self.config.compile_cpu, self.config.compile_memory, self.config.isolation));
         let mut command = command(&self.config.exe, &args);
         let stdout = match draft {
             Some(draft) => Stdio::from(draft.file().map_err(failed)?),

@@ -111,7 +111,7 @@ impl Guard {
     /// Checks a message about the call.
     pub(super) fn accept(&mut self, message: FromWorker<'_>) -> Result<Accepted, Violation> {
         match message {
-            FromWorker::Ready | FromWorker::Loaded { .. } | FromWorker::LoadFailed { .. } => {
+            FromWorker::Ready(_) | FromWorker::Loaded { .. } | FromWorker::LoadFailed { .. } => {
                 Err(Violation("a message of the worker came as one of a call"))
             }
             FromWorker::Done(_) => Ok(Accepted::Done),
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn what_is_over_a_limit_or_not_valid_is_a_violation() {
         let bad = [
-            FromWorker::Ready,
+            FromWorker::Ready(crate::walls::Walls::default()),
             FromWorker::Progress { done: 5, total: Some(4), message: None },
             FromWorker::Output { stream: Stream::Stderr, data: &[0; 2 << 20] },
             FromWorker::Changed { changes: vec![(ChangeKind::Created, "../etc/passwd")] },

@@ -35,6 +35,7 @@ pub use pool::WasmStats;
 use crate::bounds::MAX_ARGUMENTS;
 use crate::compile::Inspection;
 use crate::config::WasmConfig;
+use crate::walls::Walls;
 use crate::wire::Entry;
 
 /// Runs WebAssembly components in worker processes.
@@ -84,6 +85,21 @@ impl WasmSandbox {
     /// If it is too large to be looked at or the child failed.
     pub async fn inspect(&self, component: Bytes) -> Result<Inspection, PrepareError> {
         self.host.inspect(component).await
+    }
+
+    /// Starts a worker that does nothing, to see behind which walls it stands.
+    /// Where a network namespace can't be had, workers do without from now on.
+    ///
+    /// # Errors
+    /// If a required part is missing, or no worker comes up.
+    pub async fn check_walls(&self) -> Result<Walls, SandboxError> {
+        match self.host.walls_of_a_worker().await {
+            Ok(walls) => Ok(walls),
+            Err(_) => {
+                self.host.pool.stay_in_network();
+                self.host.walls_of_a_worker().await
+            }
+        }
     }
 
     /// Numbers for metrics.

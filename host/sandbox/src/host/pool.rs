@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -61,6 +61,7 @@ pub(super) struct Pool {
     stop: CancellationToken,
     counters: Counters,
     pagemap_scan: bool,
+    leave_network: AtomicBool,
 }
 
 /// A place for one call in a worker; given back unless the call starts.
@@ -114,6 +115,7 @@ impl Pool {
             stop: CancellationToken::new(),
             counters: Counters::default(),
             pagemap_scan,
+            leave_network: AtomicBool::new(true),
         });
         pool.tasks.spawn(Self::reap(pool.clone()));
         Ok(pool)
@@ -187,13 +189,11 @@ impl Pool {
 
     fn start_worker(self: &Arc<Self>, tenant: Option<TenantId>, slots: u32) -> Arc<Worker> {
         let config = &self.config;
-        let memory_bytes = config.memory_per_worker;
-        let bind = Bind { slots, nice: config.nice, memory_bytes, pagemap_scan: self.pagemap_scan };
-        let worker = Arc::new(Worker::new(&bind, config.kill_grace, self.room.clone()));
+        let worker = Arc::new(Worker::new(config.kill_grace, config.isolation, self.room.clone()));
         self.counters.started.fetch_add(1, Relaxed);
         let (pool, started) = (self.clone(), worker.clone());
         self.tasks.spawn(async move {
-            let gone = match pool.spawn_process().await {
+            let gone = match pool.spawn_bound(&started, tenant, slots).await {
                 Ok((socket, child)) => pump(&started, socket, child).await,
                 Err(error) => {
                     tracing::error!(%error, "a worker could not be started");
@@ -205,6 +205,30 @@ impl Pool {
             pool.buried(tenant, &started, &gone);
         });
         worker
+    }
+
+    /// Starts a process and says what it is for.
+    async fn spawn_bound(&self, worker: &Worker, tenant: Option<TenantId>, slots: u32) -> io::Result<(OwnedFd, Child)> {
+        let domain = match (tenant, &self.config.domains) {
+            (Some(tenant), Some(domains)) => Some(domains.domain(tenant).await.map_err(io::Error::other)?),
+            _ => None,
+        };
+        let bind = Bind {
+            has_domain: domain.is_some(),
+            artifacts: self.config.cache_dir.clone(),
+            leave_network: self.leave_network.load(Relaxed),
+            slots,
+            nice: self.config.nice,
+            memory_bytes: self.config.memory_per_worker,
+            pagemap_scan: self.pagemap_scan,
+        };
+        worker.bind(bind, domain);
+        self.spawn_process().await
+    }
+
+    /// Workers stay where the network is: this machine lets them go nowhere else.
+    pub(super) fn stay_in_network(&self) {
+        self.leave_network.store(false, Relaxed);
     }
 
     async fn spawn_process(&self) -> io::Result<(OwnedFd, Child)> {

@@ -21,6 +21,7 @@ use super::run::{Job, Nowhere, run};
 use super::worker::Worker;
 use crate::bounds::MAX_COMPONENT;
 use crate::compile::{Inspection, Mode, Report};
+use crate::walls::Walls;
 use crate::wire::Entry;
 
 fn rejected(code: &'static str, reason: impl Into<String>) -> PrepareError {
@@ -75,6 +76,16 @@ impl Host {
         }
         let artifacts = self.artifacts.clone();
         Ok(blocking(move || artifacts.keep(key, draft)).await?.map_err(failed)?)
+    }
+
+    /// The walls that a new worker stands behind.
+    pub(super) async fn walls_of_a_worker(&self) -> Result<Walls, SandboxError> {
+        let worker = Private(self.pool.private_worker());
+        let ready = tokio::time::timeout(self.config.start_timeout, worker.0.ready()).await;
+        ready
+            .map_err(|_| SandboxError::because("a worker did not come up in time"))?
+            .map_err(|why| SandboxError::because(format!("a worker did not come up: {why}")))?;
+        Ok(worker.0.walls())
     }
 
     /// Asks a component what it is. Its worker runs nothing else, before or after.

@@ -117,7 +117,7 @@ async fn serve(worker: &Worker, socket: &Socket) -> Gone {
         tokio::select! {
             biased;
             () = worker.kill.cancelled() => {
-                return worker.inner().violation.map_or(Gone::Killed, |what| Gone::Violated(what.into()));
+                return killed(&mut worker.inner());
             }
             ready = socket.readable() => {
                 if ready.is_err() {
@@ -140,6 +140,15 @@ async fn serve(worker: &Worker, socket: &Socket) -> Gone {
                 }
             }
         }
+    }
+}
+
+/// Why a worker was killed by the host.
+fn killed(inner: &mut Inner) -> Gone {
+    match (inner.violation, inner.unfit.take()) {
+        (Some(what), _) => Gone::Violated(what.into()),
+        (None, Some(why)) => Gone::Died(why),
+        (None, None) => Gone::Killed,
     }
 }
 
@@ -176,7 +185,10 @@ fn receive(worker: &Worker, socket: &Socket, inbox: &mut Inbox) -> Result<(), Go
 fn control(worker: &Worker, inner: &mut Inner, body: &[u8]) -> Result<(), String> {
     let message = decode(0, body).map_err(|error: FrameError| error.to_string())?;
     let (component, loading) = match message {
-        FromWorker::Ready => {
+        FromWorker::Ready(walls) => {
+            if !worker.shut_in(inner, walls) {
+                return Ok(());
+            }
             let first = worker.phase.send_if_modified(|phase| {
                 let starting = *phase == Phase::Starting;
                 if starting {

@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::guard::{Guard, RawPart};
 use crate::bounds::{ABORT_GRACE, CANCEL_GRACE, MAX_COMPONENTS, MAX_WORKSPACES};
+use crate::config::Isolation;
+use crate::walls::{Part, Walls};
 use crate::wire::{Bind, Outbox, Start, ToWorker};
 use bulkhead_core::ports::sandbox::Emission;
 
@@ -117,6 +119,9 @@ pub(super) struct Inner {
     open: bool,
     /// What it said that it must not have.
     pub(super) violation: Option<&'static str>,
+    /// Why it must run nothing.
+    pub(super) unfit: Option<String>,
+    walls: Walls,
 }
 
 /// A worker process.
@@ -130,6 +135,7 @@ pub(super) struct Worker {
     /// Calls that run or are about to.
     pub(super) load: AtomicUsize,
     pub(super) kill_grace: Duration,
+    isolation: Isolation,
     /// Told when there is room for another call.
     room: Arc<Notify>,
 }
@@ -155,11 +161,9 @@ pub(super) enum Started {
 }
 
 impl Worker {
-    pub(super) fn new(bind: &Bind, kill_grace: Duration, room: Arc<Notify>) -> Self {
-        let mut outbox = Outbox::default();
-        outbox.push(0, &ToWorker::Bind(bind.clone()));
+    pub(super) fn new(kill_grace: Duration, isolation: Isolation, room: Arc<Notify>) -> Self {
         let inner = Inner {
-            outbox,
+            outbox: Outbox::default(),
             calls: HashMap::new(),
             components: Kept::new(MAX_COMPONENTS),
             tasks: Kept::new(MAX_WORKSPACES),
@@ -169,6 +173,8 @@ impl Worker {
             idle_since: Instant::now(),
             open: true,
             violation: None,
+            unfit: None,
+            walls: Walls::default(),
         };
         Self {
             inner: Mutex::new(inner),
@@ -177,8 +183,36 @@ impl Worker {
             phase: watch::Sender::new(Phase::Starting),
             load: AtomicUsize::new(0),
             kill_grace,
+            isolation,
             room,
         }
+    }
+
+    /// Says what the worker is for, and what it may reach.
+    pub(super) fn bind(&self, bind: Bind, domain: Option<Arc<OwnedFd>>) {
+        let outbox = &mut self.inner().outbox;
+        match domain {
+            Some(domain) => outbox.push_with(0, &ToWorker::Bind(bind), domain),
+            None => outbox.push(0, &ToWorker::Bind(bind)),
+        }
+    }
+
+    /// Takes note of the walls it says it is behind. Nothing hostile was in it
+    /// yet. False if they are too few; then it is ended.
+    pub(super) fn shut_in(&self, inner: &mut Inner, walls: Walls) -> bool {
+        inner.walls = walls;
+        let missing: Vec<&str> = walls.missing().into_iter().map(Part::name).collect();
+        if missing.is_empty() || self.isolation == Isolation::BestEffort {
+            return true;
+        }
+        inner.unfit = Some(format!("it runs no guest without: {}", missing.join(", ")));
+        self.kill.cancel();
+        false
+    }
+
+    /// The walls that it is behind.
+    pub(super) fn walls(&self) -> Walls {
+        self.inner().walls
     }
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {

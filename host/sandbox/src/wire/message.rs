@@ -1,9 +1,13 @@
 //! The messages. Both enums are closed: an unknown kind does not decode.
 
+use std::path::PathBuf;
+
 use bulkhead_core::event::{ChangeKind, LogLevel, Stream};
 use bulkhead_core::grants::WorkspaceAccess;
 use bulkhead_core::limits::Limits;
 use serde::{Deserialize, Serialize, Serializer};
+
+use crate::walls::Walls;
 
 /// Postcard writes `&[u8]` byte by byte unless it is told what it is.
 fn as_bytes<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
@@ -36,9 +40,17 @@ pub(crate) enum ToWorker<'a> {
     Shutdown,
 }
 
-/// What a worker is for.
+/// What a worker is for. The directory that it may reach, if any, comes with
+/// this frame.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Bind {
+    /// Whether a directory comes along.
+    pub has_domain: bool,
+    /// Where artefacts lie. They are loaded by descriptor, which is a file that
+    /// is opened once more; so files may be read there, and not listed.
+    pub artifacts: PathBuf,
+    /// Whether to move into an empty network namespace.
+    pub leave_network: bool,
     /// Calls at once.
     pub slots: u32,
     /// Added to the process's niceness.
@@ -75,8 +87,8 @@ pub(crate) struct Start<'a> {
 /// From a worker to the host.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromWorker<'a> {
-    /// Engine and runtime are up.
-    Ready,
+    /// Engine and runtime are up, behind these walls.
+    Ready(Walls),
     /// A component can be started.
     Loaded { component: u32 },
     /// A component can't be loaded.

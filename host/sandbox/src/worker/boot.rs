@@ -5,8 +5,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, nice, set_parent_process_death_signal, setrlimit};
 use rustix::thread::set_no_new_privs;
+use rustix::time::{ClockId, clock_gettime};
+use wasmtime::Engine;
+use wasmtime::component::Linker;
 
 use super::limiter::Budget;
 use super::link::Link;
@@ -14,8 +18,10 @@ use super::load::linker;
 use super::meter::Ticker;
 use super::run::Shared;
 use super::serve::{End, Server};
+use super::state::State;
 use crate::bounds::MAX_TO_WORKER;
 use crate::engine::{Pool, runner};
+use crate::walls::{self, Part, Reach, Walls};
 use crate::wire::{Bind, Inbox, Received, ToWorker, decode, recv};
 
 /// Descriptors a worker may have open: its calls' handles share them.
@@ -52,10 +58,25 @@ fn boot() -> wasmtime::Result<End> {
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
     let (mut inbox, mut descriptors) = (Inbox::default(), VecDeque::new());
     let Some(bind) = bound(&socket, &mut inbox, &mut descriptors)? else { return Ok(End::Told) };
+    let domain = if bind.has_domain { descriptors.pop_front() } else { None };
     let pool = Pool { slots: bind.slots.max(1), pagemap_scan: bind.pagemap_scan };
     limits(&bind, pool)?;
-    // Walls (Landlock, seccomp) belong here: still one thread, nothing loaded.
-    serve(socket, &bind, pool, inbox, descriptors)
+    let left = if bind.leave_network { &[][..] } else { &[Part::NetworkNamespace] };
+    let walls = walls::give_up(left);
+    let artifacts = rustix::fs::open(&bind.artifacts, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok();
+    let engine = runner(pool)?;
+    let linker = linker(&engine)?;
+    // Made now, because making it takes calls that serving does not.
+    let runtime = runtime()?;
+    // Likewise: the first look at a clock asks where the kernel maps it.
+    let _ = clock_gettime(ClockId::Monotonic);
+    let grants = [
+        domain.as_ref().map(|domain| (domain.as_fd(), Reach::Workspaces)),
+        artifacts.as_ref().map(|artifacts| (artifacts.as_fd(), Reach::Artifacts)),
+    ];
+    let walls = walls::shut_in(walls, grants.into_iter().flatten(), &[]);
+    drop((domain, artifacts));
+    serve(socket, &bind, walls, Up { engine, linker, runtime }, inbox, descriptors)
 }
 
 /// Lets go of everything but the socket, and dies with the host.
@@ -108,41 +129,51 @@ fn limits(bind: &Bind, pool: Pool) -> wasmtime::Result<()> {
     Ok(())
 }
 
-fn serve(
-    socket: OwnedFd,
-    bind: &Bind,
-    pool: Pool,
-    inbox: Inbox,
-    descriptors: VecDeque<OwnedFd>,
-) -> wasmtime::Result<End> {
-    debug_assert!(socket.as_raw_fd() > 2);
-    let engine = runner(pool)?;
-    let linker = linker(&engine)?;
-    // Guests take turns of a tick; the socket and timers are looked at between
-    // any two, so that a spinning guest holds nothing up for longer.
-    let runtime = tokio::runtime::Builder::new_current_thread()
+/// What is made before the walls are up.
+struct Up {
+    engine: Engine,
+    linker: Linker<State>,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// Guests take turns of a tick; the socket and timers are looked at between any
+/// two, so that a spinning guest holds nothing up for longer.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .global_queue_interval(1)
         .event_interval(1)
         .max_blocking_threads(2)
-        .build()?;
+        .build()
+}
+
+fn serve(
+    socket: OwnedFd,
+    bind: &Bind,
+    walls: Walls,
+    up: Up,
+    inbox: Inbox,
+    descriptors: VecDeque<OwnedFd>,
+) -> wasmtime::Result<End> {
+    debug_assert!(socket.as_raw_fd() > 2);
     let shared = Shared {
-        ticker: Arc::new(Ticker::start(engine.clone())?),
+        // The first thread beside this one: behind the same walls.
+        ticker: Arc::new(Ticker::start(up.engine.clone())?),
         budget: Arc::new(Budget::new(bind.memory_bytes)),
-        engine,
+        engine: up.engine,
     };
     let server = Server {
         shared: Arc::new(shared),
-        linker,
+        linker: up.linker,
         link: Arc::new(Link::default()),
         inbox,
         descriptors,
         components: HashMap::new(),
         workspaces: HashMap::new(),
     };
-    let end = runtime.block_on(server.serve(socket));
+    let end = up.runtime.block_on(server.serve(socket, walls));
     // Calls that run are ended with the process, not waited for.
-    runtime.shutdown_background();
+    up.runtime.shutdown_background();
     Ok(end)
 }

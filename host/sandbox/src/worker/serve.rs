@@ -16,6 +16,7 @@ use super::link::Link;
 use super::run::{Job, Loaded, Shared, run};
 use super::state::{State, Workspace};
 use crate::bounds::{MAX_COMPONENTS, MAX_TO_WORKER, MAX_WORKSPACES};
+use crate::walls::Walls;
 use crate::wire::{Done, FromWorker, Inbox, Measured, Received, Report, Socket, Start, ToWorker, decode};
 
 /// Why a worker ends.
@@ -40,12 +41,12 @@ pub(super) struct Server {
 
 impl Server {
     /// Serves until the end.
-    pub(super) async fn serve(mut self, socket: OwnedFd) -> End {
+    pub(super) async fn serve(mut self, socket: OwnedFd, walls: Walls) -> End {
         let socket = match Socket::new(socket) {
             Ok(socket) => socket,
             Err(error) => return End::Failed(format!("the socket can't be watched: {error}")),
         };
-        self.link.push(0, &FromWorker::Ready);
+        self.link.push(0, &FromWorker::Ready(walls));
         let mut more = true;
         loop {
             if let Err(end) = self.take_frames() {

@@ -1,5 +1,6 @@
 //! A sandbox on this package's own executable, and a sink that remembers.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use bulkhead_core::id::{CallId, TaskId, TenantId};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::outcome::{Content, Ending, Outcome};
 use bulkhead_core::ports::sandbox::{Emission, Prepared, Run, Sandbox, SandboxError, Sink};
+use bulkhead_core::ports::workspace::OneDomain;
 use bulkhead_sandbox::{WasmConfig, WasmSandbox};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -98,12 +100,15 @@ impl Bench {
 
     fn on(config: WasmConfig, cache: Arc<tempfile::TempDir>) -> Self {
         let limits = Limits { wall_time_ms: 20_000, cpu_time_ms: 10_000, ..Limits::default() };
+        let workspace = tempfile::tempdir().unwrap();
+        let directory: OwnedFd = std::fs::File::open(workspace.path()).unwrap().into();
+        let config = WasmConfig { domains: Some(Arc::new(OneDomain(Arc::new(directory)))), ..config };
         Self {
             sandbox: Arc::new(WasmSandbox::new(config.clone()).unwrap()),
             config,
             limits,
             tenant: TenantId::from_parts(1, 1),
-            workspace: tempfile::tempdir().unwrap(),
+            workspace,
             _cache: cache,
         }
     }

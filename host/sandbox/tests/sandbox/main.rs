@@ -9,4 +9,6 @@ mod emissions;
 mod guests;
 mod harness;
 mod lifecycle;
+#[cfg(feature = "probe")]
+mod walls;
 mod workers;

@@ -5,6 +5,9 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::Command;
 
+use bulkhead_core::ports::sandbox::Sandbox as _;
+use bulkhead_sandbox::Isolation::BestEffort;
+use bulkhead_sandbox::{Part, Walls, WasmConfig, WasmSandbox};
 use landlock::{ABI, Access as _, AccessFs, LandlockStatus, Ruleset, RulesetAttr as _};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::process::{Resource, getrlimit};
@@ -13,7 +16,7 @@ use super::super::units::show_bytes;
 use super::Check;
 use super::Need::{Optional, Recommended, Required};
 use crate::builtin;
-use crate::config::Config;
+use crate::config::{Config, Isolation};
 
 /// Below this a busy server runs out: sockets, workspaces, components.
 const DESCRIPTORS: u64 = 4_096;
@@ -30,6 +33,7 @@ pub(super) fn all(config: &Config) -> Vec<Check> {
         kernel(),
         openat2(),
         landlock(),
+        walls(config),
         addresses(),
         mappings(),
         descriptors(),
@@ -81,8 +85,43 @@ fn landlock() -> Check {
         Some(LandlockStatus::NotEnabled) => (false, "switched off".into()),
         _ => (false, "not in this kernel".to_owned()),
     };
-    let remedy = "use Linux 5.13 or newer and add landlock to the kernel's lsm= list; without it one wall around imports and workers is missing";
+    let remedy = "use Linux 5.19 or newer and add landlock to the kernel's lsm= list; without it one wall around imports and workers is missing";
     Check::new("landlock", Recommended, ok, found, remedy)
+}
+
+/// Asked of a real worker, which ends at once.
+fn walls(config: &Config) -> Check {
+    let remedy = "see `landlock`; in a container, a seccomp profile that allows seccomp and prctl; without it the server starts only with `workers.isolation = \"best-effort\"`";
+    let required = config.workers.isolation == Isolation::Required;
+    let need = if required { Required } else { Recommended };
+    match worker_walls(config) {
+        Ok(walls) => {
+            let missing: Vec<&str> = walls.missing().into_iter().map(Part::name).collect();
+            let mut found = walls.names().join(", ");
+            if !missing.is_empty() {
+                found = format!("{found}; missing: {}", missing.join(", "));
+            }
+            Check::new("worker walls", need, missing.is_empty(), found, remedy)
+        }
+        Err(reason) => Check::new("worker walls", need, false, reason, remedy),
+    }
+}
+
+fn worker_walls(config: &Config) -> Result<Walls, String> {
+    let say = |error: std::io::Error| error.to_string();
+    let exe = std::env::current_exe().map_err(say)?;
+    let cache = std::env::temp_dir().join(format!("bulkhead-doctor-{}", std::process::id()));
+    let wasm = WasmConfig { isolation: BestEffort, ..config.wasm(exe, cache.clone()) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(say)?;
+    let walls = runtime.block_on(async {
+        let sandbox = WasmSandbox::new(wasm).map_err(say)?;
+        let walls = sandbox.check_walls().await.map_err(|error| error.to_string());
+        sandbox.shutdown().await;
+        walls
+    });
+    // Empty: nothing was compiled.
+    let _ = fs::remove_dir(cache);
+    walls
 }
 
 /// Each memory of a guest reserves 4 GiB of addresses.

@@ -54,8 +54,10 @@ pub(super) fn run(loaded: Loaded, options: Run, output: &Output) -> Result<Exit,
     let wanted = wanted(&loaded.config, options)?;
     let cancel = CancellationToken::new();
     let live = Arc::new(Live::new(*output, cancel.clone()));
-    let ended =
-        sandbox::with(&loaded, async |sandbox| watched(call(sandbox, wanted, live.clone(), &cancel), &cancel).await);
+    let domain = wanted.workspace.clone();
+    let ended = sandbox::with(&loaded, domain, async |sandbox| {
+        watched(call(sandbox, wanted, live.clone(), &cancel), &cancel).await
+    });
     live.close();
     let ended = ended?;
     report::print(&ended, &live, output);

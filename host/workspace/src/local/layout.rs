@@ -42,10 +42,15 @@ impl Layout {
         })
     }
 
-    pub(super) fn create(&self, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError> {
+    /// The directory of a tenant's workspaces; made if it is not there.
+    pub(super) fn domain(&self, tenant: TenantId) -> Result<OwnedFd, WorkspaceError> {
         let tenant = tenant.to_string();
         make_durable(self.workspaces.as_fd(), &tenant).map_err(error::host)?;
-        let dir = beneath::open_dir(self.workspaces.as_fd(), tenant.as_bytes()).map_err(error::host)?;
+        beneath::open_dir(self.workspaces.as_fd(), tenant.as_bytes()).map_err(error::host)
+    }
+
+    pub(super) fn create(&self, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError> {
+        let dir = self.domain(tenant)?;
         make_durable(dir.as_fd(), &task.to_string()).map_err(error::host)
     }
 

@@ -28,7 +28,7 @@ use bulkhead_core::clock::Timestamp;
 use bulkhead_core::id::{TaskId, TenantId};
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::workspace::{
-    ByteRange, ByteStream, Entry, Listing, OpenFile, Walked, WorkspaceError, Workspaces, Written,
+    ByteRange, ByteStream, Domains, Entry, Listing, OpenFile, Walked, WorkspaceError, Workspaces, Written,
 };
 
 use crate::gate::Gate;
@@ -76,6 +76,13 @@ impl LocalWorkspaces {
     {
         let layout = Arc::clone(&self.layout);
         self.long.run(move || job(&layout)).await
+    }
+}
+
+#[async_trait]
+impl Domains for LocalWorkspaces {
+    async fn domain(&self, tenant: TenantId) -> Result<Arc<OwnedFd>, WorkspaceError> {
+        self.run(move |layout| layout.domain(tenant)).await.map(Arc::new)
     }
 }
 

@@ -1,0 +1,182 @@
+//! A worker that was taken over: puts the second wall up around itself, without
+//! the parts it is told, and then tries everything that code of an attacker in
+//! that process would try. Prints what it reached.
+
+use std::io::{self, Read as _};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use bulkhead_sandbox::{Part, put_up};
+use nix::libc;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+
+/// `<directory of the own workspaces> <secret of somebody else> <port of a listener> [part,…]`
+pub(crate) fn main(args: &[String]) -> io::Result<()> {
+    let [root, secret, port, rest @ ..] = args else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let named = rest.first().map_or("", String::as_str);
+    let without: Vec<Part> =
+        Part::ALL.into_iter().filter(|part| named.split(',').any(|name| name == part.name())).collect();
+    let directory: OwnedFd = std::fs::File::open(root)?.into();
+    let prey = Prey {
+        secret: secret.into(),
+        // From the directory of the tenant to the neighbour's file.
+        climbing: Path::new("..").join(
+            Path::new(secret)
+                .strip_prefix(Path::new(root).parent().unwrap_or(Path::new("/")))
+                .unwrap_or(Path::new(secret)),
+        ),
+        port: port.parse().map_err(io::Error::other)?,
+        root: directory,
+        parent: i64::from(rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get())),
+    };
+    let walls = put_up(prey.root.as_fd(), &without);
+    let reached: Vec<&str> =
+        ATTEMPTS.iter().filter(|(_, attempt)| attempt(&prey).is_ok()).map(|(name, _)| *name).collect();
+    let report = serde_json::json!({ "walls": walls, "missing": walls.missing().iter().map(|part| part.name()).collect::<Vec<_>>(), "reached": reached });
+    rustix::io::write(io::stdout(), report.to_string().as_bytes())?;
+    Ok(())
+}
+
+struct Prey {
+    root: OwnedFd,
+    secret: PathBuf,
+    climbing: PathBuf,
+    port: u16,
+    parent: i64,
+}
+
+type Attempt = fn(&Prey) -> io::Result<()>;
+
+const ATTEMPTS: &[(&str, Attempt)] = &[
+    // Files of others.
+    ("file.absolute", |prey| read(&prey.secret)),
+    ("file.system", |_| read("/etc/passwd")),
+    ("file.list", |prey| std::fs::read_dir(prey.secret.parent().unwrap_or(Path::new("/"))).map(drop)),
+    ("file.climb", |prey| read_at(prey, &prey.climbing)),
+    ("file.climb_trailing_slash", |prey| {
+        open_at(prey, &slashed(prey.climbing.parent()), OFlags::DIRECTORY | OFlags::RDONLY).map(drop)
+    }),
+    ("file.symlink", |prey| through_link(prey, "link", &prey.secret, "link")),
+    ("file.symlink_trailing_slash", |prey| {
+        let directory = prey.secret.parent().unwrap_or(Path::new("/"));
+        let name = prey.secret.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        through_link(prey, "links", directory, &format!("links/{name}"))
+    }),
+    ("file.hard_link", |prey| {
+        rustix::fs::linkat(CWD, &prey.secret, &prey.root, "hard", AtFlags::empty())?;
+        read_at(prey, Path::new("hard"))
+    }),
+    ("file.create", |prey| {
+        open_at(prey, &prey.climbing.with_file_name("planted"), OFlags::CREATE | OFlags::WRONLY).map(drop)
+    }),
+    ("file.rename_out", |prey| {
+        drop(open_at(prey, Path::new("own"), OFlags::CREATE | OFlags::WRONLY)?);
+        Ok(rustix::fs::renameat(&prey.root, "own", &prey.root, prey.climbing.with_file_name("moved"))?)
+    }),
+    ("file.truncate", |prey| {
+        open_at(prey, &prey.climbing.with_file_name("other"), OFlags::WRONLY | OFlags::TRUNC).map(drop)
+    }),
+    ("file.rename_in", |prey| {
+        Ok(rustix::fs::renameat(&prey.root, prey.climbing.with_file_name("other"), &prey.root, "taken")?)
+    }),
+    ("file.through_proc", |prey| read(format!("/proc/self/fd/{}/{}", prey.root.as_raw_fd(), prey.climbing.display()))),
+    ("file.own_memory", |_| read("/proc/self/mem").or_else(|_| read("/proc/self/environ"))),
+    ("file.executable", |_| read("/proc/self/exe")),
+    ("file.parents_environment", |prey| read(format!("/proc/{}/environ", prey.parent))),
+    ("file.fifo", |prey| {
+        raw(
+            libc::SYS_mknodat,
+            [i64::from(prey.root.as_raw_fd()), pointer(c"fifo"), i64::from(libc::S_IFIFO | 0o600), 0],
+        )
+    }),
+    ("file.device", |prey| {
+        let kind = i64::from(libc::S_IFCHR | 0o600);
+        raw(libc::SYS_mknodat, [i64::from(prey.root.as_raw_fd()), pointer(c"zero"), kind, 0x105])
+    }),
+    // Open by nature: a path can be asked about.
+    ("stat", |prey| std::fs::metadata(&prey.secret).map(drop)),
+    // The network.
+    ("net.connect", |prey| TcpStream::connect(("127.0.0.1", prey.port)).map(drop)),
+    ("net.inet", |_| socket(libc::AF_INET, libc::SOCK_STREAM)),
+    ("net.udp", |_| socket(libc::AF_INET, libc::SOCK_DGRAM)),
+    ("net.unix", |_| socket(libc::AF_UNIX, libc::SOCK_STREAM)),
+    ("net.netlink", |_| socket(libc::AF_NETLINK, libc::SOCK_RAW)),
+    ("net.vsock", |_| socket(libc::AF_VSOCK, libc::SOCK_STREAM)),
+    ("net.pair", |_| std::os::unix::net::UnixStream::pair().map(drop)),
+    // Other processes.
+    ("process.run", |_| std::process::Command::new("/bin/true").status().map(drop)),
+    ("process.signal", |prey| raw(libc::SYS_kill, [prey.parent, 0, 0, 0])),
+    ("process.trace", |prey| raw(libc::SYS_ptrace, [i64::from(libc::PTRACE_SEIZE), prey.parent, 0, 0])),
+    ("process.descriptor", |prey| raw(libc::SYS_pidfd_open, [prey.parent, 0, 0, 0])),
+    ("process.limits", |prey| raw(libc::SYS_prlimit64, [prey.parent, i64::from(libc::RLIMIT_NOFILE), 0, 0])),
+    // Code that nobody compiled.
+    ("memory.executable", |_| {
+        let protection = i64::from(libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC);
+        raw_six(libc::SYS_mmap, [0, 4096, protection, i64::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS), -1, 0])
+    }),
+    ("memory.file", |_| raw(libc::SYS_memfd_create, [pointer(c"x"), 0, 0, 0])),
+    // The kernel's larger doors. Arguments are wrong on purpose: what counts is
+    // that the call is refused before they are looked at.
+    ("kernel.namespace", |_| raw(libc::SYS_unshare, [i64::from(libc::CLONE_NEWUTS), 0, 0, 0])),
+    ("kernel.io_uring", |_| refused(libc::SYS_io_uring_setup)),
+    ("kernel.bpf", |_| refused(libc::SYS_bpf)),
+    ("kernel.perf", |_| refused(libc::SYS_perf_event_open)),
+    ("kernel.keys", |_| refused(libc::SYS_keyctl)),
+    ("kernel.userfaultfd", |_| refused(libc::SYS_userfaultfd)),
+    ("kernel.mount", |_| refused(libc::SYS_mount)),
+    ("kernel.handle", |_| refused(libc::SYS_open_by_handle_at)),
+    ("kernel.mode", |prey| raw(libc::SYS_fchmodat, [i64::from(prey.root.as_raw_fd()), pointer(c"own"), 0o4777, 0])),
+    // What only root may: a file that nobody may read, its owner neither.
+    ("root.unreadable", |prey| read_at(prey, Path::new("unreadable"))),
+];
+
+fn read(path: impl AsRef<Path>) -> io::Result<()> {
+    std::fs::File::open(path)?.read(&mut [0; 16]).map(drop)
+}
+
+fn open_at(prey: &Prey, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(&prey.root, path, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?)
+}
+
+fn read_at(prey: &Prey, path: &Path) -> io::Result<()> {
+    Ok(rustix::io::read(open_at(prey, path, OFlags::RDONLY)?, &mut [0; 16]).map(drop)?)
+}
+
+fn through_link(prey: &Prey, link: &str, target: &Path, path: &str) -> io::Result<()> {
+    rustix::fs::symlinkat(target, &prey.root, link)?;
+    read_at(prey, Path::new(path))
+}
+
+fn slashed(path: Option<&Path>) -> PathBuf {
+    PathBuf::from(format!("{}/", path.unwrap_or(Path::new("..")).display()))
+}
+
+fn socket(family: i32, kind: i32) -> io::Result<()> {
+    raw(libc::SYS_socket, [i64::from(family), i64::from(kind), 0, 0])
+}
+
+fn pointer(text: &'static std::ffi::CStr) -> i64 {
+    text.as_ptr() as i64
+}
+
+/// Reached if the kernel looked at the arguments.
+fn refused(call: i64) -> io::Result<()> {
+    match raw(call, [0; 4]) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn raw(call: i64, [a, b, c, d]: [i64; 4]) -> io::Result<()> {
+    raw_six(call, [a, b, c, d, 0, 0])
+}
+
+#[expect(unsafe_code, reason = "an attacker in this process is not held to safe wrappers")]
+fn raw_six(call: i64, arguments: [i64; 6]) -> io::Result<()> {
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: arguments are numbers, null, or pointers to static strings; none
+    // of the calls writes to memory of this process that Rust knows of.
+    let result = unsafe { libc::syscall(call, a, b, c, d, e, f) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

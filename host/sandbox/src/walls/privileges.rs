@@ -1,0 +1,44 @@
+//! What makes a process more than others of its user.
+
+use rustix::process::{getegid, geteuid};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+
+use nix::sched::{CloneFlags, unshare};
+
+/// Namespaces that a worker has no use for, each new and empty.
+const EMPTY: CloneFlags = CloneFlags::CLONE_NEWNET.union(CloneFlags::CLONE_NEWIPC).union(CloneFlags::CLONE_NEWUTS);
+
+/// Moves into an empty network namespace: as root, or by a user namespace in
+/// which this user is itself and nobody else is anybody.
+pub(super) fn leave_network() -> bool {
+    if unshare(EMPTY).is_ok() {
+        return true;
+    }
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    if unshare(EMPTY | CloneFlags::CLONE_NEWUSER).is_err() {
+        return false;
+    }
+    // Unmapped, the process could make no file in a workspace.
+    let write = |name: &str, text: String| std::fs::write(format!("/proc/self/{name}"), text);
+    let mapped = write("setgroups", "deny".into())
+        .and_then(|()| write("uid_map", format!("{user} {user} 1")))
+        .and_then(|()| write("gid_map", format!("{group} {group} 1")));
+    if let Err(error) = mapped {
+        // There is no way back out of the namespace, and none to work in it.
+        eprintln_and_exit(&error);
+    }
+    true
+}
+
+#[expect(clippy::print_stderr, reason = "standard error is the child's log; the host reads it")]
+fn eprintln_and_exit(error: &std::io::Error) -> ! {
+    eprintln!("the user namespace can't be entered ({error}); the host tries again without");
+    std::process::exit(1);
+}
+
+/// Gives every capability up, for good: with no new privileges none comes back.
+pub(super) fn drop_capabilities() -> bool {
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    set_capabilities(None, sets).is_ok()
+}

@@ -1,0 +1,252 @@
+//! The second wall: what code of an attacker inside a worker's process still
+//! reaches, and that each part of the wall keeps something away.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+
+use bulkhead_core::grants::WorkspaceAccess;
+use bulkhead_core::ports::sandbox::Sandbox as _;
+use bulkhead_sandbox::{Isolation, Part};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::{Bench, Remember, child, summary};
+
+/// What a taken-over worker reached without some parts of the wall.
+struct Reached(Value);
+
+impl Reached {
+    fn names(&self) -> Vec<&str> {
+        self.0["reached"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
+    }
+
+    fn assert(&self, names: &[&str]) {
+        let reached = self.names();
+        let missed: Vec<_> = names.iter().filter(|name| !reached.contains(name)).collect();
+        assert!(missed.is_empty(), "not reached: {missed:?}; reached: {reached:?}");
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Runs the attacks in a process of this user or, as root, of another.
+fn attack(without: &[Part], user: Option<u32>) -> Reached {
+    let home = tempfile::tempdir().unwrap();
+    let (own, other) = (home.path().join("tenant_a"), home.path().join("tenant_b"));
+    for directory in [&own, &other] {
+        std::fs::create_dir(directory).unwrap();
+    }
+    std::fs::write(other.join("secret"), "secret").unwrap();
+    std::fs::write(other.join("other"), "other").unwrap();
+    let unreadable = own.join("unreadable");
+    std::fs::write(&unreadable, "unreadable").unwrap();
+    std::fs::set_permissions(&unreadable, PermissionsExt::from_mode(0o0)).unwrap();
+    // The executable may lie where another user has no way to.
+    let exe = home.path().join("child");
+    std::fs::copy(child(), &exe).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let names: Vec<&str> = without.iter().map(|part| part.name()).collect();
+    let mut command = Command::new(exe);
+    command.arg("pwned").arg(&own).arg(other.join("secret"));
+    command.arg(listener.local_addr().unwrap().port().to_string()).arg(names.join(","));
+    if let Some(user) = user {
+        std::fs::set_permissions(home.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        for path in [own.clone(), unreadable, other.clone(), other.join("secret"), other.join("other")] {
+            std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap();
+        }
+        command.uid(user).gid(user);
+    }
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    Reached(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text} {:?}", output.status)))
+}
+
+/// This user and, as root, somebody without any rights.
+fn users() -> Vec<Option<u32>> {
+    if is_root() { vec![None, Some(65_534)] } else { vec![None] }
+}
+
+#[test]
+fn a_worker_that_was_taken_over_reaches_nothing() {
+    for user in users() {
+        let reached = attack(&[], user);
+        assert_eq!(reached.0["missing"], serde_json::json!([]), "as {user:?}");
+        // That a path exists can be seen: stated in the threat model.
+        assert_eq!(reached.names(), ["stat"], "as {user:?}");
+    }
+}
+
+#[test]
+fn the_extras_are_not_what_it_stands_on() {
+    for user in users() {
+        assert_eq!(attack(&[Part::NetworkNamespace], user).names(), ["stat"], "as {user:?}");
+    }
+}
+
+#[test]
+fn landlock_keeps_files_away() {
+    for user in users() {
+        attack(&[Part::Landlock], user).assert(&[
+            "file.absolute",
+            "file.system",
+            "file.list",
+            "file.climb",
+            "file.climb_trailing_slash",
+            "file.symlink",
+            "file.symlink_trailing_slash",
+            "file.hard_link",
+            "file.create",
+            "file.rename_out",
+            "file.rename_in",
+            "file.truncate",
+            "file.through_proc",
+            "file.own_memory",
+            "file.executable",
+        ]);
+    }
+}
+
+#[test]
+fn seccomp_keeps_system_calls_away() {
+    for user in users() {
+        attack(&[Part::Seccomp], user).assert(&[
+            "net.inet",
+            "net.udp",
+            "net.unix",
+            "net.netlink",
+            "net.pair",
+            "process.descriptor",
+            "memory.executable",
+            "memory.file",
+            "kernel.io_uring",
+            "kernel.keys",
+            "kernel.mode",
+        ]);
+    }
+    // Both keep these away.
+    let neither = [Part::Seccomp, Part::Landlock];
+    attack(&neither, None).assert(&["process.run", "process.signal", "file.fifo"]);
+}
+
+#[test]
+fn the_network_namespace_keeps_hosts_away() {
+    let others = [Part::Seccomp, Part::Landlock];
+    assert!(!attack(&others, None).names().contains(&"net.connect"));
+    attack(&[Part::Seccomp, Part::Landlock, Part::NetworkNamespace], None).assert(&["net.connect"]);
+}
+
+#[test]
+fn without_capabilities_root_is_nobody() {
+    if !is_root() {
+        // There are none to give up: nothing to show.
+        return;
+    }
+    assert!(!attack(&[Part::Seccomp], None).names().contains(&"root.unreadable"));
+    attack(&[Part::Capabilities, Part::Seccomp], None).assert(&["root.unreadable"]);
+}
+
+#[test]
+fn the_rest_stands_on_no_new_privileges() {
+    let reached = attack(&[Part::NoNewPrivs], Some(65_534).filter(|_| is_root()));
+    let missing = serde_json::json!(["no new privileges", "Landlock", "seccomp"]);
+    assert_eq!(reached.0["missing"], missing);
+}
+
+/// A line of `/proc/<pid>/status`.
+fn status(pid: u32, name: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
+}
+
+fn children() -> Vec<u32> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
+}
+
+/// Processes of this test's sandbox, by what they were started as.
+fn running(what: &str) -> Vec<u32> {
+    let is = |pid: &u32| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == what.as_bytes()))
+    };
+    children().into_iter().filter(is).collect()
+}
+
+fn assert_shut_in(pid: u32) {
+    assert_eq!(status(pid, "NoNewPrivs:"), "1");
+    assert_eq!(status(pid, "Seccomp:"), "2");
+    for set in ["CapInh:", "CapPrm:", "CapEff:"] {
+        assert_eq!(status(pid, set).trim_matches('0'), "", "{set}");
+    }
+}
+
+#[tokio::test]
+async fn real_workers_stand_behind_it() {
+    // An argument of its own tells this test's workers from those of others.
+    let bench = Bench::with(|config| config.worker_args.push("seen-by-walls".into()));
+    let walls = bench.sandbox.check_walls().await.unwrap();
+    assert_eq!(walls.missing(), []);
+    let prepared = bench.prepare(&crate::guests::spin()).await;
+    let cancel = CancellationToken::new();
+    let run = bench.call(&prepared, "{}", WorkspaceAccess::ReadWrite);
+    let call = bench.spawn(run, Remember::new(), cancel.clone());
+    let mut workers = Vec::new();
+    for _ in 0..1_000 {
+        workers = running("seen-by-walls");
+        if workers.iter().any(|pid| status(*pid, "Threads:") != "1") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let worker = *workers.iter().find(|pid| status(**pid, "Threads:") != "1").expect("a worker that runs");
+    assert_shut_in(worker);
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    assert_eq!(namespace(&worker.to_string()) != namespace("self"), walls.network_namespace);
+    cancel.cancel();
+    call.await.unwrap().unwrap();
+}
+
+#[test]
+fn the_compiler_stands_behind_it() {
+    // It waits for a component, with the walls up.
+    let mut compiler = Command::new(child())
+        .args(["compile", "inspect", "10", "1000000000", "required"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    for _ in 0..1_000 {
+        if status(compiler.id(), "Seccomp:") == "2" {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_shut_in(compiler.id());
+    drop(compiler.stdin.take());
+    let output = compiler.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn a_worker_that_lacks_a_part_runs_nothing() {
+    let honest = Bench::new();
+    let prepared = honest.prepare(&crate::guests::echo()).await;
+    let unwalled = honest.again(|config| config.worker_args = vec!["false-worker".into(), "unwalled".into()]);
+    let error = unwalled.sandbox.check_walls().await.unwrap_err();
+    assert!(error.to_string().contains("Landlock"), "{error}");
+    let run = unwalled.call(&prepared, "{}", WorkspaceAccess::None);
+    let error = unwalled.sandbox.run(run, Remember::new(), CancellationToken::new()).await.unwrap_err();
+    assert!(error.to_string().contains("it runs no guest without: Landlock"), "{error}");
+
+    let asked = unwalled.again(|config| config.isolation = Isolation::BestEffort);
+    assert_eq!(asked.sandbox.check_walls().await.unwrap().missing(), [Part::Landlock]);
+    let run = asked.call(&prepared, "{}", WorkspaceAccess::None);
+    let outcome = asked.sandbox.run(run, Remember::new(), CancellationToken::new()).await.unwrap();
+    assert_eq!(summary(&outcome), "succeeded");
+}
