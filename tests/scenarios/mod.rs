@@ -12,3 +12,4 @@ mod imports;
 mod isolation;
 mod problems;
 mod start;
+mod walls;

@@ -1,0 +1,81 @@
+//! The second wall of a whole server, on a machine that lacks a part of it: a
+//! filter stands for a kernel that does not know the call.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+use serde_json::{Value, json};
+
+use crate::harness::{Options, Server};
+
+/// Linux's numbers on every architecture since they are shared (`asm-generic/unistd.h`).
+const LANDLOCK_CREATE_RULESET: i64 = 444;
+const ENOSYS: u32 = 38;
+const EPERM: u32 = 1;
+/// It has a number of its own on each.
+const UNSHARE: i64 = if cfg!(target_arch = "x86_64") { 272 } else { 97 };
+
+/// Does `work` on a thread that fails a call with `errno`, and all that it starts.
+fn without<T: Send + 'static>(call: i64, errno: u32, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let thread = std::thread::spawn(move || {
+        let rules = BTreeMap::from([(call, Vec::new())]);
+        let arch = std::env::consts::ARCH.try_into().unwrap();
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno), arch).unwrap();
+        apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+        work()
+    });
+    thread.join().unwrap()
+}
+
+fn bulkhead(arguments: &[&str], data: &std::path::Path) -> std::process::Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+    command.args(arguments).env_clear().env("BULKHEAD_DATA", data).env("BULKHEAD_LISTEN", "127.0.0.1:0");
+    command.output().unwrap()
+}
+
+fn doctor() -> Value {
+    let directory = tempfile::tempdir().unwrap();
+    let output = bulkhead(&["doctor", "--json"], directory.path());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    report["checks"].as_array().unwrap().iter().find(|check| check["name"] == "worker walls").unwrap().clone()
+}
+
+fn calls_work(server: &Server) {
+    let client = server.client();
+    client.register("fixtures/touch");
+    let task = client.task();
+    let body = json!({"tool": "touch", "arguments": {"create": [{"path": "a", "content": "x"}]}});
+    let call = client.post(&format!("/v1/tasks/{task}/calls"), &body).expect(200);
+    assert_eq!(call["state"], "succeeded", "{call}");
+}
+
+#[test]
+fn without_landlock_the_server_does_not_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_owned();
+    let output = without(LANDLOCK_CREATE_RULESET, ENOSYS, move || bulkhead(&["serve"], &data));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    for word in ["Landlock", "bulkhead doctor", "workers.isolation"] {
+        assert!(said.contains(word), "{said}");
+    }
+    let check = without(LANDLOCK_CREATE_RULESET, ENOSYS, doctor);
+    assert_eq!((&check["ok"], &check["need"]), (&json!(false), &json!("required")), "{check}");
+    assert!(check["found"].as_str().unwrap().contains("missing: Landlock"), "{check}");
+    assert_eq!(doctor()["ok"], true);
+}
+
+#[test]
+fn without_landlock_it_starts_if_that_is_asked_for() {
+    let options = Options::default().with("BULKHEAD_WORKERS__ISOLATION", "best-effort");
+    calls_work(&without(LANDLOCK_CREATE_RULESET, ENOSYS, || Server::start(options)));
+}
+
+#[test]
+fn where_no_namespace_can_be_had_workers_do_without() {
+    let check = without(UNSHARE, EPERM, doctor);
+    assert_eq!(check["ok"], true, "{check}");
+    assert!(!check["found"].as_str().unwrap().contains("namespace"), "{check}");
+    calls_work(&without(UNSHARE, EPERM, || Server::start(Options::default())));
+}
