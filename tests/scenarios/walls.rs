@@ -7,6 +7,7 @@ use std::process::Command;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use serde_json::{Value, json};
 
+use super::crash::children_of;
 use crate::harness::{Options, Server};
 
 /// Linux's numbers on every architecture since they are shared (`asm-generic/unistd.h`).
@@ -48,6 +49,18 @@ fn calls_work(server: &Server) {
     let body = json!({"tool": "touch", "arguments": {"create": [{"path": "a", "content": "x"}]}});
     let call = client.post(&format!("/v1/tasks/{task}/calls"), &body).expect(200);
     assert_eq!(call["state"], "succeeded", "{call}");
+}
+
+#[test]
+fn strict_isolation_gives_each_task_a_worker() {
+    let server = Server::start(Options::default().with("BULKHEAD_WORKERS__ISOLATION", "strict"));
+    calls_work(&server);
+    calls_work(&server);
+    let workers = children_of(server.pid()).into_iter().filter(|pid| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.split(|byte| *byte == 0).any(|word| word == b"worker")
+    });
+    assert_eq!(workers.count(), 2);
 }
 
 #[test]

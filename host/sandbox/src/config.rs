@@ -7,10 +7,14 @@ use std::time::Duration;
 use bulkhead_core::limits::Limits;
 use bulkhead_core::ports::workspace::Domains;
 
-/// What happens if a part of the second wall can't be put up.
+/// How far workers are kept apart, and what happens if a part of the second
+/// wall can't be put up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Isolation {
-    /// A worker that lacks a required part runs no guest.
+    /// As [`Isolation::Required`], and a worker belongs to one task.
+    Strict,
+    /// A worker belongs to one tenant; one that lacks a required part of the
+    /// wall runs no guest.
     #[default]
     Required,
     /// Guests run behind what there is.
@@ -29,12 +33,12 @@ pub struct WasmConfig {
     pub compile_args: Vec<String>,
     /// What workers may reach. None: no file at all.
     pub domains: Option<Arc<dyn Domains>>,
-    /// What happens if a part of the second wall is missing.
+    /// How far workers are kept apart, and what if a part of the wall is missing.
     pub isolation: Isolation,
     /// Where compiled components are kept. Only the service may write there:
     /// what lies there runs as native code.
     pub cache_dir: PathBuf,
-    /// Worker processes of one tenant at once.
+    /// Worker processes of one tenant at once; with [`Isolation::Strict`] each task has one.
     pub workers_per_tenant: usize,
     /// Worker processes of all tenants at once.
     pub max_workers: usize,

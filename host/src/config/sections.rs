@@ -65,9 +65,11 @@ choices! {
 }
 
 choices! {
-    /// What happens if a part of the wall around workers is missing.
+    /// How far workers are kept apart, and what happens if a part of the wall around them is missing.
     Isolation {
-        /// The server does not start.
+        /// As `required`, and a worker belongs to one task.
+        Strict = "strict",
+        /// A worker belongs to one tenant; without a part of the wall the server does not start.
         #[default]
         Required = "required",
         /// Guests run behind what there is.
@@ -172,7 +174,7 @@ section! {
 section! {
     /// The worker processes, which run the guests.
     Workers = "workers" {
-        /// What happens if this machine lacks a part of the wall around workers (Landlock, seccomp, …; `bulkhead doctor` tells): the server does not start, or guests run behind what there is.
+        /// How far workers are kept apart. `required`: a worker serves one tenant and reaches its workspaces alone; the server does not start if this machine lacks a part of the wall around workers (Landlock, seccomp, …; `bulkhead doctor` tells). `strict`: the same, and a worker serves one task and reaches its workspace alone: a process and some milliseconds more for each task in use. `best-effort`: guests run behind what there is.
         isolation: Isolation = Isolation::Required, Isolation::KIND;
         /// Workers of one tenant at most; 0 means one per processor core. A worker runs its guests on one thread.
         per_tenant: u64 = 0, number("processes", 0, 1_024);

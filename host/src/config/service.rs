@@ -72,6 +72,7 @@ impl Config {
         let (workers, tools) = (&self.workers, &self.tools);
         WasmConfig {
             isolation: match workers.isolation {
+                Isolation::Strict => bulkhead_sandbox::Isolation::Strict,
                 Isolation::Required => bulkhead_sandbox::Isolation::Required,
                 Isolation::BestEffort => bulkhead_sandbox::Isolation::BestEffort,
             },

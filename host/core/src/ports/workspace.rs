@@ -15,11 +15,12 @@ use crate::event::FileChange;
 use crate::id::{TaskId, TenantId};
 use crate::path::WorkspacePath;
 
-/// What the workers of a tenant may reach at all, whatever a guest in them does.
+/// What workers may reach at all, whatever a guest in them does.
 #[async_trait]
 pub trait Domains: fmt::Debug + Send + Sync + 'static {
-    /// The directory below which all workspaces of a tenant lie.
-    async fn domain(&self, tenant: TenantId) -> Result<Arc<OwnedFd>, WorkspaceError>;
+    /// The workspace of a task, or the directory below which all workspaces of
+    /// the tenant lie.
+    async fn domain(&self, tenant: TenantId, task: Option<TaskId>) -> Result<Arc<OwnedFd>, WorkspaceError>;
 }
 
 /// One directory for whoever asks: of a process that serves one workspace.
@@ -28,7 +29,7 @@ pub struct OneDomain(pub Arc<OwnedFd>);
 
 #[async_trait]
 impl Domains for OneDomain {
-    async fn domain(&self, _tenant: TenantId) -> Result<Arc<OwnedFd>, WorkspaceError> {
+    async fn domain(&self, _tenant: TenantId, _task: Option<TaskId>) -> Result<Arc<OwnedFd>, WorkspaceError> {
         Ok(self.0.clone())
     }
 }

@@ -36,7 +36,7 @@ impl Mode {
     pub(crate) fn args(self, cpu: Duration, memory: u64, isolation: Isolation) -> [String; 4] {
         let name = Self::ALL.iter().find(|(mode, _)| *mode == self).map_or("", |(_, name)| name);
         let isolation = match isolation {
-            Isolation::Required => REQUIRED,
+            Isolation::Strict | Isolation::Required => REQUIRED,
             Isolation::BestEffort => "best-effort",
         };
         [name.into(), cpu.as_secs().max(1).to_string(), memory.to_string(), isolation.into()]

@@ -149,7 +149,7 @@ impl Sandbox for WasmSandbox {
             let place = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Ok(run::cancelled_before()),
-                place = host.pool.place(run.tenant) => place?,
+                place = host.pool.place(run.tenant, run.task) => place?,
             };
             match run::run(place, &job, &*sink, &cancel, &|| host.pool.stopping()).await {
                 // The guest never started: this is no retry of a call.

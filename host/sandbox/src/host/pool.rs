@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use super::pump::{Gone, pump};
 use super::spawn::{Spawner, command};
 use super::worker::Worker;
-use crate::config::WasmConfig;
+use crate::config::{Isolation, WasmConfig};
 use crate::wire::Bind;
 
 /// How often idle workers are looked for, at most.
@@ -48,11 +48,19 @@ struct Counters {
     protocol_errors: AtomicU64,
 }
 
+/// Whose a worker is: it runs nobody else's guests, before or after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Home {
+    pub(super) tenant: TenantId,
+    /// With strict isolation.
+    pub(super) task: Option<TaskId>,
+}
+
 /// The pool. Owns every task and process it starts.
 pub(super) struct Pool {
     config: Arc<WasmConfig>,
     spawner: Spawner,
-    workers: Mutex<HashMap<TenantId, Vec<Arc<Worker>>>>,
+    workers: Mutex<HashMap<Home, Vec<Arc<Worker>>>>,
     /// Workers that belong to no tenant, for one job each.
     private: Mutex<Vec<Arc<Worker>>>,
     /// Told when a call ended or a worker is gone.
@@ -125,7 +133,7 @@ impl Pool {
         &self.spawner
     }
 
-    fn workers(&self) -> MutexGuard<'_, HashMap<TenantId, Vec<Arc<Worker>>>> {
+    fn workers(&self) -> MutexGuard<'_, HashMap<Home, Vec<Arc<Worker>>>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -133,14 +141,15 @@ impl Pool {
         self.private.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a call of a tenant; waits while there is none.
-    pub(super) async fn place(self: &Arc<Self>, tenant: TenantId) -> Result<Place, SandboxError> {
+    /// A place for a call of a task; waits while there is none.
+    pub(super) async fn place(self: &Arc<Self>, tenant: TenantId, task: TaskId) -> Result<Place, SandboxError> {
+        let home = self.home(tenant, task);
         loop {
             let room = self.room.notified();
             if self.stop.is_cancelled() {
                 return Err(SandboxError::because("the sandbox is being shut down"));
             }
-            if let Some(place) = self.try_place(tenant) {
+            if let Some(place) = self.try_place(home) {
                 return Ok(place);
             }
             tokio::select! {
@@ -150,22 +159,27 @@ impl Pool {
         }
     }
 
-    fn try_place(self: &Arc<Self>, tenant: TenantId) -> Option<Place> {
+    fn home(&self, tenant: TenantId, task: TaskId) -> Home {
+        Home { tenant, task: (self.config.isolation == Isolation::Strict).then_some(task) }
+    }
+
+    fn try_place(self: &Arc<Self>, home: Home) -> Option<Place> {
         let mut workers = self.workers();
         let load = |worker: &Arc<Worker>| worker.load.load(Relaxed);
-        let own = workers.get(&tenant).map_or(&[][..], Vec::as_slice);
+        let own = workers.get(&home).map_or(&[][..], Vec::as_slice);
         let least = own.iter().filter(|worker| worker.is_open()).min_by_key(|worker| load(worker)).cloned();
         let idle = least.as_ref().is_some_and(|worker| load(worker) == 0);
         let total: usize = workers.values().map(Vec::len).sum();
-        let may_start = own.len() < self.config.workers_per_tenant.max(1);
+        let most = if home.task.is_some() { 1 } else { self.config.workers_per_tenant.max(1) };
+        let may_start = own.len() < most;
         if !idle && may_start {
             if total >= self.config.max_workers.max(1) {
-                // Room is made by ending another tenant's idle worker; it is
+                // Room is made by ending somebody else's idle worker; it is
                 // taken once that is gone.
                 self.end_one_idle(&workers);
             } else {
-                let worker = self.start_worker(Some(tenant), self.config.calls_per_worker);
-                workers.entry(tenant).or_default().push(worker.clone());
+                let worker = self.start_worker(Some(home), self.config.calls_per_worker);
+                workers.entry(home).or_default().push(worker.clone());
                 return Some(Place::take(&worker));
             }
         }
@@ -173,7 +187,7 @@ impl Pool {
         Some(Place::take(&least))
     }
 
-    fn end_one_idle(&self, workers: &HashMap<TenantId, Vec<Arc<Worker>>>) {
+    fn end_one_idle(&self, workers: &HashMap<Home, Vec<Arc<Worker>>>) {
         let idle = workers.values().flatten().filter(|worker| worker.is_open() && worker.load.load(Relaxed) == 0);
         if let Some(worker) = idle.min_by_key(|worker| worker.inner().idle_since) {
             worker.shut_down();
@@ -187,13 +201,13 @@ impl Pool {
         worker
     }
 
-    fn start_worker(self: &Arc<Self>, tenant: Option<TenantId>, slots: u32) -> Arc<Worker> {
+    fn start_worker(self: &Arc<Self>, home: Option<Home>, slots: u32) -> Arc<Worker> {
         let config = &self.config;
         let worker = Arc::new(Worker::new(config.kill_grace, config.isolation, self.room.clone()));
         self.counters.started.fetch_add(1, Relaxed);
         let (pool, started) = (self.clone(), worker.clone());
         self.tasks.spawn(async move {
-            let gone = match pool.spawn_bound(&started, tenant, slots).await {
+            let gone = match pool.spawn_bound(&started, home, slots).await {
                 Ok((socket, child)) => pump(&started, socket, child).await,
                 Err(error) => {
                     tracing::error!(%error, "a worker could not be started");
@@ -202,15 +216,17 @@ impl Pool {
                     Gone::Died(why)
                 }
             };
-            pool.buried(tenant, &started, &gone);
+            pool.buried(home, &started, &gone);
         });
         worker
     }
 
     /// Starts a process and says what it is for.
-    async fn spawn_bound(&self, worker: &Worker, tenant: Option<TenantId>, slots: u32) -> io::Result<(OwnedFd, Child)> {
-        let domain = match (tenant, &self.config.domains) {
-            (Some(tenant), Some(domains)) => Some(domains.domain(tenant).await.map_err(io::Error::other)?),
+    async fn spawn_bound(&self, worker: &Worker, home: Option<Home>, slots: u32) -> io::Result<(OwnedFd, Child)> {
+        let domain = match (home, &self.config.domains) {
+            (Some(home), Some(domains)) => {
+                Some(domains.domain(home.tenant, home.task).await.map_err(io::Error::other)?)
+            }
             _ => None,
         };
         let bind = Bind {
@@ -239,27 +255,27 @@ impl Pool {
     }
 
     /// Takes a worker that is gone out of the pool.
-    fn buried(&self, tenant: Option<TenantId>, worker: &Arc<Worker>, gone: &Gone) {
+    fn buried(&self, home: Option<Home>, worker: &Arc<Worker>, gone: &Gone) {
         match gone {
-            Gone::Ended | Gone::Killed => tracing::debug!(?tenant, ?gone, "a worker ended"),
+            Gone::Ended | Gone::Killed => tracing::debug!(?home, ?gone, "a worker ended"),
             Gone::Violated(what) => {
                 self.counters.protocol_errors.fetch_add(1, Relaxed);
-                tracing::error!(?tenant, %what, "a worker broke the protocol and was killed; its guest may have broken out");
+                tracing::error!(?home, %what, "a worker broke the protocol and was killed; its guest may have broken out");
             }
-            Gone::Died(_) | Gone::Overdue => tracing::warn!(?tenant, ?gone, "a worker was lost"),
+            Gone::Died(_) | Gone::Overdue => tracing::warn!(?home, ?gone, "a worker was lost"),
         }
         if !matches!(gone, Gone::Ended | Gone::Killed) {
             self.counters.lost.fetch_add(1, Relaxed);
         }
         let other = |kept: &Arc<Worker>| !Arc::ptr_eq(kept, worker);
-        match tenant {
+        match home {
             None => self.private().retain(other),
-            Some(tenant) => {
+            Some(home) => {
                 let mut workers = self.workers();
-                if let Some(own) = workers.get_mut(&tenant) {
+                if let Some(own) = workers.get_mut(&home) {
                     own.retain(other);
                     if own.is_empty() {
-                        workers.remove(&tenant);
+                        workers.remove(&home);
                     }
                 }
             }
@@ -284,10 +300,14 @@ impl Pool {
         }
     }
 
-    /// Drops a task's workspace in every worker of its tenant.
+    /// Drops a task's workspace in every worker that may have it.
     pub(super) fn forget(&self, tenant: TenantId, task: TaskId) {
-        for worker in self.workers().get(&tenant).into_iter().flatten() {
+        let home = self.home(tenant, task);
+        for worker in self.workers().get(&home).into_iter().flatten() {
             worker.forget(task);
+            if home.task.is_some() && worker.load.load(Relaxed) == 0 {
+                worker.shut_down();
+            }
         }
     }
 

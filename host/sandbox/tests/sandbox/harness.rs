@@ -94,6 +94,7 @@ impl Bench {
     /// Another sandbox on the same cache.
     pub(crate) fn again(&self, change: impl FnOnce(&mut WasmConfig)) -> Self {
         let mut config = self.config.clone();
+        config.domains = None;
         change(&mut config);
         Self::on(config, self._cache.clone())
     }
@@ -102,7 +103,8 @@ impl Bench {
         let limits = Limits { wall_time_ms: 20_000, cpu_time_ms: 10_000, ..Limits::default() };
         let workspace = tempfile::tempdir().unwrap();
         let directory: OwnedFd = std::fs::File::open(workspace.path()).unwrap().into();
-        let config = WasmConfig { domains: Some(Arc::new(OneDomain(Arc::new(directory)))), ..config };
+        let mut config = config;
+        config.domains.get_or_insert_with(|| Arc::new(OneDomain(Arc::new(directory))));
         Self {
             sandbox: Arc::new(WasmSandbox::new(config.clone()).unwrap()),
             config,

@@ -1,11 +1,14 @@
 //! Workers come, are shared by the calls of one tenant, and go.
 
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bulkhead_core::grants::WorkspaceAccess;
-use bulkhead_core::id::TenantId;
-use bulkhead_core::ports::sandbox::Sandbox;
+use bulkhead_core::id::{TaskId, TenantId};
+use bulkhead_core::ports::sandbox::{Run, Sandbox};
+use bulkhead_core::ports::workspace::{Domains, WorkspaceError};
+use bulkhead_sandbox::Isolation;
 use tokio_util::sync::CancellationToken;
 
 use crate::guests;
@@ -48,6 +51,41 @@ async fn tenants_never_share_a_worker_and_idle_ones_leave() {
     assert_eq!(bench.sandbox.stats().started, before + 3);
     bench.until("idle workers leave", |stats| stats.workers == 0).await;
     assert_eq!(bench.sandbox.stats().lost, 0);
+}
+
+/// Remembers who asked for what.
+#[derive(Debug, Default)]
+struct Asked(Mutex<Vec<(TenantId, Option<TaskId>)>>, Option<Arc<OwnedFd>>);
+
+#[async_trait::async_trait]
+impl Domains for Asked {
+    async fn domain(&self, tenant: TenantId, task: Option<TaskId>) -> Result<Arc<OwnedFd>, WorkspaceError> {
+        self.0.lock().unwrap().push((tenant, task));
+        Ok(self.1.clone().unwrap())
+    }
+}
+
+#[tokio::test]
+async fn strict_workers_serve_one_task_and_reach_its_workspace_alone() {
+    let directory: OwnedFd = std::fs::File::open("/").unwrap().into();
+    let asked = Arc::new(Asked(Mutex::default(), Some(Arc::new(directory))));
+    let bench = Bench::with(|config| {
+        config.isolation = Isolation::Strict;
+        config.domains = Some(asked.clone());
+    });
+    let echo = bench.prepare(&guests::echo()).await;
+    let before = bench.sandbox.stats().started;
+    let tasks = [1, 2, 1].map(|number| TaskId::from_parts(7, number));
+    for task in tasks {
+        let run = Run { task, ..bench.call(&echo, "{}", WorkspaceAccess::None) };
+        assert_eq!(text(&bench.run(run).await.unwrap()), "{}");
+    }
+    assert_eq!(bench.sandbox.stats().started, before + 2);
+    let wanted = [(bench.tenant, Some(tasks[0])), (bench.tenant, Some(tasks[1]))];
+    assert_eq!(*asked.0.lock().unwrap(), wanted);
+    // A task that is gone keeps no process.
+    bench.sandbox.forget(bench.tenant, tasks[0]).await;
+    bench.until("its worker leaves", |stats| stats.workers == 1).await;
 }
 
 #[tokio::test]

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::Command;
 
 use bulkhead_core::ports::sandbox::Sandbox as _;
-use bulkhead_sandbox::Isolation::BestEffort;
 use bulkhead_sandbox::{Part, Walls, WasmConfig, WasmSandbox};
 use landlock::{ABI, Access as _, AccessFs, LandlockStatus, Ruleset, RulesetAttr as _};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -92,7 +91,7 @@ fn landlock() -> Check {
 /// Asked of a real worker, which ends at once.
 fn walls(config: &Config) -> Check {
     let remedy = "see `landlock`; in a container, a seccomp profile that allows seccomp and prctl; without it the server starts only with `workers.isolation = \"best-effort\"`";
-    let required = config.workers.isolation == Isolation::Required;
+    let required = config.workers.isolation != Isolation::BestEffort;
     let need = if required { Required } else { Recommended };
     match worker_walls(config) {
         Ok(walls) => {
@@ -111,7 +110,7 @@ fn worker_walls(config: &Config) -> Result<Walls, String> {
     let say = |error: std::io::Error| error.to_string();
     let exe = std::env::current_exe().map_err(say)?;
     let cache = std::env::temp_dir().join(format!("bulkhead-doctor-{}", std::process::id()));
-    let wasm = WasmConfig { isolation: BestEffort, ..config.wasm(exe, cache.clone()) };
+    let wasm = WasmConfig { isolation: bulkhead_sandbox::Isolation::BestEffort, ..config.wasm(exe, cache.clone()) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(say)?;
     let walls = runtime.block_on(async {
         let sandbox = WasmSandbox::new(wasm).map_err(say)?;

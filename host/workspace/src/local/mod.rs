@@ -81,8 +81,12 @@ impl LocalWorkspaces {
 
 #[async_trait]
 impl Domains for LocalWorkspaces {
-    async fn domain(&self, tenant: TenantId) -> Result<Arc<OwnedFd>, WorkspaceError> {
-        self.run(move |layout| layout.domain(tenant)).await.map(Arc::new)
+    async fn domain(&self, tenant: TenantId, task: Option<TaskId>) -> Result<Arc<OwnedFd>, WorkspaceError> {
+        let open = move |layout: &Layout| match task {
+            Some(task) => layout.open_workspace(tenant, task),
+            None => layout.domain(tenant),
+        };
+        self.run(open).await.map(Arc::new)
     }
 }
 
