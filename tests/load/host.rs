@@ -4,13 +4,15 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use bulkhead_core::id::{TenantId, UserId};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::client::Connection;
 
 pub struct Host {
-    child: Child,
+    /// None of another tenant's view: the server is not its own.
+    child: Option<Child>,
     directory: Option<TempDir>,
     pub address: String,
     key: String,
@@ -40,15 +42,35 @@ impl Host {
             let line = lines.find(|line| line.contains("API key")).unwrap();
             line.rsplit(' ').next().unwrap().to_owned()
         });
-        Self { child, directory: Some(directory), address, key }
+        Self { child: Some(child), directory: Some(directory), address, key }
     }
 
     /// The same directory in a new process.
     pub fn restart(mut self) -> Self {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
         let directory = self.directory.take().unwrap();
         Self::start_in(directory, &[], Some(self.key.clone()))
+    }
+
+    /// The same server, as another tenant sees it.
+    pub fn other_tenant(&self) -> Self {
+        let output = Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+            .args(["keys", "create", "--json", "--tenant"])
+            .arg(TenantId::from_parts(2, 2).to_string())
+            .arg("--user")
+            .arg(UserId::from_parts(2, 2).to_string())
+            .env("BULKHEAD_DATA", self.data())
+            .output()
+            .unwrap();
+        let made: Value = serde_json::from_slice(&output.stdout).unwrap();
+        Self {
+            child: None,
+            directory: None,
+            address: self.address.clone(),
+            key: made["key"].as_str().unwrap().to_owned(),
+        }
     }
 
     pub fn data(&self) -> std::path::PathBuf {
@@ -99,8 +121,8 @@ impl Host {
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
-    fn processes(&self) -> Vec<u32> {
-        let pid = self.child.id();
+    pub fn processes(&self) -> Vec<u32> {
+        let pid = self.child.as_ref().unwrap().id();
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
         let lists = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
         let children =
@@ -136,7 +158,9 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }

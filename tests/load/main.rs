@@ -1,7 +1,7 @@
 //! The load benchmark: `cargo bench --bench load`. Prints figures with their
 //! baselines, taken in the same run on the same machine; asserts nothing.
 //! `cargo bench --bench load -- calls` prints one section (`engine`, `calls`,
-//! `first`, `idle`, `deadline`, `readers`); BENCH_SECONDS is the length of a measurement.
+//! `first`, `idle`, `deadline`, `neighbours`, `residue`, `readers`); BENCH_SECONDS is the length of a measurement.
 //!
 //! - `POST …/calls` of a trivial tool over loopback, durable, at 1, 16 and 64
 //!   clients, beside a bare axum handler and beside the two commits alone;
@@ -9,6 +9,7 @@
 //! - a cold call inside a worker, beside bare wasmtime; two workers beside one;
 //! - cold (never seen), cached on disk and warm first call;
 //! - how long after its deadline a guest still acts;
+//! - what spinning guests cost another tenant; what ten thousand calls leave behind;
 //! - memory per idle task; events per second to 1, 100 and 1,000 readers.
 
 #![allow(
@@ -24,7 +25,9 @@ mod client;
 mod deadline;
 mod engine;
 mod host;
+mod neighbours;
 mod readers;
+mod residue;
 
 use std::time::{Duration, Instant};
 
@@ -64,6 +67,12 @@ fn main() {
     }
     if wants("deadline") {
         deadline::report();
+    }
+    if wants("neighbours") {
+        neighbours::report(span);
+    }
+    if wants("residue") {
+        residue::report();
     }
     if wants("readers") {
         readers::report();

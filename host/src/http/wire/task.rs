@@ -1,0 +1,107 @@
+//! Tasks, and what makes them.
+
+use bulkhead_core::limits::Limits;
+use bulkhead_core::limits::LimitsPatch;
+use bulkhead_core::task::{Source, Task};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::limits_schema;
+
+/// A task.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TaskBody {
+    /// `task_…`
+    pub id: String,
+    /// The session it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// A name for people.
+    pub label: String,
+    /// `initializing`, `ready`, `archived`, `failed` or `deleted`.
+    pub state: &'static str,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// What its workspace was filled with.
+    #[schema(value_type = SourceBody)]
+    pub source: Source,
+    /// The ceiling of its calls' limits.
+    #[schema(schema_with = limits_schema)]
+    pub limits: Limits,
+    /// Number of its last event; 0 if there is none.
+    pub last_event: u64,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+    /// RFC 3339, UTC; when its state last changed.
+    pub updated_at: String,
+}
+
+impl From<&Task> for TaskBody {
+    fn from(task: &Task) -> Self {
+        Self {
+            id: task.id.to_string(),
+            session: task.session.map(|id| id.to_string()),
+            label: task.label.clone(),
+            state: task.state.as_str(),
+            failure: task.failure.clone(),
+            source: task.source.clone(),
+            limits: task.limits.clone(),
+            last_event: task.last_seq,
+            created_at: task.created_at.to_string(),
+            updated_at: task.updated_at.to_string(),
+        }
+    }
+}
+
+/// What a workspace is filled with at first.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SourceBody {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// A git repository: a shallow clone without its `.git` directory.
+    Git {
+        /// `https://…`, or a path below a local root that the operator configured.
+        url: String,
+        /// Branch, tag or full commit id; the remote's default if absent.
+        reference: Option<String>,
+    },
+    /// A tar archive; sent to `/v1/tasks/archive`, not named here.
+    Archive,
+}
+
+/// What makes a task.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewTaskBody {
+    /// The session it belongs to.
+    pub session: Option<String>,
+    /// A name for people; at most 200 bytes.
+    #[serde(default)]
+    pub label: String,
+    /// What its workspace is filled with.
+    #[serde(default)]
+    pub source: SourceBody,
+    /// Names of tools to pin; every ready tool, if absent.
+    pub tools: Option<Vec<String>>,
+    /// Limits to be narrowed for every call of the task.
+    #[serde(default)]
+    #[schema(schema_with = limits_schema)]
+    pub limits: LimitsPatch,
+}
+
+/// The query of a task made from an archive.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ArchiveQuery {
+    /// The session it belongs to.
+    pub session: Option<String>,
+    /// A name for people.
+    #[serde(default)]
+    pub label: String,
+    /// Names of tools to pin, separated by commas.
+    pub tools: Option<String>,
+}
