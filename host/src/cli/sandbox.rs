@@ -13,6 +13,7 @@ use bulkhead_sandbox::{WasmConfig, WasmSandbox};
 use bytes::Bytes;
 
 use super::exit::{Exit, Failure};
+use crate::app::StartError;
 use crate::builtin;
 use crate::config::{Config, Loaded, Origin};
 
@@ -48,7 +49,7 @@ pub(super) fn with<T>(
         let sandbox = WasmSandbox::new(config).map_err(|error| {
             Failure::new(Exit::Host, format!("the cache {} can't be used: {error}", cache.display()))
         })?;
-        sandbox.check_walls().await.map_err(|error| Failure::host(&error))?;
+        sandbox.check_walls().await.map_err(|error| Failure::host(&StartError::Walls(error)))?;
         let done = work(&sandbox).await;
         sandbox.shutdown().await;
         done

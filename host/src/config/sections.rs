@@ -176,7 +176,7 @@ section! {
     Workers = "workers" {
         /// How far workers are kept apart. `required`: a worker serves one tenant and reaches its workspaces alone; the server does not start if this machine lacks a part of the wall around workers (Landlock, seccomp, …; `bulkhead doctor` tells). `strict`: the same, and a worker serves one task and reaches its workspace alone: a process and some milliseconds more for each task in use. `best-effort`: guests run behind what there is.
         isolation: Isolation = Isolation::Required, Isolation::KIND;
-        /// Workers of one tenant at most; 0 means one per processor core. A worker runs its guests on one thread.
+        /// Workers of one tenant at most; 0 means one per processor core. With strict isolation each task has one, and a tenant half of `max`. A worker runs its guests on one thread.
         per_tenant: u64 = 0, number("processes", 0, 1_024);
         /// Workers of all tenants together at most; each takes some 15 MB and reserves addresses.
         max: u64 = 256, number("processes", 1, 10_000);

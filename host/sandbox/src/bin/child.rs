@@ -39,9 +39,9 @@ fn frame(call: u32, body: &[u8]) -> Vec<u8> {
 const DONE: [u8; 8] = [10, 0, 0, 0, 0, 0, 0, 0];
 
 /// Kinds of the host's messages that matter here.
-const BIND: u8 = 0;
-const LOAD: u8 = 1;
-const START: u8 = 5;
+const BIND: u8 = 1;
+const LOAD: u8 = 2;
+const START: u8 = 6;
 
 /// Behaves until a call is started, and then as `how` says.
 fn false_worker(how: &str) -> std::io::Result<()> {
@@ -54,6 +54,8 @@ fn false_worker(how: &str) -> std::io::Result<()> {
         socket.read_exact(&mut body)?;
         let call = u32::from_le_bytes(call);
         match body.split_first() {
+            // Told to leave the network, it can't work where that leads.
+            Some((&BIND, [_, 1, ..])) if how == "no-namespace" => std::process::exit(77),
             // Ready, behind all walls, or without Landlock.
             Some((&BIND, _)) => socket.write_all(&frame(0, &[0, 1, 1, u8::from(how != "unwalled"), 1, 1]))?,
             Some((&LOAD, component)) => socket.write_all(&frame(0, &[&[1], component].concat()))?,
@@ -77,7 +79,7 @@ fn output(size: u32) -> Vec<u8> {
 
 fn misbehave(socket: &mut UnixStream, call: u32, how: &str) -> std::io::Result<()> {
     match how {
-        "behave" | "unwalled" => socket.write_all(&frame(call, &DONE)),
+        "behave" | "unwalled" | "no-namespace" => socket.write_all(&frame(call, &DONE)),
         "other-call" => socket.write_all(&frame(call + 7, &output(3))),
         "done-twice" => socket.write_all(&[frame(call, &DONE), frame(call, &DONE)].concat()),
         "after-done" => socket.write_all(&[frame(call, &DONE), frame(call, &output(1))].concat()),

@@ -81,6 +81,11 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
         Ok(rustix::fs::renameat(&prey.root, prey.climbing.with_file_name("other"), &prey.root, "taken")?)
     }),
     ("file.through_proc", |prey| read(format!("/proc/self/fd/{}/{}", prey.root.as_raw_fd(), prey.climbing.display()))),
+    ("file.times", |prey| {
+        // Null: to now. Landlock has no rule for it.
+        let path = std::ffi::CString::new(prey.climbing.as_os_str().as_encoded_bytes())?;
+        raw(libc::SYS_utimensat, [i64::from(prey.root.as_raw_fd()), path.as_ptr() as i64, 0, 0])
+    }),
     ("file.own_memory", |_| read("/proc/self/mem").or_else(|_| read("/proc/self/environ"))),
     ("file.executable", |_| read("/proc/self/exe")),
     ("file.parents_environment", |prey| read(format!("/proc/{}/environ", prey.parent))),
@@ -111,9 +116,12 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     ("process.descriptor", |prey| raw(libc::SYS_pidfd_open, [prey.parent, 0, 0, 0])),
     ("process.limits", |prey| raw(libc::SYS_prlimit64, [prey.parent, i64::from(libc::RLIMIT_NOFILE), 0, 0])),
     // Code that nobody compiled.
-    ("memory.executable", |_| {
-        let protection = i64::from(libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC);
-        raw_six(libc::SYS_mmap, [0, 4096, protection, i64::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS), -1, 0])
+    ("memory.executable", |_| map(i64::from(libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC)).map(drop)),
+    // Open by nature: a process that loads code can make code.
+    ("memory.two_steps", |_| {
+        let (writable, executable) = (libc::PROT_READ | libc::PROT_WRITE, libc::PROT_READ | libc::PROT_EXEC);
+        let page = map(i64::from(writable))?;
+        raw(libc::SYS_mprotect, [page, 4096, i64::from(executable), 0])
     }),
     ("memory.file", |_| raw(libc::SYS_memfd_create, [pointer(c"x"), 0, 0, 0])),
     // The kernel's larger doors. Arguments are wrong on purpose: what counts is
@@ -168,15 +176,20 @@ fn refused(call: i64) -> io::Result<()> {
     }
 }
 
+/// A page of one's own.
+fn map(protection: i64) -> io::Result<i64> {
+    raw_six(libc::SYS_mmap, [0, 4096, protection, i64::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS), -1, 0])
+}
+
 fn raw(call: i64, [a, b, c, d]: [i64; 4]) -> io::Result<()> {
-    raw_six(call, [a, b, c, d, 0, 0])
+    raw_six(call, [a, b, c, d, 0, 0]).map(drop)
 }
 
 #[expect(unsafe_code, reason = "an attacker in this process is not held to safe wrappers")]
-fn raw_six(call: i64, arguments: [i64; 6]) -> io::Result<()> {
+fn raw_six(call: i64, arguments: [i64; 6]) -> io::Result<i64> {
     let [a, b, c, d, e, f] = arguments;
-    // SAFETY: arguments are numbers, null, or pointers to static strings; none
+    // SAFETY: arguments are numbers, null, or pointers to strings that live; none
     // of the calls writes to memory of this process that Rust knows of.
     let result = unsafe { libc::syscall(call, a, b, c, d, e, f) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

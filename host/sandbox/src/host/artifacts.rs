@@ -132,6 +132,12 @@ impl Artifacts {
         Ok(())
     }
 
+    /// The directory, to be named to the kernel.
+    pub(super) fn directory(&self) -> io::Result<Arc<OwnedFd>> {
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        Ok(Arc::new(rustix::fs::open(&self.directory, flags, rustix::fs::Mode::empty())?))
+    }
+
     fn path(&self, key: Digest, extension: &str) -> PathBuf {
         self.directory.join(format!("{}.{extension}", key.hex()))
     }

@@ -73,7 +73,7 @@ impl WasmSandbox {
     pub fn new(config: WasmConfig) -> io::Result<Self> {
         let config = Arc::new(config);
         let artifacts = Arc::new(Artifacts::open_at(&config.cache_dir)?);
-        let pool = Pool::new(config.clone())?;
+        let pool = Pool::new(config.clone(), artifacts.directory()?)?;
         let compiler = Compiler::new(config.clone());
         Ok(Self { host: Arc::new(Host { config, pool, compiler, artifacts }) })
     }
@@ -94,11 +94,8 @@ impl WasmSandbox {
     /// If a required part is missing, or no worker comes up.
     pub async fn check_walls(&self) -> Result<Walls, SandboxError> {
         match self.host.walls_of_a_worker().await {
-            Ok(walls) => Ok(walls),
-            Err(_) => {
-                self.host.pool.stay_in_network();
-                self.host.walls_of_a_worker().await
-            }
+            Err(_) if !self.host.pool.leaves_network() => self.host.walls_of_a_worker().await,
+            walls => walls,
         }
     }
 

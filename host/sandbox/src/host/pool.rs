@@ -70,6 +70,8 @@ pub(super) struct Pool {
     counters: Counters,
     pagemap_scan: bool,
     leave_network: AtomicBool,
+    /// The directory of artefacts.
+    artifacts: Arc<OwnedFd>,
 }
 
 /// A place for one call in a worker; given back unless the call starts.
@@ -106,7 +108,7 @@ fn no_swap() -> bool {
 }
 
 impl Pool {
-    pub(super) fn new(config: Arc<WasmConfig>) -> io::Result<Arc<Self>> {
+    pub(super) fn new(config: Arc<WasmConfig>, artifacts: Arc<OwnedFd>) -> io::Result<Arc<Self>> {
         let pagemap_scan = no_swap();
         if !pagemap_scan {
             tracing::info!(
@@ -124,6 +126,7 @@ impl Pool {
             counters: Counters::default(),
             pagemap_scan,
             leave_network: AtomicBool::new(true),
+            artifacts,
         });
         pool.tasks.spawn(Self::reap(pool.clone()));
         Ok(pool)
@@ -170,8 +173,14 @@ impl Pool {
         let least = own.iter().filter(|worker| worker.is_open()).min_by_key(|worker| load(worker)).cloned();
         let idle = least.as_ref().is_some_and(|worker| load(worker) == 0);
         let total: usize = workers.values().map(Vec::len).sum();
-        let most = if home.task.is_some() { 1 } else { self.config.workers_per_tenant.max(1) };
-        let may_start = own.len() < most;
+        let may_start = match home.task {
+            None => own.len() < self.config.workers_per_tenant.max(1),
+            // A tenant with many tasks leaves half of the workers to others.
+            Some(_) => {
+                let tenants = workers.iter().filter(|(other, _)| other.tenant == home.tenant);
+                own.is_empty() && tenants.map(|(_, own)| own.len()).sum::<usize>() < self.config.max_workers.div_ceil(2)
+            }
+        };
         if !idle && may_start {
             if total >= self.config.max_workers.max(1) {
                 // Room is made by ending somebody else's idle worker; it is
@@ -231,20 +240,19 @@ impl Pool {
         };
         let bind = Bind {
             has_domain: domain.is_some(),
-            artifacts: self.config.cache_dir.clone(),
             leave_network: self.leave_network.load(Relaxed),
             slots,
             nice: self.config.nice,
             memory_bytes: self.config.memory_per_worker,
             pagemap_scan: self.pagemap_scan,
         };
-        worker.bind(bind, domain);
+        worker.bind(bind, self.artifacts.clone(), domain);
         self.spawn_process().await
     }
 
-    /// Workers stay where the network is: this machine lets them go nowhere else.
-    pub(super) fn stay_in_network(&self) {
-        self.leave_network.store(false, Relaxed);
+    /// Whether workers move into a network namespace of their own.
+    pub(super) fn leaves_network(&self) -> bool {
+        self.leave_network.load(Relaxed)
     }
 
     async fn spawn_process(&self) -> io::Result<(OwnedFd, Child)> {
@@ -262,9 +270,15 @@ impl Pool {
                 self.counters.protocol_errors.fetch_add(1, Relaxed);
                 tracing::error!(?home, %what, "a worker broke the protocol and was killed; its guest may have broken out");
             }
+            Gone::NoNamespace => {
+                self.leave_network.store(false, Relaxed);
+                tracing::warn!(
+                    "this machine lets a worker make a user namespace and not work in it; workers do without an empty network from now on"
+                );
+            }
             Gone::Died(_) | Gone::Overdue => tracing::warn!(?home, ?gone, "a worker was lost"),
         }
-        if !matches!(gone, Gone::Ended | Gone::Killed) {
+        if !matches!(gone, Gone::Ended | Gone::Killed | Gone::NoNamespace) {
             self.counters.lost.fetch_add(1, Relaxed);
         }
         let other = |kept: &Arc<Worker>| !Arc::ptr_eq(kept, worker);

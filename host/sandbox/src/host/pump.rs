@@ -12,6 +12,7 @@ use tokio::process::{Child, ChildStderr};
 use super::guard::{Accepted, Violation};
 use super::worker::{Happened, Inner, Loading, Phase, Worker};
 use crate::bounds::MAX_CONTROL;
+use crate::walls::NO_NAMESPACE;
 use crate::wire::{FrameError, FromWorker, Inbox, Received, Socket, decode};
 
 /// Most of a worker's standard error that is logged.
@@ -30,6 +31,8 @@ pub(super) enum Gone {
     Overdue,
     /// It was killed by the host.
     Killed,
+    /// It could not work in the namespaces it had made.
+    NoNamespace,
 }
 
 /// Runs until the worker is gone.
@@ -45,6 +48,7 @@ pub(super) async fn pump(worker: &Worker, socket: OwnedFd, mut child: Child) -> 
         let _ = child.start_kill();
     }
     match child.wait().await {
+        Ok(status) if status.code() == Some(NO_NAMESPACE) => gone = Gone::NoNamespace,
         Ok(status) if !status.success() && matches!(gone, Gone::Ended) => gone = Gone::Died(status.to_string()),
         Ok(_) => {}
         Err(error) => tracing::error!(%error, "a worker could not be waited for"),
@@ -65,6 +69,7 @@ pub(super) fn bury(worker: &Worker, gone: &Gone) {
         Gone::Violated(_) => "it broke the protocol and was killed".into(),
         Gone::Overdue => "it was killed with a call that did not end in time".into(),
         Gone::Killed => "it was killed".into(),
+        Gone::NoNamespace => "it could not work in a namespace of its own; the next one does without".into(),
     };
     let now = Instant::now();
     let calls = {

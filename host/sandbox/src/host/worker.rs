@@ -188,9 +188,11 @@ impl Worker {
         }
     }
 
-    /// Says what the worker is for, and what it may reach.
-    pub(super) fn bind(&self, bind: Bind, domain: Option<Arc<OwnedFd>>) {
+    /// Says what the worker is for, and what it may reach: artefacts are loaded by
+    /// descriptor, which is a file that is opened once more, so they may be read.
+    pub(super) fn bind(&self, bind: Bind, artifacts: Arc<OwnedFd>, domain: Option<Arc<OwnedFd>>) {
         let outbox = &mut self.inner().outbox;
+        outbox.push_with(0, &ToWorker::Artifacts, artifacts);
         match domain {
             Some(domain) => outbox.push_with(0, &ToWorker::Bind(bind), domain),
             None => outbox.push(0, &ToWorker::Bind(bind)),

@@ -3,8 +3,8 @@
 use std::os::fd::BorrowedFd;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
-    RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 use super::Reach;
@@ -20,6 +20,10 @@ pub(super) fn restrict<'a>(grants: impl IntoIterator<Item = (BorrowedFd<'a>, Rea
 
 fn enforce<'a>(grants: impl IntoIterator<Item = (BorrowedFd<'a>, Reach)>) -> Result<RulesetStatus, RulesetError> {
     let mut rules = Ruleset::default()
+        // Without it nothing can be moved from one directory to another.
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::Refer)?
+        .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(WANTED))?
         .handle_access(AccessNet::from_all(WANTED))?
         .scope(Scope::from_all(WANTED))?

@@ -7,11 +7,13 @@
 //! | no new privileges | set-user-id programs | always there |
 //! | capabilities | what root may do | always there |
 //! | Landlock | every file but those below one directory; TCP; signals and abstract sockets to others | Linux 5.19, enabled |
-//! | seccomp | every system call but the listed ones: no socket, no program, no process, no tracing, no new executable memory | always there on this architecture |
+//! | seccomp | every system call but the listed ones: no socket, no program, no process, no tracing, no memory that is writable and executable | always there on this architecture |
 //! | network namespace | every interface | root, or user namespaces |
 //!
 //! The first four are the minimum. What is left open: whether a path exists
-//! (Landlock does not hide `stat`), the time, and how much is computed.
+//! (Landlock does not hide `stat`), the time, how much is computed, and code of
+//! one's own in two steps (write it, then make it executable), which a process
+//! that loads compiled components can't be denied by seccomp.
 //!
 //! Put up while the process is one thread: threads that come later inherit it.
 
@@ -22,6 +24,9 @@ mod syscalls;
 use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
+
+pub(crate) use privileges::NO_NAMESPACE;
+pub(crate) use syscalls::Code;
 
 /// Which parts are in force.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,12 +129,13 @@ pub(crate) enum Reach {
 pub(crate) fn shut_in<'a>(
     walls: Walls,
     grants: impl IntoIterator<Item = (BorrowedFd<'a>, Reach)>,
+    code: Code,
     without: &[Part],
 ) -> Walls {
     let wanted = |part| walls.no_new_privs && !without.contains(&part);
     Walls {
         landlock: wanted(Part::Landlock) && files::restrict(grants),
-        seccomp: wanted(Part::Seccomp) && syscalls::restrict(),
+        seccomp: wanted(Part::Seccomp) && syscalls::restrict(code),
         ..walls
     }
 }
@@ -138,5 +144,5 @@ pub(crate) fn shut_in<'a>(
 /// that show what each part keeps away.
 #[cfg(feature = "probe")]
 pub fn put_up(root: BorrowedFd<'_>, without: &[Part]) -> Walls {
-    shut_in(give_up(without), [(root, Reach::Workspaces)], without)
+    shut_in(give_up(without), [(root, Reach::Workspaces)], Code::Loaded, without)
 }

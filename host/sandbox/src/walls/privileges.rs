@@ -8,6 +8,10 @@ use nix::sched::{CloneFlags, unshare};
 /// Namespaces that a worker has no use for, each new and empty.
 const EMPTY: CloneFlags = CloneFlags::CLONE_NEWNET.union(CloneFlags::CLONE_NEWIPC).union(CloneFlags::CLONE_NEWUTS);
 
+/// The exit status of a worker that is stuck in a user namespace without a user;
+/// where this happens, the host's workers do without from then on.
+pub(crate) const NO_NAMESPACE: i32 = 77;
+
 /// Moves into an empty network namespace: as root, or by a user namespace in
 /// which this user is itself and nobody else is anybody.
 pub(super) fn leave_network() -> bool {
@@ -23,17 +27,11 @@ pub(super) fn leave_network() -> bool {
     let mapped = write("setgroups", "deny".into())
         .and_then(|()| write("uid_map", format!("{user} {user} 1")))
         .and_then(|()| write("gid_map", format!("{group} {group} 1")));
-    if let Err(error) = mapped {
+    if mapped.is_err() {
         // There is no way back out of the namespace, and none to work in it.
-        eprintln_and_exit(&error);
+        std::process::exit(NO_NAMESPACE);
     }
     true
-}
-
-#[expect(clippy::print_stderr, reason = "standard error is the child's log; the host reads it")]
-fn eprintln_and_exit(error: &std::io::Error) -> ! {
-    eprintln!("the user namespace can't be entered ({error}); the host tries again without");
-    std::process::exit(1);
 }
 
 /// Gives every capability up, for good: with no new privileges none comes back.

@@ -10,17 +10,14 @@ use seccompiler::{
 };
 
 /// What the engine, the runtime, the C library and file functions need. None of
-/// them names a path that Landlock does not judge, but `stat` and its like.
+/// them takes a path that Landlock does not judge, but `statx`, `newfstatat` and
+/// `readlinkat`, which only look. Calls with rules of their own come below.
 const ALLOWED: &[i64] = &[
     // The socket, files that are open, and the standard streams.
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_readv,
     libc::SYS_writev,
-    libc::SYS_recvmsg,
-    libc::SYS_sendmsg,
-    libc::SYS_recvfrom,
-    libc::SYS_sendto,
     libc::SYS_close,
     libc::SYS_dup,
     libc::SYS_lseek,
@@ -48,7 +45,6 @@ const ALLOWED: &[i64] = &[
     libc::SYS_renameat2,
     libc::SYS_linkat,
     libc::SYS_symlinkat,
-    libc::SYS_utimensat,
     // Waiting, time, randomness.
     #[cfg(target_arch = "x86_64")]
     libc::SYS_epoll_wait,
@@ -62,7 +58,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_sched_yield,
     libc::SYS_restart_syscall,
     libc::SYS_getrandom,
-    // Memory; `mmap`, `mprotect` and `madvise` have rules of their own.
+    // Memory.
     libc::SYS_brk,
     libc::SYS_munmap,
     // Loaded code becomes visible to all threads, on processors that need it.
@@ -92,11 +88,20 @@ const PAGEMAP_SCAN: u64 = 0xc060_6610;
 /// `prctl`: names for memory (`PR_SET_VMA`).
 const PR_SET_VMA: u64 = 0x5356_4d41;
 
+/// Whether code that was compiled before may be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// A file that is mapped may be made executable.
+    Loaded,
+    /// Nothing may.
+    Never,
+}
+
 /// Restricts this thread, and those it starts. False if the kernel can't.
-pub(super) fn restrict() -> bool {
+pub(super) fn restrict(code: Code) -> bool {
     let install = || -> Result<(), Error> {
         apply_filter(&no_clone3()?)?;
-        apply_filter(&allow_list()?)
+        apply_filter(&allow_list(code)?)
     };
     install().is_ok()
 }
@@ -107,12 +112,29 @@ fn no_clone3() -> Result<BpfProgram, Error> {
     program(rules, SeccompAction::Allow, SeccompAction::Errno(errno(libc::ENOSYS)))
 }
 
-fn allow_list() -> Result<BpfProgram, Error> {
+fn allow_list(code: Code) -> Result<BpfProgram, Error> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
     let (read, execute) = (libc::PROT_READ as u64, libc::PROT_EXEC as u64);
-    // Code is mapped from an artefact and then made executable; nothing else is.
+    // Nothing is writable and executable at once. An artefact is mapped and then
+    // made executable, which seccomp can't tell from other memory.
     rules.insert(libc::SYS_mmap, vec![masked(2, execute, 0)?]);
-    rules.insert(libc::SYS_mprotect, vec![masked(2, execute, 0)?, masked(2, 0b111, read | execute)?]);
+    let mut protect = vec![masked(2, execute, 0)?];
+    if code == Code::Loaded {
+        protect.push(masked(2, 0b111, read | execute)?);
+    }
+    rules.insert(libc::SYS_mprotect, protect);
+    // Times of a file that is open: by path Landlock would not judge them.
+    rules.insert(libc::SYS_utimensat, any_of(1, &[0])?);
+    // The socket, without the urgent byte, whose code nobody needs and some broke.
+    let urgent = libc::MSG_OOB as u64;
+    for (call, flags) in
+        [(libc::SYS_sendmsg, 2), (libc::SYS_recvmsg, 2), (libc::SYS_sendto, 3), (libc::SYS_recvfrom, 3)]
+    {
+        rules.insert(call, vec![masked(flags, urgent, 0)?]);
+    }
+    // `abort` signals its own thread.
+    let own = u64::from(rustix::process::getpid().as_raw_nonzero().get().unsigned_abs());
+    rules.insert(libc::SYS_tgkill, any_of(0, &[own])?);
     rules.insert(libc::SYS_madvise, any_of(2, &[libc::MADV_DONTNEED as u64, libc::MADV_FREE as u64])?);
     rules.insert(libc::SYS_ioctl, any_of(1, &[PAGEMAP_SCAN])?);
     rules.insert(libc::SYS_prctl, any_of(0, &[libc::PR_SET_NAME as u64, PR_SET_VMA])?);

@@ -1,7 +1,5 @@
 //! The messages. Both enums are closed: an unknown kind does not decode.
 
-use std::path::PathBuf;
-
 use bulkhead_core::event::{ChangeKind, LogLevel, Stream};
 use bulkhead_core::grants::WorkspaceAccess;
 use bulkhead_core::limits::Limits;
@@ -17,6 +15,8 @@ fn as_bytes<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Err
 /// From the host to a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorker<'a> {
+    /// Before the first message: the directory of artefacts, as its descriptor.
+    Artifacts,
     /// The first message: what the worker is for. Until then it is one thread.
     Bind(Bind),
     /// Loads the artefact whose descriptor comes with this frame.
@@ -46,9 +46,6 @@ pub(crate) enum ToWorker<'a> {
 pub(crate) struct Bind {
     /// Whether a directory comes along.
     pub has_domain: bool,
-    /// Where artefacts lie. They are loaded by descriptor, which is a file that
-    /// is opened once more; so files may be read there, and not listed.
-    pub artifacts: PathBuf,
     /// Whether to move into an empty network namespace.
     pub leave_network: bool,
     /// Calls at once.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -18,17 +18,23 @@ use super::frame::{Inbox, Outbox};
 
 /// The socket within a runtime. Only its readable side is watched: else each
 /// read of the peer, which makes room, would wake us for nothing.
-pub(crate) struct Socket(AsyncFd<OwnedFd>);
+pub(crate) struct Socket {
+    socket: AsyncFd<OwnedFd>,
+    /// The same once more, because a descriptor is watched for one thing. Made at
+    /// the start: when sending comes to a stop there may be none left.
+    sending: OwnedFd,
+}
 
 impl Socket {
     /// Takes one end of a pair.
     pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self(watch(socket, Interest::READABLE)?))
+        let sending = socket.try_clone()?;
+        Ok(Self { socket: watch(socket, Interest::READABLE)?, sending })
     }
 
     /// Sends until everything is sent (`true`) or the socket is full (`false`).
     pub(crate) fn send(&self, outbox: &mut Outbox) -> Result<bool, Errno> {
-        send(self.0.as_fd(), outbox)
+        send(self.sending.as_fd(), outbox)
     }
 
     /// Receives what there is, up to the room of the inbox.
@@ -38,7 +44,7 @@ impl Socket {
         descriptors: Option<&mut VecDeque<OwnedFd>>,
     ) -> Result<Received, Errno> {
         let mut result = Ok(Received::Nothing);
-        let _ = self.0.try_io(Interest::READABLE, |socket| {
+        let _ = self.socket.try_io(Interest::READABLE, |socket| {
             result = recv(socket.as_fd(), inbox, descriptors, false);
             // A read that did not fill its room has emptied the socket.
             let empty = matches!(result, Ok(Received::Nothing | Received::Some(false)));
@@ -49,21 +55,20 @@ impl Socket {
 
     /// Waits until there may be something to receive.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.0.readable().await.map(|mut ready| ready.retain_ready())
+        self.socket.readable().await.map(|mut ready| ready.retain_ready())
     }
 
     /// Waits until something may be sent; to be asked once sending came to a
     /// stop, which is rare: the peer reads whatever else it does.
     pub(crate) async fn writable(&self) -> io::Result<()> {
-        // A descriptor of its own, because one is watched for one thing.
-        let room = watch(self.0.get_ref().try_clone()?, Interest::WRITABLE)?;
+        let room = watch(self.sending.as_fd(), Interest::WRITABLE)?;
         room.writable().await.map(|mut ready| ready.retain_ready())
     }
 }
 
 /// Registers a descriptor with the runtime.
-#[expect(deprecated, reason = "its successor is unsafe for types whose descriptor may change; an `OwnedFd`'s can't")]
-fn watch(socket: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+#[expect(deprecated, reason = "its successor is unsafe for types whose descriptor may change; that of these can't")]
+fn watch<T: AsFd + AsRawFd>(socket: T, interest: Interest) -> io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(socket, interest)
 }
 

@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, nice, set_parent_process_death_signal, setrlimit};
 use rustix::thread::set_no_new_privs;
 use rustix::time::{ClockId, clock_gettime};
@@ -21,7 +20,7 @@ use super::serve::{End, Server};
 use super::state::State;
 use crate::bounds::MAX_TO_WORKER;
 use crate::engine::{Pool, runner};
-use crate::walls::{self, Part, Reach, Walls};
+use crate::walls::{self, Code, Part, Reach, Walls};
 use crate::wire::{Bind, Inbox, Received, ToWorker, decode, recv};
 
 /// Descriptors a worker may have open: its calls' handles share them.
@@ -58,12 +57,13 @@ fn boot() -> wasmtime::Result<End> {
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
     let (mut inbox, mut descriptors) = (Inbox::default(), VecDeque::new());
     let Some(bind) = bound(&socket, &mut inbox, &mut descriptors)? else { return Ok(End::Told) };
-    let domain = if bind.has_domain { descriptors.pop_front() } else { None };
+    let missing = || wasmtime::format_err!("the first message came without its descriptors");
+    let artifacts = descriptors.pop_front().ok_or_else(missing)?;
+    let domain = if bind.has_domain { Some(descriptors.pop_front().ok_or_else(missing)?) } else { None };
     let pool = Pool { slots: bind.slots.max(1), pagemap_scan: bind.pagemap_scan };
     limits(&bind, pool)?;
     let left = if bind.leave_network { &[][..] } else { &[Part::NetworkNamespace] };
     let walls = walls::give_up(left);
-    let artifacts = rustix::fs::open(&bind.artifacts, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok();
     let engine = runner(pool)?;
     let linker = linker(&engine)?;
     // Made now, because making it takes calls that serving does not.
@@ -71,10 +71,10 @@ fn boot() -> wasmtime::Result<End> {
     // Likewise: the first look at a clock asks where the kernel maps it.
     let _ = clock_gettime(ClockId::Monotonic);
     let grants = [
+        Some((artifacts.as_fd(), Reach::Artifacts)),
         domain.as_ref().map(|domain| (domain.as_fd(), Reach::Workspaces)),
-        artifacts.as_ref().map(|artifacts| (artifacts.as_fd(), Reach::Artifacts)),
     ];
-    let walls = walls::shut_in(walls, grants.into_iter().flatten(), &[]);
+    let walls = walls::shut_in(walls, grants.into_iter().flatten(), Code::Loaded, &[]);
     drop((domain, artifacts));
     serve(socket, &bind, walls, Up { engine, linker, runtime }, inbox, descriptors)
 }
@@ -105,6 +105,7 @@ fn bound(socket: &OwnedFd, inbox: &mut Inbox, descriptors: &mut VecDeque<OwnedFd
     loop {
         if let Some((call, body)) = inbox.next(|_| MAX_TO_WORKER)? {
             return match decode(call, body)? {
+                ToWorker::Artifacts => continue,
                 ToWorker::Bind(bind) => Ok(Some(bind)),
                 ToWorker::Shutdown => Ok(None),
                 _ => Err(wasmtime::format_err!("the first message does not bind")),

@@ -114,7 +114,10 @@ pub(super) async fn open(config: SqliteConfig) -> Result<SqliteStore, OpenError>
     };
     let unreachable =
         |reason: &dyn Display| OpenError::Unreachable { path: config.path.clone(), reason: reason.to_string() };
-    let writer = Writer::connect(options, commits.clone()).map_err(|error| unreachable(&error))?;
+    let writer = Writer::connect(options, commits.clone()).map_err(|error| {
+        let code = error.sqlite_error().map(|error| error.extended_code & 0xff);
+        coded(&config.path, code, error.to_string())
+    })?;
     let readers = SqlitePoolOptions::new()
         .max_connections(config.readers.max(1))
         .acquire_timeout(READER_WAIT)
@@ -201,10 +204,14 @@ async fn migrate(path: PathBuf, options: SqliteConnectOptions) -> Result<(), Ope
 
 /// What a failure of SQLite means while opening.
 fn failure(path: &Path, error: sqlx::Error) -> OpenError {
-    let (path, reason) = (path.to_path_buf(), error.to_string());
     let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
     // SQLite's own code, without its extension.
-    match code.map(|code| code & 0xff) {
+    coded(path, code.map(|code| code & 0xff), error.to_string())
+}
+
+fn coded(path: &Path, code: Option<i32>, reason: String) -> OpenError {
+    let path = path.to_path_buf();
+    match code {
         Some(5 | 6) => OpenError::Locked { path },
         // Corrupt; not a database at all (which is what a damaged header looks like).
         Some(11 | 26) => OpenError::Damaged { path, reason },

@@ -31,6 +31,21 @@ async fn a_workspace_comes_and_goes() {
 }
 
 #[tokio::test]
+async fn a_domain_is_a_tenants_directory_or_one_workspace() {
+    let space = Space::new().await;
+    let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).expect("stat"));
+    let of = |fd: &OwnedFd| rustix::fs::fstat(fd).expect("stat").st_ino;
+    let tenants = space.all.domain(tenant(), None).await.expect("opens");
+    assert_eq!(of(&tenants), inode(space.dir.parent().expect("a parent")));
+    let tasks = space.all.domain(tenant(), Some(task())).await.expect("opens");
+    assert_eq!(of(&tasks), inode(&space.dir));
+    // Of a tenant without a workspace it is made; of a task it is not.
+    let other = TenantId::from_parts(9, 9);
+    space.all.domain(other, None).await.expect("makes");
+    assert!(matches!(space.all.domain(other, Some(task())).await, Err(WorkspaceError::NotFound(_))));
+}
+
+#[tokio::test]
 async fn a_crash_leaves_nothing() {
     let space = Space::new().await;
     fs::create_dir_all(space.data.path().join("trash/77-0/x0/tree/a")).expect("makes");
