@@ -103,12 +103,7 @@ fn an_orderly_stop_lets_calls_end_and_leaves_no_process() {
     let task = client.task();
     let body = json!({"tool": "sleeper", "arguments": {"ms": 800}});
     let call = client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202);
-    // Stored as running; its worker may still be on its way.
-    let children = (0..200).find_map(|_| {
-        std::thread::sleep(Duration::from_millis(5));
-        Some(children_of(server.pid())).filter(|children| !children.is_empty())
-    });
-    let children = children.expect("a worker runs it");
+    let children = workers_of(&server);
     let server = server.stop_and_restart();
     let call = server.client().get(&format!("/v1/calls/{}", call["id"].as_str().unwrap())).expect(200);
     assert_eq!(call["state"], "succeeded", "the drain waited for it: {call}");
@@ -126,8 +121,7 @@ fn workers_die_with_their_host() {
     let body = json!({"tool": client.get(&format!("/v1/tasks/{task}/tools")).expect(200)["items"][0]["name"], "arguments": {"attack": "spin"}});
     client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202);
     client.events_until(&task, "call.started");
-    let children = children_of(server.pid());
-    assert!(!children.is_empty());
+    let children = workers_of(&server);
     drop(server);
     let gone = |pid: &u32| !std::path::Path::new(&format!("/proc/{pid}")).exists();
     let all_gone = (0..100).any(|_| {
@@ -135,6 +129,16 @@ fn workers_die_with_their_host() {
         children.iter().all(gone)
     });
     assert!(all_gone, "a spinning worker outlived its host");
+}
+
+/// The workers of a server with a running call. It is stored as running before
+/// its worker is there.
+fn workers_of(server: &Server) -> Vec<u32> {
+    let found = (0..1_000).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        Some(children_of(server.pid())).filter(|children| !children.is_empty())
+    });
+    found.expect("a worker runs the call")
 }
 
 /// Ids of a process's children, from `/proc`.

@@ -11,5 +11,6 @@ mod hostile;
 mod imports;
 mod isolation;
 mod problems;
+mod quota;
 mod start;
 mod walls;

@@ -67,6 +67,16 @@ pub enum Error {
         /// What would help.
         remedy: &'static str,
     },
+    /// The task's workspace is as large as its limits allow.
+    #[error(
+        "the workspace is full: its `{limit}` is {value}; delete something first, or make the task with a higher limit"
+    )]
+    WorkspaceFull {
+        /// The limit's name.
+        limit: &'static str,
+        /// Its value.
+        value: u64,
+    },
     /// The idempotency key was used with another body.
     #[error("this Idempotency-Key was used with another request body in the last 24 hours")]
     IdempotencyKeyReused,

@@ -27,6 +27,7 @@ pub mod outcome;
 pub mod path;
 pub mod ports;
 pub mod principal;
+pub mod quota;
 pub mod schema;
 pub mod service;
 pub mod session;

@@ -130,6 +130,10 @@ limits! {
         "Random bytes per request; they are made on the host and copied.";
     file_changes: "paths", 1_000, 100_000,
         "Changed files that are named in events; more are counted only.";
+    workspace_bytes: "bytes", 4096 * MIB, 1024 * 1024 * MIB,
+        "Files of the task's workspace together, by their sizes; more is refused to whoever writes. A full disk stops everybody.";
+    workspace_entries: "entries", 500_000, 100_000_000,
+        "Files, directories and links of the task's workspace together; more are refused. Each takes an inode, and time when the workspace is walked or removed.";
 }
 
 /// What a call used, as measured. Every outcome has one.

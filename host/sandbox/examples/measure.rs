@@ -14,6 +14,7 @@ use bulkhead_core::id::{CallId, TaskId, TenantId};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::outcome::Ending;
 use bulkhead_core::ports::sandbox::{Emission, Prepared, Run, Sandbox, Sink};
+use bulkhead_core::quota::Extent;
 use bulkhead_sandbox::{ColdCalls, WasmConfig, WasmSandbox};
 use tokio_util::sync::CancellationToken;
 
@@ -71,6 +72,7 @@ async fn through_a_worker(component: bytes::Bytes, arguments: &str, scratch: &st
         workspace: Some(Arc::clone(&directory)),
         grants: Grants { workspace: WorkspaceAccess::ReadWrite },
         limits: Limits::default(),
+        room: Extent { bytes: u64::MAX, entries: u64::MAX },
         arguments: arguments.into(),
     };
     let began = Instant::now();

@@ -90,6 +90,7 @@ pub const TABLE: &[Row] = &[
     later("overloaded", 503, "The server is overloaded"),
     later("stopping", 503, "The server is stopping"),
     later("store_unavailable", 503, "The store is unavailable"),
+    row("workspace_full", 507, "The task's workspace is full"),
     later("disk_full", 507, "The server's disk is full"),
 ];
 
@@ -161,6 +162,9 @@ impl From<Error> for Problem {
             Error::TooLarge { limit, .. } => Self::new("too_large", text).with("limit", limit),
             Error::UnknownTool { .. } => Self::new("unknown_tool", text),
             Error::WrongState { state, .. } => Self::new("wrong_state", text).with("state", state),
+            Error::WorkspaceFull { limit, value } => {
+                Self::new("workspace_full", text).with("limit", limit).with("value", value)
+            }
             Error::IdempotencyKeyReused => Self::new("idempotency_key_reused", text),
             Error::Busy { retry_after_s, .. } => Self::new("busy", text).retry_after(retry_after_s),
             Error::EventsExpired { after, first } => {

@@ -10,6 +10,7 @@ use crate::event::{EventBody, NewEvent};
 use crate::grants::WorkspaceAccess;
 use crate::outcome::{Content, Ending, Fault, Outcome, code};
 use crate::ports::sandbox::Run;
+use crate::quota::Extent;
 
 /// A result up to this size is in the event itself; a larger one is read from the call.
 const INLINE_RESULT: usize = 16 * 1024;
@@ -60,6 +61,7 @@ impl Inner {
         };
         let outcome = self.judged(&call, outcome);
         let events = sink.finish().await;
+        self.settle(&call, &outcome, &sink);
         self.end_surely(&call, outcome, events).await;
         drop(slot);
     }
@@ -78,6 +80,13 @@ impl Inner {
                 Some(opened.map_err(|error| host_fault(&error, "the workspace could not be opened"))?)
             }
         };
+        let room = match &workspace {
+            Some(root) if call.grants.workspace == WorkspaceAccess::ReadWrite => {
+                let room = self.parts.quotas.room(call.task, root, &call.limits).await;
+                room.map_err(|error| host_fault(&error, "the workspace could not be measured"))?
+            }
+            _ => Extent::default(),
+        };
         let cancel = lock(&self.active).get(&call.id).map(|active| active.cancel.clone()).unwrap_or_default();
         let run = Run {
             call: call.id,
@@ -88,10 +97,24 @@ impl Inner {
             workspace,
             grants: call.grants.clone(),
             limits: call.limits.clone(),
+            room,
             arguments: call.arguments.clone(),
         };
         let ran = self.parts.sandbox.run(run, Arc::new(sink.clone()), cancel).await;
         ran.map_err(|error| host_fault(&error, "the sandbox failed"))
+    }
+
+    /// Notes what a call added to its workspace, as far as it can be told.
+    fn settle(&self, call: &Call, outcome: &Outcome, sink: &CallSink) {
+        if call.grants.workspace != WorkspaceAccess::ReadWrite {
+            return;
+        }
+        match sink.created() {
+            Some(entries) => {
+                self.parts.quotas.added(call.task, Extent { bytes: outcome.usage.written_bytes, entries });
+            }
+            None => self.parts.quotas.forget(call.task),
+        }
     }
 
     /// A call that was stopped because the host stops was interrupted, not

@@ -42,6 +42,7 @@ use crate::ports::meter::Meter;
 use crate::ports::sandbox::Sandbox;
 use crate::ports::store::{EndCall, Store};
 use crate::ports::workspace::Workspaces;
+use crate::quota::Quotas;
 
 /// Everything that dispatch works with.
 #[derive(Clone)]
@@ -52,6 +53,8 @@ pub struct DispatchParts {
     pub sandbox: Arc<dyn Sandbox>,
     /// Their workspaces.
     pub workspaces: Arc<dyn Workspaces>,
+    /// What those may take.
+    pub quotas: Arc<Quotas>,
     /// The bytes of components.
     pub components: Arc<dyn Components>,
     /// Who tells subscribers.

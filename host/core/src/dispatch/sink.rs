@@ -43,6 +43,7 @@ struct Batch {
     counts: ChangeCounts,
     unnamed: bool,
     changes_lost: bool,
+    created: u64,
     progress: Option<EventBody>,
     progress_at: Option<Instant>,
     timer: bool,
@@ -53,6 +54,12 @@ impl CallSink {
     pub(super) fn new(inner: Arc<Inner>, call: Arc<Call>) -> Self {
         let batch = Mutex::new(Batch { limits: call.limits.clone(), ..Batch::default() });
         Self { inner, call, batch, flushing: tokio::sync::Mutex::new(()) }
+    }
+
+    /// How many files and directories the call made; nothing if that was lost.
+    pub(super) fn created(&self) -> Option<u64> {
+        let batch = lock(&self.batch);
+        (!batch.changes_lost).then_some(batch.created)
     }
 
     /// What has not been stored yet, to be stored with the call's end.
@@ -164,10 +171,12 @@ impl Batch {
             Emission::Changed(change) => {
                 self.bytes += change.path.len() + 16;
                 self.counts.add(change.change);
+                self.created += u64::from(change.change == ChangeKind::Created);
                 self.changes.push(change);
             }
             Emission::ChangedUnnamed(counts) => {
                 self.counts.created += counts.created;
+                self.created += counts.created;
                 self.counts.modified += counts.modified;
                 self.counts.deleted += counts.deleted;
                 self.unnamed = true;

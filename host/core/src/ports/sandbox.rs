@@ -15,6 +15,7 @@ use crate::grants::Grants;
 use crate::id::{CallId, TaskId, TenantId};
 use crate::limits::Limits;
 use crate::outcome::{Content, Outcome};
+use crate::quota::Extent;
 use crate::tool::{Artifact, Manifest};
 
 /// A component that was compiled and described.
@@ -86,6 +87,8 @@ pub struct Run {
     pub grants: Grants,
     /// What it may use.
     pub limits: Limits,
+    /// What it may add to its workspace.
+    pub room: Extent,
     /// The arguments: a JSON object, as text.
     pub arguments: Arc<str>,
 }

@@ -14,6 +14,7 @@ use crate::clock::Timestamp;
 use crate::event::FileChange;
 use crate::id::{TaskId, TenantId};
 use crate::path::WorkspacePath;
+use crate::quota::Extent;
 
 /// What workers may reach at all, whatever a guest in them does.
 #[async_trait]
@@ -222,6 +223,8 @@ pub trait Workspaces: Send + Sync + 'static {
         to: &WorkspacePath,
         replace: bool,
     ) -> Result<(), WorkspaceError>;
+    /// Measures what everything in it takes.
+    async fn measure(&self, root: Arc<OwnedFd>) -> Result<Extent, WorkspaceError>;
     /// Finds what changed since a time, at most `max` entries.
     async fn changed_since(&self, root: Arc<OwnedFd>, since: Timestamp, max: u32) -> Result<Walked, WorkspaceError>;
 }

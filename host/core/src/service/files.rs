@@ -10,23 +10,41 @@ use crate::error::Error;
 use crate::event::{ChangeCounts, ChangeKind, ChangedBy, EventBody, FileChange, NewEvent};
 use crate::hub::Hub;
 use crate::path::WorkspacePath;
-use crate::ports::workspace::{ByteRange, ByteStream, Entry, Listing, OpenFile, Written};
+use crate::ports::workspace::{ByteRange, ByteStream, Entry, Listing, OpenFile, WorkspaceError, Written};
+use crate::quota::{Extent, Quotas};
+use crate::task::Task;
+
+fn full(limit: &'static str, value: u64) -> Error {
+    Error::WorkspaceFull { limit, value }
+}
 
 /// The use cases of files.
 pub struct Files {
     ports: Ports,
     hub: Arc<Hub>,
+    quotas: Arc<Quotas>,
     max_file_bytes: u64,
 }
 
 impl Files {
-    pub(super) fn new(ports: Ports, hub: Arc<Hub>, config: &ServiceConfig) -> Self {
-        Self { ports, hub, max_file_bytes: config.max_file_bytes }
+    pub(super) fn new(ports: Ports, hub: Arc<Hub>, quotas: Arc<Quotas>, config: &ServiceConfig) -> Self {
+        Self { ports, hub, quotas, max_file_bytes: config.max_file_bytes }
     }
 
     async fn root(&self, task: &OwnedTask) -> Result<Arc<OwnedFd>, Error> {
         let task = task.ready()?;
         Ok(self.ports.workspaces.open(task.owner.tenant, task.id).await?)
+    }
+
+    /// What may be added to the workspace; an error if that is nothing.
+    async fn room(&self, task: &OwnedTask, root: &Arc<OwnedFd>) -> Result<Extent, Error> {
+        let Task { id, limits, .. } = task.task();
+        let room = self.quotas.room(*id, root, limits).await?;
+        match room {
+            Extent { bytes: 0, .. } => Err(full("workspace_bytes", limits.workspace_bytes)),
+            Extent { entries: 0, .. } => Err(full("workspace_entries", limits.workspace_entries)),
+            room => Ok(room),
+        }
     }
 
     /// Lists a directory, by pages.
@@ -70,7 +88,8 @@ impl Files {
     /// Writes a file atomically.
     ///
     /// # Errors
-    /// If the task is not ready, the path or size is not allowed, or the body breaks off.
+    /// If the task is not ready, the path or size is not allowed, the workspace is
+    /// full, or the body breaks off.
     pub async fn write(
         &self,
         task: &OwnedTask,
@@ -80,8 +99,16 @@ impl Files {
         executable: Option<bool>,
     ) -> Result<Written, Error> {
         let root = self.root(task).await?;
-        let max = self.max_file_bytes;
-        let written = self.ports.workspaces.write(root, path, body, max, replace, executable).await?;
+        let room = self.room(task, &root).await?;
+        let max = self.max_file_bytes.min(room.bytes);
+        let written = self.ports.workspaces.write(root, path, body, max, replace, executable).await;
+        let written = written.map_err(|error| match error {
+            WorkspaceError::OverLimit { what: "the file", limit } if limit < self.max_file_bytes => {
+                full("workspace_bytes", task.task().limits.workspace_bytes)
+            }
+            error => error.into(),
+        })?;
+        self.quotas.added(task.task().id, Extent { bytes: written.size, entries: u64::from(written.created) });
         let change = if written.created { ChangeKind::Created } else { ChangeKind::Modified };
         self.changed(task, vec![(path, change)], None).await?;
         Ok(written)
@@ -93,8 +120,11 @@ impl Files {
     /// If the task is not ready, or something else is there.
     pub async fn make_dir(&self, task: &OwnedTask, path: &WorkspacePath) -> Result<bool, Error> {
         let root = self.root(task).await?;
+        self.room(task, &root).await?;
         let new = self.ports.workspaces.make_dir(root, path).await?;
         if new {
+            // Its parents may be new, too.
+            self.quotas.forget(task.task().id);
             self.changed(task, vec![(path, ChangeKind::Created)], None).await?;
         }
         Ok(new)
@@ -107,6 +137,7 @@ impl Files {
     pub async fn delete(&self, task: &OwnedTask, path: &WorkspacePath, recursive: bool) -> Result<u64, Error> {
         let root = self.root(task).await?;
         let count = self.ports.workspaces.delete(root, path, recursive).await?;
+        self.quotas.forget(task.task().id);
         self.changed(task, vec![(path, ChangeKind::Deleted)], Some(count)).await?;
         Ok(count)
     }

@@ -22,6 +22,7 @@ use crate::ports::meter::Meter;
 use crate::ports::sandbox::Sandbox;
 use crate::ports::store::Store;
 use crate::ports::workspace::Workspaces;
+use crate::quota::Quotas;
 
 /// The adapters that the composition root chose.
 #[derive(Clone)]
@@ -86,7 +87,9 @@ impl Services {
     pub fn new(ports: Ports, config: ServiceConfig) -> Self {
         let access = Arc::new(Access::new(ports.store.clone()));
         let hub = Arc::new(Hub::default());
+        let quotas = Arc::new(Quotas::new(ports.workspaces.clone()));
         let parts = DispatchParts {
+            quotas: quotas.clone(),
             store: ports.store.clone(),
             sandbox: ports.sandbox.clone(),
             workspaces: ports.workspaces.clone(),
@@ -101,7 +104,7 @@ impl Services {
             tasks::Tasks::new(ports.clone(), access.clone(), hub.clone(), dispatcher.clone(), &config, tools.clone());
         Self {
             calls: calls::Calls::new(ports.clone(), dispatcher.clone(), &config),
-            files: files::Files::new(ports.clone(), hub, &config),
+            files: files::Files::new(ports.clone(), hub, quotas, &config),
             keys: keys::Keys::new(ports.store.clone(), ports.ids.clone()),
             sessions: sessions::Sessions::new(ports.clone()),
             upkeep: upkeep::Upkeep::new(ports, dispatcher, tools.clone(), tasks.clone(), config.keep),

@@ -138,6 +138,7 @@ impl Sandbox for WasmSandbox {
             workspace: workspace.map(|directory| (run.task, directory)),
             access,
             limits: &run.limits,
+            room: run.room,
             arguments: &run.arguments,
             start_timeout: host.config.start_timeout,
         };

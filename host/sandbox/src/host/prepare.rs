@@ -7,6 +7,7 @@ use bulkhead_core::digest::Digest;
 use bulkhead_core::grants::WorkspaceAccess;
 use bulkhead_core::outcome::{Ending, Fault};
 use bulkhead_core::ports::sandbox::{PrepareError, Prepared, SandboxError};
+use bulkhead_core::quota::Extent;
 use bulkhead_core::tool::{Artifact, Manifest};
 use bytes::Bytes;
 use serde_json::Value;
@@ -100,6 +101,7 @@ impl Host {
             workspace: None,
             access: WorkspaceAccess::None,
             limits: &self.config.describe_limits,
+            room: Extent::default(),
             arguments: "",
             start_timeout: self.config.start_timeout,
         };

@@ -11,6 +11,7 @@ use bulkhead_core::id::TaskId;
 use bulkhead_core::limits::{Limits, Usage};
 use bulkhead_core::outcome::{Ending, Fault, Outcome, code};
 use bulkhead_core::ports::sandbox::{Emission, SandboxError, Sink};
+use bulkhead_core::quota::Extent;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,7 @@ pub(super) struct Job<'a> {
     pub(super) workspace: Option<(TaskId, &'a Arc<OwnedFd>)>,
     pub(super) access: WorkspaceAccess,
     pub(super) limits: &'a Limits,
+    pub(super) room: Extent,
     pub(super) arguments: &'a str,
     pub(super) start_timeout: Duration,
 }
@@ -149,6 +151,7 @@ fn message<'a>(job: &Job<'a>, now: Instant) -> (Start<'a>, Instant) {
         task: None,
         access: job.access,
         limits: job.limits.clone(),
+        room: (job.room.bytes, job.room.entries),
         deadline_ns: u64::try_from((clock + wall).as_nanos()).unwrap_or(u64::MAX),
         arguments: job.arguments,
     };

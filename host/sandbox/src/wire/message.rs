@@ -76,6 +76,8 @@ pub(crate) struct Start<'a> {
     pub task: Option<u32>,
     pub access: WorkspaceAccess,
     pub limits: Limits,
+    /// Bytes and entries that it may add to the workspace.
+    pub room: (u64, u64),
     /// On the monotonic clock, which both processes read.
     pub deadline_ns: u64,
     pub arguments: &'a str,
@@ -130,6 +132,9 @@ pub(crate) enum StreamLimit {
     Emit,
     LogBytes,
     LogLines,
+    /// Not a stream, but cut off just so: what does not fit is refused, and said once.
+    WorkspaceBytes,
+    WorkspaceEntries,
 }
 
 impl StreamLimit {
@@ -141,6 +146,8 @@ impl StreamLimit {
             Self::Emit => "emit_bytes",
             Self::LogBytes => "log_bytes",
             Self::LogLines => "log_lines",
+            Self::WorkspaceBytes => "workspace_bytes",
+            Self::WorkspaceEntries => "workspace_entries",
         }
     }
 }

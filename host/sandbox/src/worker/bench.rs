@@ -68,7 +68,7 @@ impl ColdCalls {
 
     async fn call(&self, arguments: &str) {
         let deadline = Instant::now() + Duration::from_millis(self.limits.wall_time_ms);
-        let call = Arc::new(Call::new(1, self.limits.clone(), deadline, self.link.clone()));
+        let call = Arc::new(Call::new(1, self.limits.clone(), (u64::MAX, u64::MAX), deadline, self.link.clone()));
         self.link.begin(&call);
         let root = self.workspace.as_ref().and_then(|workspace| workspace.with(WorkspaceAccess::ReadWrite));
         let job = Job { entry: Entry::Call, loaded: self.loaded.clone(), root, arguments: arguments.to_owned() };

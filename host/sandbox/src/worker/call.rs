@@ -2,6 +2,7 @@
 //! it: flags, emission window, counters. Shared, so everything is atomic or
 //! behind a lock that nobody else wants at that moment.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -39,6 +40,9 @@ pub(super) struct Call {
     pub(super) written: AtomicU64,
     /// Largest sum of linear memories, in bytes.
     pub(super) peak: Arc<AtomicU64>,
+    /// What may still be added to the workspace.
+    room_bytes: AtomicU64,
+    room_entries: AtomicU64,
     journal: Mutex<Journal>,
 }
 
@@ -71,7 +75,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Call {
-    pub(super) fn new(id: u32, limits: Limits, deadline: Instant, link: Arc<Link>) -> Self {
+    pub(super) fn new(id: u32, limits: Limits, room: (u64, u64), deadline: Instant, link: Arc<Link>) -> Self {
         let journal = Mutex::new(Journal::new(limits.file_changes));
         Self {
             id,
@@ -87,6 +91,8 @@ impl Call {
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
             peak: Arc::default(),
+            room_bytes: AtomicU64::new(room.0),
+            room_entries: AtomicU64::new(room.1),
             journal,
         }
     }
@@ -249,6 +255,34 @@ impl Call {
     pub(super) fn output(&self) -> (u64, Vec<u8>) {
         let output = lock(&self.output);
         (output.total, output.tail.clone())
+    }
+
+    /// Takes bytes of the workspace's quota, or refuses.
+    pub(super) fn take_bytes(&self, bytes: u64) -> io::Result<()> {
+        self.take(&self.room_bytes, bytes, StreamLimit::WorkspaceBytes)
+    }
+
+    /// Takes an entry of the workspace's quota, or refuses.
+    pub(super) fn take_entry(&self) -> io::Result<()> {
+        self.take(&self.room_entries, 1, StreamLimit::WorkspaceEntries)
+    }
+
+    fn take(&self, room: &AtomicU64, amount: u64, limit: StreamLimit) -> io::Result<()> {
+        if room.fetch_update(Relaxed, Relaxed, |room| room.checked_sub(amount)).is_ok() {
+            return Ok(());
+        }
+        self.truncated(limit);
+        Err(rustix::io::Errno::DQUOT.into())
+    }
+
+    /// Gives bytes back that are free at once: of a file that was cut.
+    pub(super) fn give_bytes(&self, bytes: u64) {
+        self.room_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Gives the entry of a name back that is gone.
+    pub(super) fn give_entry(&self) {
+        self.room_entries.fetch_add(1, Relaxed);
     }
 
     /// Notes a changed file.

@@ -174,7 +174,7 @@ impl Server {
             Some(Some(workspace)) => workspace.with(start.access),
             Some(None) => return refuse("the workspace is not open"),
         };
-        let call = Arc::new(Call::new(id, start.limits, at(start.deadline_ns), self.link.clone()));
+        let call = Arc::new(Call::new(id, start.limits, start.room, at(start.deadline_ns), self.link.clone()));
         self.link.begin(&call);
         let job = Job { entry: start.entry, loaded: loaded.clone(), root, arguments: start.arguments.to_owned() };
         let (shared, link) = (self.shared.clone(), self.link.clone());

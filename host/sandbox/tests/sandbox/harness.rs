@@ -14,6 +14,7 @@ use bulkhead_core::limits::Limits;
 use bulkhead_core::outcome::{Content, Ending, Outcome};
 use bulkhead_core::ports::sandbox::{Emission, Prepared, Run, Sandbox, SandboxError, Sink};
 use bulkhead_core::ports::workspace::OneDomain;
+use bulkhead_core::quota::Extent;
 use bulkhead_sandbox::{WasmConfig, WasmSandbox};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -131,6 +132,7 @@ impl Bench {
             workspace: (access != WorkspaceAccess::None).then(|| Arc::new(directory.into())),
             grants: Grants { workspace: access },
             limits: self.limits.clone(),
+            room: Extent { bytes: 1 << 30, entries: 10_000 },
             arguments: arguments.into(),
         }
     }

@@ -14,6 +14,7 @@ use bulkhead_core::grants::{Grants, WorkspaceAccess};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::outcome::Outcome;
 use bulkhead_core::ports::sandbox::{PrepareError, Prepared, Run as Call, Sandbox};
+use bulkhead_core::quota::Extent;
 use bulkhead_core::tool::Manifest;
 use bulkhead_sandbox::WasmSandbox;
 use bytes::Bytes;
@@ -156,6 +157,8 @@ async fn call(
         artifact,
         workspace: wanted.workspace,
         grants,
+        // A person's own directory: as much as the limits say, whatever lies there.
+        room: Extent::quota(&wanted.limits),
         limits: wanted.limits,
         arguments: arguments.to_string().into(),
     };

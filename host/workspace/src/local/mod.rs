@@ -30,6 +30,7 @@ use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::workspace::{
     ByteRange, ByteStream, Domains, Entry, Listing, OpenFile, Walked, WorkspaceError, Workspaces, Written,
 };
+use bulkhead_core::quota::Extent;
 
 use crate::gate::Gate;
 use layout::Layout;
@@ -169,6 +170,10 @@ impl Workspaces for LocalWorkspaces {
     ) -> Result<(), WorkspaceError> {
         let (from, to) = (from.clone(), to.clone());
         self.run(move |_| change::rename(root.as_fd(), &from, &to, replace)).await
+    }
+
+    async fn measure(&self, root: Arc<OwnedFd>) -> Result<Extent, WorkspaceError> {
+        self.run_long(move |_| walk::measure(root.as_fd())).await
     }
 
     async fn changed_since(&self, root: Arc<OwnedFd>, since: Timestamp, max: u32) -> Result<Walked, WorkspaceError> {

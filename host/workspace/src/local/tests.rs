@@ -46,6 +46,22 @@ async fn a_domain_is_a_tenants_directory_or_one_workspace() {
 }
 
 #[tokio::test]
+async fn everything_is_measured_once() {
+    let space = Space::new().await;
+    assert_eq!(space.all.measure(space.root()).await.expect("walks"), Extent::default());
+    space.write("a/b/c", b"12345").await.expect("writes");
+    space.write("d", b"678").await.expect("writes");
+    fs::hard_link(space.dir.join("d"), space.dir.join("e")).expect("links");
+    symlink("/etc", space.dir.join("out")).expect("links");
+    fifo(&space.dir.join("pipe"));
+    // Each link counts, nothing is followed, and sizes are as they are told.
+    let sparse = fs::File::create(space.dir.join("sparse")).expect("makes");
+    sparse.set_len(1 << 30).expect("grows");
+    let wanted = Extent { bytes: 5 + 3 + 3 + (1 << 30), entries: 8 };
+    assert_eq!(space.all.measure(space.root()).await.expect("walks"), wanted);
+}
+
+#[tokio::test]
 async fn a_crash_leaves_nothing() {
     let space = Space::new().await;
     fs::create_dir_all(space.data.path().join("trash/77-0/x0/tree/a")).expect("makes");

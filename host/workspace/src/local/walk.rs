@@ -9,6 +9,7 @@ use bulkhead_core::clock::Timestamp;
 use bulkhead_core::event::{ChangeKind, FileChange};
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::workspace::{Walked, WorkspaceError};
+use bulkhead_core::quota::Extent;
 use rustix::fs::{AtFlags, Dir, FileType, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 
@@ -20,6 +21,56 @@ const COARSE_CLOCK_MILLIS: i64 = 10;
 const MAX_LOOKED_AT: u64 = 2_000_000;
 /// Directories that wait for their turn; each is a path in memory.
 const MAX_WAITING: usize = 100_000;
+
+/// What everything in a workspace takes. Directories are entered by descriptor
+/// and none is held open for those below it, however deep they lie.
+pub(super) fn measure(root: BorrowedFd<'_>) -> Result<Extent, WorkspaceError> {
+    let mut extent = Extent::default();
+    let mut waiting = vec![WorkspacePath::root()];
+    while let Some(directory) = waiting.pop() {
+        match measure_one(root, &directory, &mut extent, &mut waiting) {
+            Ok(()) => {}
+            // It went, was swapped, or its rights were taken.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::ACCESS) => {}
+            Err(errno) => return Err(error::at(&directory)(errno)),
+        }
+        if extent.entries >= MAX_LOOKED_AT || waiting.len() >= MAX_WAITING {
+            // More than anybody's quota, and than should be walked.
+            extent.entries = u64::MAX;
+            break;
+        }
+    }
+    Ok(extent)
+}
+
+fn measure_one(
+    root: BorrowedFd<'_>,
+    directory: &WorkspacePath,
+    extent: &mut Extent,
+    waiting: &mut Vec<WorkspacePath>,
+) -> rustix::io::Result<()> {
+    let dir = beneath::open_dir(root, directory.as_bytes())?;
+    let mut entries = Dir::read_from(&dir)?;
+    while let Some(entry) = entries.read() {
+        let entry = entry?;
+        if remove::is_dots(entry.file_name()) {
+            continue;
+        }
+        extent.entries += 1;
+        let mask = StatxFlags::TYPE | StatxFlags::SIZE;
+        let stat = match rustix::fs::statx(&dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW, mask) {
+            Err(Errno::NOENT) => continue,
+            result => result?,
+        };
+        match FileType::from_raw_mode(stat.stx_mode.into()) {
+            FileType::RegularFile => extent.bytes = extent.bytes.saturating_add(stat.stx_size),
+            // One too deep to be named is an entry all the same.
+            FileType::Directory => waiting.extend(directory.join(entry.file_name().to_bytes())),
+            _ => {}
+        }
+    }
+    Ok(())
+}
 
 struct Walk<'a> {
     root: BorrowedFd<'a>,

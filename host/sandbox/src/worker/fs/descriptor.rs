@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bulkhead_core::event::ChangeKind;
+use rustix::io::Errno;
 use wasmtime::component::Resource;
 use wasmtime_wasi::filesystem::{Descriptor, File};
 use wasmtime_wasi::p2::bindings::filesystem::types::{
@@ -31,6 +32,29 @@ impl View<'_> {
             Descriptor::File(file) => Ok(file),
             Descriptor::Dir(_) => Err(ErrorCode::IsDirectory.into()),
         }
+    }
+
+    /// Takes bytes of the workspace's quota, or refuses in the guest's words.
+    fn take_bytes(&self, bytes: u64) -> FsResult<()> {
+        self.call.take_bytes(bytes).map_err(|_| ErrorCode::Quota.into())
+    }
+
+    /// Takes an entry.
+    fn take_entry(&self) -> FsResult<()> {
+        self.call.take_entry().map_err(|_| ErrorCode::Quota.into())
+    }
+
+    /// The size of an open file.
+    fn size(&self, fd: &Fd) -> FsResult<u64> {
+        Ok(self.file(fd)?.file.metadata()?.len())
+    }
+
+    /// Gives an entry back if it could not be made after all.
+    fn entered<T>(&self, made: FsResult<T>) -> FsResult<T> {
+        if made.is_err() {
+            self.call.give_entry();
+        }
+        made
     }
 
     fn changed(&self, kind: ChangeKind, path: Option<&str>) {
@@ -88,7 +112,10 @@ impl Host for View<'_> {
     }
 
     fn filesystem_error_code(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
-        self.stock.filesystem_error_code(error)
+        // The stock one knows every error of a stream but this.
+        let known = self.stock.table.get(&error)?.downcast_ref::<std::io::Error>();
+        let quota = known.and_then(std::io::Error::raw_os_error) == Some(Errno::DQUOT.raw_os_error());
+        if quota { Ok(Some(ErrorCode::Quota)) } else { self.stock.filesystem_error_code(error) }
     }
 }
 
@@ -115,7 +142,10 @@ impl HostDescriptor for View<'_> {
     async fn set_size(&mut self, fd: Fd, size: Filesize) -> FsResult<()> {
         check_size(size)?;
         let path = self.paths.get(fd.rep()).map(str::to_owned);
+        let before = self.size(&fd)?;
+        self.take_bytes(size.saturating_sub(before))?;
         self.stock.set_size(fd, size).await?;
+        self.call.give_bytes(before.saturating_sub(size));
         self.changed(ChangeKind::Modified, path.as_deref());
         Ok(())
     }
@@ -131,7 +161,9 @@ impl HostDescriptor for View<'_> {
     }
 
     async fn write(&mut self, fd: Fd, bytes: Vec<u8>, offset: Filesize) -> FsResult<Filesize> {
-        check_size(offset.saturating_add(bytes.len() as u64))?;
+        let end = offset.saturating_add(bytes.len() as u64);
+        check_size(end)?;
+        self.take_bytes(end.saturating_sub(self.size(&fd)?))?;
         let path = self.paths.get(fd.rep()).map(str::to_owned);
         let written = self.stock.write(fd, bytes, offset).await?;
         self.call.written.fetch_add(written, Relaxed);
@@ -152,7 +184,9 @@ impl HostDescriptor for View<'_> {
 
     async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
         let name = self.paths.join(fd.rep(), &path);
-        self.stock.create_directory_at(fd, path).await?;
+        self.take_entry()?;
+        let made = self.stock.create_directory_at(fd, path).await;
+        self.entered(made)?;
         self.changed(ChangeKind::Created, name.as_deref());
         Ok(())
     }
@@ -179,7 +213,12 @@ impl HostDescriptor for View<'_> {
     async fn link_at(&mut self, fd: Fd, flags: PathFlags, old: String, new_fd: Fd, new: String) -> FsResult<()> {
         let name = self.paths.join(new_fd.rep(), &new);
         self.check_moved(&fd, &old, name.as_deref()).await?;
-        self.stock.link_at(fd, flags, old, new_fd, new).await?;
+        // Each link counts as the file that it is.
+        let size = self.stock.stat_at(Self::again(&fd), flags, old.clone()).await?.size;
+        self.take_bytes(size)?;
+        self.take_entry()?;
+        let made = self.stock.link_at(fd, flags, old, new_fd, new).await;
+        self.entered(made)?;
         self.changed(ChangeKind::Created, name.as_deref());
         Ok(())
     }
@@ -203,7 +242,15 @@ impl HostDescriptor for View<'_> {
             Some(_) => return Err(ErrorCode::NotPermitted.into()),
         }
         let name = self.paths.join(fd.rep(), &path);
-        let opened = self.stock.open_at(fd, path_flags, path, open, flags).await?;
+        let new = before.is_none() && open.contains(OpenFlags::CREATE);
+        if new {
+            self.take_entry()?;
+        }
+        let opened = self.stock.open_at(fd, path_flags, path, open, flags).await;
+        let opened = if new { self.entered(opened)? } else { opened? };
+        if let Some(before) = before.as_ref().filter(|_| open.contains(OpenFlags::TRUNCATE)) {
+            self.call.give_bytes(before.size);
+        }
         match before {
             None if open.contains(OpenFlags::CREATE) => self.changed(ChangeKind::Created, name.as_deref()),
             Some(_) if open.contains(OpenFlags::TRUNCATE) => self.changed(ChangeKind::Modified, name.as_deref()),
@@ -225,6 +272,7 @@ impl HostDescriptor for View<'_> {
     async fn remove_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
         let name = self.paths.join(fd.rep(), &path);
         self.stock.remove_directory_at(fd, path).await?;
+        self.call.give_entry();
         self.changed(ChangeKind::Deleted, name.as_deref());
         Ok(())
     }
@@ -235,6 +283,9 @@ impl HostDescriptor for View<'_> {
         let replaced = self.look(&new_fd, &new).await.is_some();
         let from = fd.rep();
         self.stock.rename_at(fd, old.clone(), new_fd, new).await?;
+        if replaced {
+            self.call.give_entry();
+        }
         self.changed_at(ChangeKind::Deleted, from, &old);
         self.changed(if replaced { ChangeKind::Modified } else { ChangeKind::Created }, name.as_deref());
         Ok(())
@@ -245,7 +296,9 @@ impl HostDescriptor for View<'_> {
         if !link_stays_inside(name.as_deref(), &target) {
             return Err(ErrorCode::NotPermitted.into());
         }
-        self.stock.symlink_at(fd, target, link).await?;
+        self.take_entry()?;
+        let made = self.stock.symlink_at(fd, target, link).await;
+        self.entered(made)?;
         self.changed(ChangeKind::Created, name.as_deref());
         Ok(())
     }
@@ -253,6 +306,8 @@ impl HostDescriptor for View<'_> {
     async fn unlink_file_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
         let name = self.paths.join(fd.rep(), &path);
         self.stock.unlink_file_at(fd, path).await?;
+        // Its bytes count until the call is over: the file may still be open.
+        self.call.give_entry();
         self.changed(ChangeKind::Deleted, name.as_deref());
         Ok(())
     }

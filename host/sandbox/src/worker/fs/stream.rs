@@ -69,11 +69,14 @@ pub(super) struct Writer {
 
 impl Writer {
     fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let size = self.file.metadata()?.len();
         let start = match self.place {
             Place::At(position) => position,
-            Place::End => self.file.metadata()?.len(),
+            Place::End => size,
         };
-        check_size(start.saturating_add(bytes.len() as u64))?;
+        let end = start.saturating_add(bytes.len() as u64);
+        check_size(end)?;
+        self.call.take_bytes(end.saturating_sub(size))?;
         while !bytes.is_empty() {
             let wrote = match self.place {
                 Place::At(position) => self.file.write_at(bytes, position),

@@ -1,0 +1,83 @@
+//! The quota of a workspace: what a tool and a client may add to it.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Options, Server};
+
+/// A task with limits of its own.
+fn task(client: &Client, limits: &Value) -> String {
+    client.post("/v1/tasks", &json!({"limits": limits})).expect(201)["id"].as_str().unwrap().to_owned()
+}
+
+/// Creates files of so many bytes; the code of the fault, if there is one.
+fn create(client: &Client, task: &str, names: &[&str], size: usize) -> Value {
+    let files: Vec<_> = names.iter().map(|name| json!({"path": name, "content": "x".repeat(size)})).collect();
+    let body = json!({"tool": "touch", "arguments": {"create": files}});
+    client.post(&format!("/v1/tasks/{task}/calls"), &body).expect(200)["outcome"]["fault"]["code"].clone()
+}
+
+#[test]
+fn a_tool_adds_no_more_bytes_than_fit() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    client.register("fixtures/touch");
+    let task = task(&client, &json!({"workspace_bytes": 10_000}));
+    assert_eq!(create(&client, &task, &["a"], 6_000), Value::Null);
+    assert_eq!(create(&client, &task, &["b"], 6_000), "tool.no_space");
+    let (path, limits) = (format!("/v1/tasks/{task}/calls?limit=1"), "workspace_bytes");
+    let calls = client.get(&path).expect(200);
+    assert_eq!(calls["items"][0]["limits"][limits], 10_000);
+    // Said once, with the limit and its value.
+    let events = client.follow(&task, &[], "").until(|event| event["data"]["state"] == "failed");
+    let cut: Vec<_> = events.iter().filter(|event| event["type"] == "call.truncated").collect();
+    assert_eq!(cut.len(), 1, "{events:?}");
+    assert_eq!(cut[0]["data"], json!({"limit": "workspace_bytes", "value": 10_000}));
+    // What is deleted makes room.
+    let delete = json!({"tool": "touch", "arguments": {"delete": ["a"]}});
+    client.post(&format!("/v1/tasks/{task}/calls"), &delete).expect(200);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while create(&client, &task, &["c"], 6_000) != Value::Null {
+        assert!(std::time::Instant::now() < deadline, "a new measure finds the room");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn a_tool_makes_no_more_entries_than_fit() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    client.register("fixtures/touch");
+    let task = task(&client, &json!({"workspace_entries": 3}));
+    assert_eq!(create(&client, &task, &["a", "b", "c", "d"], 1), "tool.no_space");
+    let listing = client.get(&format!("/v1/tasks/{task}/entries")).expect(200);
+    assert_eq!(listing["entries"].as_array().unwrap().len(), 3, "{listing}");
+}
+
+#[test]
+fn a_client_adds_no_more_than_fits() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    let task = task(&client, &json!({"workspace_bytes": 1_000, "workspace_entries": 2}));
+    let put =
+        |name: &str, size: usize| client.send("PUT", &format!("/v1/tasks/{task}/files/{name}"), &[], &vec![b'x'; size]);
+    let problem = put("large", 1_001).problem(507, "workspace_full");
+    assert_eq!((&problem["limit"], &problem["value"]), (&json!("workspace_bytes"), &json!(1_000)));
+    put("a", 400).expect(201);
+    put("b", 400).expect(201);
+    let problem = put("c", 1).problem(507, "workspace_full");
+    assert_eq!(problem["limit"], "workspace_entries");
+    client.post(&format!("/v1/tasks/{task}/directories"), &json!({"path": "d"})).problem(507, "workspace_full");
+    assert_eq!(client.delete(&format!("/v1/tasks/{task}/files/a")).status, 204);
+    put("c", 600).expect(201);
+}
+
+#[test]
+fn what_lies_there_before_a_start_counts() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    client.register("fixtures/touch");
+    let task = task(&client, &json!({"workspace_bytes": 10_000}));
+    assert_eq!(create(&client, &task, &["a"], 9_000), Value::Null);
+    let server = server.stop_and_restart();
+    assert_eq!(create(&server.client(), &task, &["b"], 2_000), "tool.no_space");
+}
