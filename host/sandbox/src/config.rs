@@ -83,7 +83,7 @@ impl WasmConfig {
             memory_per_worker: 4 << 30,
             idle_timeout: Duration::from_secs(30),
             kill_grace: Duration::from_millis(40),
-            nice: 5,
+            nice: 10,
             compiles: 1,
             compile_cpu: Duration::from_secs(30),
             compile_memory: 2 << 30,
