@@ -10,6 +10,7 @@
 )]
 
 mod harness;
+mod router;
 mod scenarios;
 mod snapshots;
 mod tidy;

@@ -14,6 +14,8 @@
 mod bounds;
 mod compile;
 mod config;
+#[cfg(feature = "contract")]
+pub mod contract;
 mod engine;
 mod host;
 mod walls;

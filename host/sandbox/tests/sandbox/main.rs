@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed test says where")]
 
 mod calls;
+#[cfg(feature = "contract")]
+mod contract;
 mod emissions;
 mod guests;
 mod harness;

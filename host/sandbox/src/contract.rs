@@ -1,0 +1,210 @@
+//! The promises of the port to a backend (`bulkhead_core::ports::sandbox`), to
+//! be kept by whoever implements it; and a backend that runs nothing and keeps
+//! them, for tests of what lies above.
+
+#![allow(clippy::unwrap_used, reason = "a suite for tests: a panic is the report")]
+
+mod fake;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bulkhead_core::digest::Digest;
+use bulkhead_core::grants::{Grants, WorkspaceAccess};
+use bulkhead_core::id::{CallId, TaskId, TenantId};
+use bulkhead_core::limits::Limits;
+use bulkhead_core::outcome::{Content, Ending, Outcome, code};
+use bulkhead_core::ports::sandbox::{Emission, PrepareError, Prepared, Run, Sandbox, SandboxError, Sink};
+use bulkhead_core::quota::Extent;
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use fake::FakeSandbox;
+
+/// A backend, and three components that it runs.
+#[derive(Clone)]
+pub struct Subject {
+    /// The backend.
+    pub sandbox: Arc<dyn Sandbox>,
+    /// Returns its arguments as one part, a text.
+    pub echo: Bytes,
+    /// Never ends by itself.
+    pub spin: Bytes,
+    /// Sends parts for ever, waiting where it is made to wait.
+    pub speak: Bytes,
+}
+
+/// Checks every promise, each on a backend of its own.
+pub async fn keeps_the_promises<Made: Future<Output = Subject>>(make: impl Fn() -> Made) {
+    what_is_prepared_twice_is_the_same(make().await).await;
+    what_is_no_component_is_rejected(make().await).await;
+    a_call_ends_with_its_result(make().await).await;
+    time_runs_out(make().await).await;
+    a_cancelled_call_ends(make().await).await;
+    a_call_cancelled_before_it_starts_never_runs(make().await).await;
+    emissions_arrive_while_it_runs_and_the_sink_sets_the_pace(make().await).await;
+    calls_run_beside_each_other(make().await).await;
+    a_stop_interrupts_what_runs_and_takes_nothing_more(make().await).await;
+}
+
+/// Keeps what it is given; waits with each as long as it is told to.
+#[derive(Default)]
+struct Sluggish {
+    got: Mutex<Vec<Emission>>,
+    wait: Duration,
+}
+
+#[async_trait]
+impl Sink for Sluggish {
+    async fn emit(&self, emission: Emission) {
+        tokio::time::sleep(self.wait).await;
+        self.got.lock().unwrap().push(emission);
+    }
+}
+
+impl Sluggish {
+    fn count(&self) -> usize {
+        self.got.lock().unwrap().len()
+    }
+}
+
+impl Subject {
+    async fn prepare(&self, component: &Bytes) -> Prepared {
+        self.sandbox.prepare(component.clone()).await.unwrap()
+    }
+
+    async fn run(&self, component: &Bytes, arguments: &str, wall_time_ms: u64) -> Run {
+        Run {
+            call: CallId::from_parts(1, 1),
+            tenant: TenantId::from_parts(1, 1),
+            task: TaskId::from_parts(1, 1),
+            component: Digest::of(component),
+            artifact: self.prepare(component).await.artifact,
+            workspace: None,
+            grants: Grants { workspace: WorkspaceAccess::None },
+            limits: Limits { wall_time_ms, cpu_time_ms: 60_000, ..Limits::default() },
+            room: Extent::default(),
+            arguments: arguments.into(),
+        }
+    }
+
+    fn start(
+        &self,
+        run: Run,
+        sink: Arc<Sluggish>,
+        cancel: CancellationToken,
+    ) -> JoinHandle<Result<Outcome, SandboxError>> {
+        let sandbox = self.sandbox.clone();
+        tokio::spawn(async move { sandbox.run(run, sink, cancel).await })
+    }
+}
+
+fn code_of(outcome: &Outcome) -> &str {
+    outcome.ending.fault().map_or("", |fault| &fault.code)
+}
+
+async fn what_is_prepared_twice_is_the_same(subject: Subject) {
+    let once = subject.prepare(&subject.echo).await;
+    assert_eq!(subject.prepare(&subject.echo).await, once);
+    assert_ne!(subject.prepare(&subject.spin).await.artifact.key, once.artifact.key);
+    once.manifest.check().unwrap();
+}
+
+async fn what_is_no_component_is_rejected(subject: Subject) {
+    for rubbish in [&b""[..], b"rubbish", b"\0asm\x01\0\0\0"] {
+        let refused = subject.sandbox.prepare(Bytes::from_static(rubbish)).await.unwrap_err();
+        assert!(matches!(refused, PrepareError::Rejected { reason, .. } if !reason.is_empty()));
+    }
+}
+
+async fn a_call_ends_with_its_result(subject: Subject) {
+    let run = subject.run(&subject.echo, r#"{"text":"hé"}"#, 30_000).await;
+    let sink = Arc::new(Sluggish::default());
+    let outcome = subject.start(run, sink.clone(), CancellationToken::new()).await.unwrap().unwrap();
+    let content = vec![Content::Text { text: r#"{"text":"hé"}"#.into() }];
+    assert_eq!(outcome.ending, Ending::Succeeded { content });
+    assert_eq!(sink.count(), 0, "a result is no emission");
+}
+
+async fn time_runs_out(subject: Subject) {
+    let run = subject.run(&subject.spin, "{}", 200).await;
+    let outcome = subject.start(run, Arc::default(), CancellationToken::new()).await.unwrap().unwrap();
+    assert_eq!((outcome.ending.state(), code_of(&outcome)), ("timed_out", code::WALL_TIME));
+    assert!(outcome.usage.wall_us >= 200_000, "{:?}", outcome.usage);
+    let hit = outcome.ending.fault().unwrap().limit.clone().unwrap();
+    assert_eq!((&*hit.name, hit.value), ("wall_time_ms", 200));
+}
+
+async fn a_cancelled_call_ends(subject: Subject) {
+    let cancel = CancellationToken::new();
+    let run = subject.run(&subject.speak, "{}", 60_000).await;
+    let sink = Arc::new(Sluggish::default());
+    let call = subject.start(run, sink.clone(), cancel.clone());
+    until("it runs", || sink.count() > 0).await;
+    cancel.cancel();
+    let outcome = call.await.unwrap().unwrap();
+    assert_eq!((outcome.ending.state(), code_of(&outcome)), ("cancelled", code::CANCELLED));
+}
+
+async fn a_call_cancelled_before_it_starts_never_runs(subject: Subject) {
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let run = subject.run(&subject.speak, "{}", 60_000).await;
+    let sink = Arc::new(Sluggish::default());
+    let outcome = subject.start(run, sink.clone(), cancel).await.unwrap().unwrap();
+    assert_eq!(outcome.ending.state(), "cancelled");
+    assert_eq!(sink.count(), 0);
+}
+
+async fn emissions_arrive_while_it_runs_and_the_sink_sets_the_pace(subject: Subject) {
+    let cancel = CancellationToken::new();
+    let run = subject.run(&subject.speak, "{}", 60_000).await;
+    let sink = Arc::new(Sluggish { wait: Duration::from_millis(100), ..Sluggish::default() });
+    let call = subject.start(run, sink.clone(), cancel.clone());
+    until("something arrives", || sink.count() > 1).await;
+    assert!(!call.is_finished());
+    cancel.cancel();
+    call.await.unwrap().unwrap();
+    let got = sink.count();
+    assert!(got < 100, "a guest that sends for ever was let run ahead: {got}");
+    // Nothing follows the end.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(sink.count(), got);
+}
+
+async fn calls_run_beside_each_other(subject: Subject) {
+    let cancel = CancellationToken::new();
+    let spinning = subject.run(&subject.spin, "{}", 60_000).await;
+    let spinning = subject.start(spinning, Arc::default(), cancel.clone());
+    for _ in 0..3 {
+        let run = subject.run(&subject.echo, "{}", 30_000).await;
+        let outcome = subject.start(run, Arc::default(), CancellationToken::new()).await.unwrap().unwrap();
+        assert_eq!(outcome.ending.state(), "succeeded");
+    }
+    assert!(!spinning.is_finished());
+    cancel.cancel();
+    assert_eq!(spinning.await.unwrap().unwrap().ending.state(), "cancelled");
+}
+
+async fn a_stop_interrupts_what_runs_and_takes_nothing_more(subject: Subject) {
+    let run = subject.run(&subject.speak, "{}", 60_000).await;
+    let sink = Arc::new(Sluggish::default());
+    let call = subject.start(run.clone(), sink.clone(), CancellationToken::new());
+    until("it runs", || sink.count() > 0).await;
+    subject.sandbox.shutdown().await;
+    let outcome = call.await.unwrap().unwrap();
+    assert_eq!((outcome.ending.state(), code_of(&outcome)), ("interrupted", code::HOST_STOPPED));
+    assert!(subject.start(run, Arc::default(), CancellationToken::new()).await.unwrap().is_err());
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..6_000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}

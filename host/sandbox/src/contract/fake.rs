@@ -1,0 +1,104 @@
+//! A backend without guests: its components are names of what it does.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bulkhead_core::digest::Digest;
+use bulkhead_core::id::{TaskId, TenantId};
+use bulkhead_core::limits::Usage;
+use bulkhead_core::outcome::{Content, Ending, Fault, Outcome, code};
+use bulkhead_core::ports::sandbox::{Emission, PrepareError, Prepared, Run, Sandbox, SandboxError, Sink};
+use bulkhead_core::tool::{Artifact, Manifest};
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+/// What a component of the fake begins with.
+const MARK: &str = "fake component: ";
+
+/// What a component does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Does {
+    Echo,
+    Spin,
+    Speak,
+}
+
+/// Runs nothing, and behaves as if it did.
+#[derive(Debug, Default)]
+pub struct FakeSandbox {
+    known: Mutex<HashMap<Digest, Does>>,
+    stop: CancellationToken,
+}
+
+impl FakeSandbox {
+    /// The component that does this: `echo`, `spin` or `speak`.
+    pub fn component(name: &str) -> Bytes {
+        format!("{MARK}{name}").into()
+    }
+
+    async fn act(does: Does, run: &Run, sink: &dyn Sink) -> Ending {
+        match does {
+            Does::Echo => Ending::Succeeded { content: vec![Content::Text { text: run.arguments.to_string() }] },
+            Does::Spin => std::future::pending().await,
+            Does::Speak => loop {
+                sink.emit(Emission::Content(Content::Text { text: "again".into() })).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            },
+        }
+    }
+}
+
+#[async_trait]
+impl Sandbox for FakeSandbox {
+    async fn prepare(&self, component: Bytes) -> Result<Prepared, PrepareError> {
+        let name = std::str::from_utf8(&component).ok().and_then(|text| text.strip_prefix(MARK));
+        let does = match name {
+            Some("echo") => Does::Echo,
+            Some("spin") => Does::Spin,
+            Some("speak") => Does::Speak,
+            _ => return Err(PrepareError::Rejected { code: "not_wasm", reason: "it is no fake component".into() }),
+        };
+        let key = Digest::of(&component);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, does);
+        let manifest = Manifest {
+            name: name.unwrap_or_default().into(),
+            version: "1.0.0".into(),
+            description: "Does what it is called.".into(),
+            input_schema: serde_json::json!({"type": "object"}),
+            output_schema: None,
+            capabilities: Vec::new(),
+            idempotent: false,
+        };
+        let size = component.len() as u64;
+        Ok(Prepared { manifest, artifact: Artifact { key, digest: key, size } })
+    }
+
+    async fn run(&self, run: Run, sink: Arc<dyn Sink>, cancel: CancellationToken) -> Result<Outcome, SandboxError> {
+        if self.stop.is_cancelled() {
+            return Err(SandboxError::because("the fake is shut down"));
+        }
+        let does = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&run.artifact.key).copied();
+        let does = does.ok_or_else(|| SandboxError::because("it was never prepared"))?;
+        let begun = Instant::now();
+        let wall = Duration::from_millis(run.limits.wall_time_ms);
+        let ending = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Ending::Cancelled { fault: Fault::new(code::CANCELLED, "cancelled") },
+            () = self.stop.cancelled() => Ending::Interrupted { fault: Fault::new(code::HOST_STOPPED, "stopped") },
+            () = tokio::time::sleep(wall) => Ending::TimedOut {
+                fault: Fault::limit(code::WALL_TIME, "wall_time_ms", &run.limits, "it took longer"),
+            },
+            ending = Self::act(does, &run, &*sink) => ending,
+        };
+        let wall_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Ok(Outcome { ending, usage: Usage { wall_us, ..Usage::default() } })
+    }
+
+    async fn forget(&self, _tenant: TenantId, _task: TaskId) {}
+
+    async fn shutdown(&self) {
+        self.stop.cancel();
+    }
+}

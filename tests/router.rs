@@ -1,0 +1,245 @@
+//! The router without a socket and without guests: store in memory, a backend
+//! that runs nothing. What an edge decides by itself, and how it says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
+use bulkhead::components::ComponentFiles;
+use bulkhead::config::Config;
+use bulkhead::http::auth::Auth;
+use bulkhead::http::{Api, Options, router};
+use bulkhead::metrics::{Metrics, Readings};
+use bulkhead::system::System;
+use bulkhead_core::clock::NewId as _;
+use bulkhead_core::principal::{Owner, Scope, Scopes};
+use bulkhead_core::service::keys::NewKey;
+use bulkhead_core::service::{Ports, Services};
+use bulkhead_sandbox::WasmStats;
+use bulkhead_sandbox::contract::FakeSandbox;
+use bulkhead_store::MemoryStore;
+use bulkhead_workspace::LocalWorkspaces;
+use bulkhead_workspace::import::ChildImporter;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+/// A router with all that is behind it.
+struct Edge {
+    router: Router,
+    api: Arc<Api>,
+    key: String,
+    _data: TempDir,
+}
+
+impl Edge {
+    async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Options)) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let config = Config { data: data.path().to_owned(), ..Config::default() };
+        std::fs::create_dir(config.components()).unwrap();
+        let metrics = Metrics::new(|| Readings { commits: 0, workers: WasmStats::default() });
+        let importer = ChildImporter::new(config.importer("/nowhere".into())).unwrap();
+        let ports = Ports {
+            store: Arc::new(MemoryStore::new()),
+            sandbox: Arc::new(FakeSandbox::default()),
+            workspaces: Arc::new(LocalWorkspaces::new(data.path()).unwrap()),
+            importer: Arc::new(importer),
+            components: Arc::new(ComponentFiles::new(config.components())),
+            ids: Arc::new(System),
+            meter: metrics.clone(),
+        };
+        let services = Services::new(ports, config.service());
+        let mut options = Options {
+            auth: Auth::Required,
+            max_body_bytes: 1 << 20,
+            max_component_bytes: 1 << 20,
+            max_concurrent_requests: 64,
+            heartbeat: Duration::from_secs(15),
+            wait_default: Duration::from_secs(30),
+            wait_max: Duration::from_secs(60),
+            cors_origins: vec![HeaderValue::from_static("https://app.example")],
+        };
+        change(&mut options);
+        let api = Arc::new(Api { services, options, metrics, stop: CancellationToken::new() });
+        let key = key(&api, Scopes::all()).await;
+        Self { router: router(api.clone()), api, key, _data: data }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Response<Body> {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    fn request(&self, method: Method, path: &str, kind: &str, body: impl Into<Body>) -> Request<Body> {
+        let request = Request::builder().method(method).uri(path).header("content-type", kind);
+        request.header("authorization", format!("Bearer {}", self.key)).body(body.into()).unwrap()
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        read(self.send(self.request(Method::POST, path, "application/json", body.to_string())).await).await
+    }
+
+    /// A task with the fake's tool of this name.
+    async fn task(&self, tool: &str) -> String {
+        let component = FakeSandbox::component(tool);
+        let (_, made) =
+            read(self.send(self.request(Method::POST, "/v1/tools", "application/wasm", component)).await).await;
+        let id = made["id"].as_str().unwrap().parse().unwrap();
+        assert_eq!(self.api.services.tools.settled(id).await.unwrap().state.name(), "ready");
+        let (status, task) = self.post("/v1/tasks", &json!({})).await;
+        assert_eq!(status, 201);
+        task["id"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A key of a user of its own.
+async fn key(api: &Api, scopes: Scopes) -> String {
+    let owner = Owner { tenant: System.tenant_id(), user: System.user_id() };
+    let new = NewKey { owner, scopes, label: String::new(), expires_at: None };
+    api.services.keys.create(new).await.unwrap().0.reveal()
+}
+
+async fn read(response: Response<Body>) -> (StatusCode, Value) {
+    let status = response.status();
+    let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    (status, serde_json::from_slice(&body).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_call_is_answered_with_its_end() {
+    let edge = Edge::new().await;
+    let path = format!("/v1/tasks/{}/calls", edge.task("echo").await);
+    let (status, call) = edge.post(&path, &json!({"tool": "echo", "arguments": {"a": 1}})).await;
+    assert_eq!((status, &call["state"]), (StatusCode::OK, &json!("succeeded")), "{call}");
+    assert_eq!(call["outcome"]["content"][0]["text"], r#"{"a":1}"#);
+    assert_eq!(call["attempts"], 1);
+}
+
+#[tokio::test]
+async fn who_does_not_wait_is_told_where_to_look() {
+    let edge = Edge::new().await;
+    let task = edge.task("spin").await;
+    let body = json!({"tool": "spin", "arguments": {}}).to_string();
+    for wait in ["0", "0.05"] {
+        let path = format!("/v1/tasks/{task}/calls?wait={wait}");
+        let response = edge.send(edge.request(Method::POST, &path, "application/json", body.clone())).await;
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+        let location = response.headers()["location"].to_str().unwrap().to_owned();
+        let (_, call) = read(response).await;
+        assert_eq!(location, format!("/v1/calls/{}", call["id"].as_str().unwrap()));
+        assert_eq!(call["state"], "running");
+        // Cancelled, it ends; who waits then gets the end.
+        let (status, _) = edge.post(&format!("{location}/cancel"), &json!({})).await;
+        assert_eq!(status, StatusCode::ACCEPTED);
+        let get = edge.request(Method::GET, &format!("{location}?wait=30"), "application/json", "");
+        assert_eq!(read(edge.send(get).await).await.1["state"], "cancelled");
+    }
+}
+
+#[tokio::test]
+async fn a_key_makes_a_call_once_and_a_replay_waits_for_the_first() {
+    let edge = Edge::new().await;
+    let task = edge.task("spin").await;
+    let send = |wait: &str, body: &str| {
+        let path = format!("/v1/tasks/{task}/calls?wait={wait}");
+        let mut request = edge.request(Method::POST, &path, "application/json", body.to_owned());
+        request.headers_mut().insert("idempotency-key", HeaderValue::from_static("once"));
+        edge.send(request)
+    };
+    let body = r#"{"tool":"spin","arguments":{}}"#;
+    let (_, first) = read(send("0", body).await).await;
+    let (again, cancel) = tokio::join!(send("30", body), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        edge.post(&format!("/v1/calls/{}/cancel", first["id"].as_str().unwrap()), &json!({})).await
+    });
+    assert_eq!(cancel.0, StatusCode::ACCEPTED);
+    let (status, again) = read(again).await;
+    assert_eq!((status, &again["id"], &again["state"]), (StatusCode::OK, &first["id"], &json!("cancelled")));
+    let (status, problem) = read(send("0", r#"{"tool":"spin","arguments":{"other":1}}"#).await).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (422, &json!("idempotency_key_reused")));
+}
+
+#[tokio::test]
+async fn each_mistake_has_a_problem_of_its_own() {
+    let edge = Edge::new().await;
+    let task = edge.task("echo").await;
+    let calls = format!("/v1/tasks/{task}/calls");
+    let json = "application/json";
+    let cases: [(Method, &str, &str, &str, u16, &str); 9] = [
+        (Method::POST, &calls, json, r#"{"tool":"#, 400, "malformed_json"),
+        (Method::POST, &calls, json, r#"{"tool":"echo","arguments":{},"x":1}"#, 400, "malformed_json"),
+        (Method::POST, &calls, "text/plain", "{}", 415, "unsupported_media_type"),
+        (Method::POST, &calls, json, r#"{"tool":"none","arguments":{}}"#, 422, "unknown_tool"),
+        (Method::POST, &calls, json, r#"{"tool":"echo","arguments":[]}"#, 422, "arguments_mismatch"),
+        (Method::POST, "/v1/tasks", json, r#"{"limits":{"wall_time_ms":99999999999}}"#, 400, "invalid_request"),
+        (Method::GET, "/v1/tasks/none", json, "", 404, "not_found"),
+        (Method::GET, "/v1/nothing", json, "", 404, "no_such_operation"),
+        (Method::PATCH, "/v1/tasks", json, "", 405, "method_not_allowed"),
+    ];
+    for (method, path, kind, body, status, code) in cases {
+        let response = edge.send(edge.request(method, path, kind, body.to_owned())).await;
+        let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+        let (got, problem) = read(response).await;
+        assert_eq!((got.as_u16(), &problem["code"]), (status, &json!(code)), "{path} {body}: {problem}");
+        assert_eq!(kind, "application/problem+json");
+    }
+    let large = edge.request(Method::POST, &calls, json, vec![b' '; (1 << 20) + 1]);
+    assert_eq!(read(edge.send(large).await).await.1["code"], "too_large");
+}
+
+#[tokio::test]
+async fn keys_scopes_and_owners_are_asked_for() {
+    let mut edge = Edge::new().await;
+    let task = edge.task("echo").await;
+    let path = format!("/v1/tasks/{task}");
+    let bare = Request::builder().uri(&path).body(Body::empty()).unwrap();
+    let response = edge.send(bare).await;
+    assert!(response.headers().contains_key("www-authenticate"));
+    assert_eq!(read(response).await.1["code"], "unauthenticated");
+    edge.key = key(&edge.api, Scopes::all()).await;
+    let foreign = edge.send(edge.request(Method::GET, &path, "application/json", "")).await;
+    assert_eq!(read(foreign).await.1["code"], "not_found", "somebody else's is not there");
+    edge.key = key(&edge.api, [Scope::TasksRead].into_iter().collect()).await;
+    let (status, problem) = edge.post("/v1/tasks", &json!({})).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (403, &json!("missing_scope")));
+}
+
+#[tokio::test]
+async fn a_full_edge_sheds_and_stays_healthy() {
+    let edge = Edge::with(|options| options.max_concurrent_requests = 1).await;
+    let task = edge.task("spin").await;
+    let body = json!({"tool": "spin", "arguments": {}}).to_string();
+    let waiting = edge.request(Method::POST, &format!("/v1/tasks/{task}/calls?wait=30"), "application/json", body);
+    let waiting = tokio::spawn(edge.router.clone().oneshot(waiting));
+    let mut shed = StatusCode::OK;
+    for _ in 0..500 {
+        let response = edge.send(edge.request(Method::GET, "/v1/whoami", "application/json", "")).await;
+        shed = response.status();
+        if shed == StatusCode::SERVICE_UNAVAILABLE {
+            assert!(response.headers().contains_key("retry-after"));
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(shed, StatusCode::SERVICE_UNAVAILABLE);
+    let health = Request::builder().uri("/healthz").body(Body::empty()).unwrap();
+    assert_eq!(edge.send(health).await.status(), StatusCode::OK);
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn only_listed_origins_pass_a_preflight() {
+    let edge = Edge::new().await;
+    for (origin, allowed) in [("https://app.example", true), ("https://evil.example", false)] {
+        let request = Request::builder().method(Method::OPTIONS).uri("/v1/tasks").header("origin", origin);
+        let request = request.header("access-control-request-method", "POST").body(Body::empty()).unwrap();
+        let response = edge.send(request).await;
+        assert_eq!(response.headers().contains_key("access-control-allow-origin"), allowed, "{origin}");
+    }
+}
