@@ -55,6 +55,13 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// From the times of all requests and the time they took together.
+    pub fn of(mut times: Vec<Duration>, took: Duration) -> Self {
+        times.sort();
+        let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
+        Self { count: times.len(), p50: at(0.5), p99: at(0.99), per_second: times.len() as f64 / took.as_secs_f64() }
+    }
+
     pub fn line(&self) -> String {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         format!("{:>7.0}/s, p50 {:.3} ms, p99 {:.3} ms", self.per_second, ms(self.p50), ms(self.p99))
@@ -64,7 +71,7 @@ impl Figures {
 /// Sends the request from `clients` connections for a while.
 pub fn load(address: &str, request: &[u8], clients: usize, span: Duration, check: Option<fn(&[u8])>) -> Figures {
     let begun = Instant::now();
-    let mut times: Vec<Duration> = std::thread::scope(|scope| {
+    let times: Vec<Duration> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..clients)
             .map(|_| {
                 scope.spawn(move || {
@@ -84,8 +91,5 @@ pub fn load(address: &str, request: &[u8], clients: usize, span: Duration, check
             .collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
-    let took = begun.elapsed();
-    times.sort();
-    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
-    Figures { count: times.len(), p50: at(0.5), p99: at(0.99), per_second: times.len() as f64 / took.as_secs_f64() }
+    Figures::of(times, begun.elapsed())
 }

@@ -4,13 +4,13 @@
 //! `first`, `idle`, `deadline`, `neighbours`, `residue`, `readers`); BENCH_SECONDS is the length of a measurement.
 //!
 //! - `POST …/calls` of a trivial tool over loopback, durable, at 1, 16 and 64
-//!   clients, beside a bare axum handler and beside the two commits alone;
+//!   clients, beside a bare axum handler, the same call in process, and its two commits alone;
 //! - the same with `synchronous = off`;
 //! - a cold call inside a worker, beside bare wasmtime; two workers beside one;
 //! - cold (never seen), cached on disk and warm first call;
 //! - how long after its deadline a guest still acts;
 //! - what spinning guests cost another tenant; what ten thousand calls leave behind;
-//! - memory per idle task; events per second to 1, 100 and 1,000 readers.
+//! - memory per idle session and task; events per second to 1, 100 and 1,000 readers.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,6 +25,7 @@ mod client;
 mod deadline;
 mod engine;
 mod host;
+mod in_process;
 mod neighbours;
 mod readers;
 mod residue;
@@ -83,6 +84,10 @@ fn durable_calls(synchronous: &str, span: Duration, bare: &[Figures]) {
     println!("\n== POST /v1/tasks/…/calls of `echo`, synchronous = {synchronous}");
     let commits = baseline::commits(synchronous == "full", 300);
     println!("    accept + end alone, 1 client: p50 {:.3} ms", commits.as_secs_f64() * 1e3);
+    let inside = in_process::calls(synchronous == "full", &CLIENTS, span);
+    for (clients, figures) in CLIENTS.iter().zip(&inside) {
+        println!("{clients:>3} in process, without HTTP: {}", figures.line());
+    }
     let host = Host::start(&[("BULKHEAD_STORE__SYNCHRONOUS", synchronous)]);
     host.register("fixtures/echo");
     let task = host.task();
@@ -93,16 +98,17 @@ fn durable_calls(synchronous: &str, span: Duration, bare: &[Figures]) {
     let figures = load(&host.address, &whoami, 64, span, None);
     let cpu_each = (host.cpu() - cpu_before).as_secs_f64() * 1e3 / figures.count as f64;
     println!(" 64 clients: {}; {cpu_each:.3} ms CPU a request: GET /v1/whoami, for comparison", figures.line());
-    for (clients, bare) in CLIENTS.iter().zip(bare) {
+    for ((clients, bare), inside) in CLIENTS.iter().zip(bare).zip(&inside) {
         let (commits_before, cpu_before) = (host.commits(), host.cpu());
         let figures = load(&host.address, &request, *clients, span, None);
         let per_call = |value: f64| value / figures.count as f64;
         let commits_each = per_call((host.commits() - commits_before) as f64);
         let cpu_each = per_call((host.cpu() - cpu_before).as_secs_f64() * 1e3);
         println!(
-            "{clients:>3} clients: {}; {commits_each:.2} commits and {cpu_each:.3} ms CPU a call; p50 is {:.1}x the bare handler's",
+            "{clients:>3} clients: {}; {commits_each:.2} commits and {cpu_each:.3} ms CPU a call; p50 is {:.1}x the bare handler's, {:.2}x the call's in process",
             figures.line(),
             figures.p50.as_secs_f64() / bare.p50.as_secs_f64(),
+            figures.p50.as_secs_f64() / inside.p50.as_secs_f64(),
         );
         if *clients == 1 {
             let over = figures.p50.as_secs_f64() - commits.as_secs_f64();
@@ -136,20 +142,24 @@ fn first_calls() {
 }
 
 fn idle_tasks() {
-    println!("\n== memory of idle tasks");
+    const COUNT: u64 = 1_000;
+    println!("\n== memory of {COUNT} idle sessions, then of as many idle tasks, each called once");
     let host = Host::start(&[]);
     host.register("fixtures/echo");
-    let before = host.memory();
-    const TASKS: u64 = 1_000;
-    for _ in 0..TASKS {
-        let task = host.task();
-        let request = host.call_request(&task, "echo", r#"{"text":"hello"}"#);
+    let report = |what: &str, before: u64| {
+        let after = host.memory();
+        let each = after.saturating_sub(before) / COUNT;
+        println!("{what}: {:.1} MiB in all processes, {each} bytes each", after as f64 / f64::from(1 << 20));
+        after
+    };
+    let begun = host.memory();
+    for _ in 0..COUNT {
+        host.json("POST", "/v1/sessions", "application/json", b"{}");
+    }
+    let with_sessions = report("sessions", begun);
+    for _ in 0..COUNT {
+        let request = host.call_request(&host.task(), "echo", r#"{"text":"hello"}"#);
         Connection::open(&host.address).send(&request);
     }
-    let after = host.memory();
-    let each = after.saturating_sub(before) / TASKS;
-    println!(
-        "{TASKS} tasks, each called once: {:.1} MiB in all processes, {each} bytes a task",
-        after as f64 / f64::from(1 << 20)
-    );
+    report("tasks   ", with_sessions);
 }
