@@ -7,7 +7,7 @@
 //! | no new privileges | set-user-id programs | always there |
 //! | capabilities | what root may do | always there |
 //! | Landlock | every file but those below one directory; TCP; signals and abstract sockets to others | Linux 5.19, enabled |
-//! | seccomp | every system call but the listed ones: no socket, no program, no process, no tracing, no memory that is writable and executable | always there on this architecture |
+//! | seccomp | every system call but the listed ones: no socket, no program, no process, no tracing, no mapping that is writable and executable | always there on this architecture |
 //! | network namespace | every interface | root, or user namespaces |
 //!
 //! The first four are the minimum. What is left open: whether a path exists

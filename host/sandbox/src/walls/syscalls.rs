@@ -115,7 +115,7 @@ fn no_clone3() -> Result<BpfProgram, Error> {
 fn allow_list(code: Code) -> Result<BpfProgram, Error> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
     let (read, execute) = (libc::PROT_READ as u64, libc::PROT_EXEC as u64);
-    // Nothing is writable and executable at once. An artefact is mapped and then
+    // No mapping is writable and executable. An artefact is mapped and then
     // made executable, which seccomp can't tell from other memory.
     rules.insert(libc::SYS_mmap, vec![masked(2, execute, 0)?]);
     let mut protect = vec![masked(2, execute, 0)?];
