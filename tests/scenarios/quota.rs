@@ -81,3 +81,15 @@ fn what_lies_there_before_a_start_counts() {
     let server = server.stop_and_restart();
     assert_eq!(create(&server.client(), &task, &["b"], 2_000), "tool.no_space");
 }
+
+#[test]
+fn a_rename_that_replaces_nothing_gives_nothing_back() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    client.register("hostile/disk");
+    let task = task(&client, &json!({"workspace_entries": 100}));
+    let call = client.call(&task, "hostile_disk", json!({"attack": "renames"}));
+    assert_eq!(call["state"], "succeeded", "{call}");
+    let listing = client.get(&format!("/v1/tasks/{task}/entries?limit=200")).expect(200);
+    assert_eq!(listing["entries"].as_array().unwrap().len(), 100, "the quota holds: {call}");
+}

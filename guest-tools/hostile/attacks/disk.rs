@@ -23,8 +23,22 @@ fn run(attack: &str) -> Outcome {
             repeat(|_| OpenOptions::new().create(true).append(true).open("/fill")?.write_all(&vec![b'x'; 1 << 20]))
         }
         "many_files" => repeat(|n| File::create(format!("/many-{n}")).map(drop)),
+        // Names that replace nothing must give nothing back.
+        "renames" => {
+            let renamed = fs::write("/same", b"x").and_then(|()| {
+                fs::hard_link("/same", "/link")?;
+                (0..1_000).try_for_each(|_| {
+                    fs::rename("/same", "/same")?;
+                    fs::rename("/same", "/link")
+                })
+            });
+            match renamed {
+                Ok(()) => repeat_to(500, |n| File::create(format!("/many-{n}")).map(drop)),
+                Err(error) => report(Err(error)),
+            }
+        }
         "many_directories" => repeat(|n| fs::create_dir(format!("/dir-{n}"))),
-        "many_links" => repeat(|n| std::fs::hard_link("/file", format!("/link-{n}"))),
+        "many_links" => repeat(|n| fs::hard_link("/file", format!("/link-{n}"))),
         // Each one deeper: whoever walks or deletes this must not recurse.
         "deep" => {
             let mut path = String::from("/deep");

@@ -109,7 +109,9 @@ impl Inner {
         if call.grants.workspace != WorkspaceAccess::ReadWrite {
             return;
         }
-        match sink.created() {
+        // What an interrupted call wrote is not known.
+        let told = !matches!(outcome.ending, Ending::Interrupted { .. });
+        match sink.created().filter(|_| told) {
             Some(entries) => {
                 self.parts.quotas.added(call.task, Extent { bytes: outcome.usage.written_bytes, entries });
             }

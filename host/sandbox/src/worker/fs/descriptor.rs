@@ -281,9 +281,11 @@ impl HostDescriptor for View<'_> {
         let name = self.paths.join(new_fd.rep(), &new);
         self.check_moved(&fd, &old, name.as_deref()).await?;
         let replaced = self.look(&new_fd, &new).await.is_some();
-        let from = fd.rep();
+        let (from, again) = (fd.rep(), Self::again(&fd));
         self.stock.rename_at(fd, old.clone(), new_fd, new).await?;
-        if replaced {
+        // Onto itself, or onto another link of the same file, nothing goes: both
+        // names are still there, and each would give an entry for nothing.
+        if replaced && self.look(&again, &old).await.is_none() {
             self.call.give_entry();
         }
         self.changed_at(ChangeKind::Deleted, from, &old);
