@@ -2,6 +2,7 @@
 //! only the composition root names an adapter.
 
 pub mod components;
+pub mod egress;
 pub mod import;
 pub mod meter;
 pub mod sandbox;

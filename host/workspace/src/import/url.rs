@@ -7,9 +7,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ::url::{Host, Url};
+use bulkhead_core::address::is_public;
 use bulkhead_core::ports::import::ImportError;
 
-use super::{address, code, refused};
+use super::{code, refused};
 
 /// Longest URL, in bytes.
 const MAX: usize = 2048;
@@ -78,8 +79,8 @@ impl Policy {
         }
         let host = match url.host() {
             Some(Host::Domain(name)) if is_name(name) => name.to_owned(),
-            Some(Host::Ipv4(ip)) if address::is_public(ip.into()) => ip.to_string(),
-            Some(Host::Ipv6(ip)) if address::is_public(ip.into()) => format!("[{ip}]"),
+            Some(Host::Ipv4(ip)) if is_public(ip.into()) => ip.to_string(),
+            Some(Host::Ipv6(ip)) if is_public(ip.into()) => format!("[{ip}]"),
             Some(Host::Domain(_)) | None => return Err(forbidden("it is not a valid host name")),
             Some(_) => return Err(forbidden("the address is not public")),
         };
