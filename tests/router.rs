@@ -14,6 +14,8 @@ use bulkhead::http::{Api, Options, router};
 use bulkhead::metrics::{Metrics, Readings};
 use bulkhead::system::System;
 use bulkhead_core::clock::NewId as _;
+use bulkhead_core::policy::Policy;
+use bulkhead_core::ports::egress::NoEgress;
 use bulkhead_core::principal::{Owner, Scope, Scopes};
 use bulkhead_core::service::keys::NewKey;
 use bulkhead_core::service::{Ports, Services};
@@ -54,8 +56,9 @@ impl Edge {
             components: Arc::new(ComponentFiles::new(config.components())),
             ids: Arc::new(System),
             meter: metrics.clone(),
+            egress: Arc::new(NoEgress),
         };
-        let services = Services::new(ports, config.service());
+        let services = Services::new(ports, config.service(), Policy::default());
         let mut options = Options {
             auth: Auth::Required,
             max_body_bytes: 1 << 20,

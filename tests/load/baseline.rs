@@ -9,7 +9,7 @@ use bulkhead_core::call::{Call, CallState};
 use bulkhead_core::clock::{Clock as _, NewId as _};
 use bulkhead_core::digest::Digest;
 use bulkhead_core::event::{EventBody, NewEvent};
-use bulkhead_core::grants::Grants;
+use bulkhead_core::grants::{Ceiling, Grants, WorkspaceAccess};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::outcome::{Content, Ending, Outcome};
 use bulkhead_core::ports::store::{AcceptCall, EndCall, Store as _};
@@ -89,7 +89,7 @@ fn task(owner: Owner, tools: &ToolSet) -> Task {
         source: Source::Empty,
         tool_set: tools.digest,
         limits: Limits::default(),
-        grants: Grants::TASK_CEILING,
+        ceiling: Ceiling::OPEN,
         created_at: now,
         updated_at: now,
         last_seq: 0,
@@ -110,7 +110,7 @@ fn call(task: &Task) -> (AcceptCall, EndCall) {
         arguments: r#"{"text":"hello"}"#.into(),
         state: CallState::Running { since: at },
         limits: Limits::default(),
-        grants: Grants::TASK_CEILING,
+        grants: Grants::workspace(WorkspaceAccess::ReadWrite),
         attempts: 1,
         created_at: at,
     };

@@ -10,6 +10,8 @@ use bulkhead::metrics::{Metrics, Readings};
 use bulkhead::system::System;
 use bulkhead_core::access::FrozenTask;
 use bulkhead_core::limits::LimitsPatch;
+use bulkhead_core::policy::Policy;
+use bulkhead_core::ports::egress::NoEgress;
 use bulkhead_core::principal::{Principal, Scope, Scopes};
 use bulkhead_core::service::calls::NewCall;
 use bulkhead_core::service::tasks::{Fill, NewTask};
@@ -56,8 +58,9 @@ async fn services(data: &std::path::Path, full: bool) -> Services {
         components: Arc::new(ComponentFiles::new(config.components())),
         ids: Arc::new(System),
         meter: Metrics::new(|| Readings { commits: 0, workers: bulkhead_sandbox::WasmStats::default() }),
+        egress: Arc::new(NoEgress),
     };
-    Services::new(ports, config.service())
+    Services::new(ports, config.service(), Policy::default())
 }
 
 async fn task(services: &Services) -> Arc<FrozenTask> {

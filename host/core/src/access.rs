@@ -9,7 +9,7 @@ use moka::sync::Cache;
 
 use crate::call::Call;
 use crate::error::Error;
-use crate::grants::Grants;
+use crate::grants::Ceiling;
 use crate::id::{CallId, SessionId, TaskId};
 use crate::limits::Limits;
 use crate::ports::store::Store;
@@ -90,7 +90,7 @@ pub struct FrozenTask {
     /// Its ceiling of limits.
     pub limits: Limits,
     /// Its ceiling of grants.
-    pub grants: Grants,
+    pub ceiling: Ceiling,
 }
 
 /// A call that was checked to be the principal's.
@@ -169,7 +169,7 @@ impl Access {
         }
         let OwnedTask { task } = self.task(principal, scope, id).await?;
         let tools = self.tool_set(&task).await?;
-        let frozen = Arc::new(FrozenTask { id, owner: task.owner, tools, limits: task.limits, grants: task.grants });
+        let frozen = Arc::new(FrozenTask { id, owner: task.owner, tools, limits: task.limits, ceiling: task.ceiling });
         self.frozen.insert(id, frozen.clone());
         Ok(frozen)
     }

@@ -98,6 +98,10 @@ ids! {
     CallId = "call";
     /// A registered tool, one version of it.
     ToolId = "tool";
+    /// A grant that an owner gave to a task.
+    GrantId = "grant";
+    /// A question to the owner of a call.
+    QuestionId = "question";
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ pub mod key;
 pub mod limits;
 pub mod outcome;
 pub mod path;
+pub mod pause;
+pub mod policy;
 pub mod ports;
 pub mod principal;
 pub mod quota;

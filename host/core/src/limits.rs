@@ -128,6 +128,14 @@ limits! {
         "What one call to a host function may make the host allocate for its arguments (long lists, strings).";
     random_bytes: "bytes", 64 * KIB, 64 * MIB,
         "Random bytes per request; they are made on the host and copied.";
+    http_requests: "requests", 100, 100_000,
+        "Outgoing HTTP requests; each is an event, an audit record and a connection.";
+    http_request_bytes: "bytes", 16 * MIB, 16 * 1024 * MIB,
+        "Bodies of outgoing HTTP requests together; more is refused.";
+    http_response_bytes: "bytes", 64 * MIB, 16 * 1024 * MIB,
+        "Bodies of the responses to them together; more breaks the response off.";
+    answer_ms: "milliseconds", 300_000, 24 * 3_600_000,
+        "How long a call waits for its owner's answer to one question; then the answer is no. A waiting call holds its slot, and its wall time stands still.";
     file_changes: "paths", 1_000, 100_000,
         "Changed files that are named in events; more are counted only.";
     workspace_bytes: "bytes", 4096 * MIB, 1024 * 1024 * MIB,

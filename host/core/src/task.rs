@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::event::Seq;
-use crate::grants::Grants;
+use crate::grants::Ceiling;
 use crate::id::{SessionId, TaskId};
 use crate::limits::Limits;
 use crate::principal::Owner;
@@ -118,7 +118,7 @@ pub struct Task {
     /// The frozen ceiling of limits.
     pub limits: Limits,
     /// The frozen ceiling of grants.
-    pub grants: Grants,
+    pub ceiling: Ceiling,
     /// When it was made.
     pub created_at: Timestamp,
     /// When its state last changed.

@@ -69,6 +69,9 @@ impl Manifest {
         if self.capabilities.len() > MAX_CAPABILITIES {
             return refuse(format!("more than {MAX_CAPABILITIES} capabilities"));
         }
+        for capability in &self.capabilities {
+            capability.check().map_err(|why| ManifestError(format!("the capability `{capability}`: {why}")))?;
+        }
         for (field, schema) in
             [("input-schema", Some(&self.input_schema)), ("output-schema", self.output_schema.as_ref())]
         {

@@ -13,6 +13,7 @@ use bulkhead_core::grants::{Grants, WorkspaceAccess};
 use bulkhead_core::id::{CallId, TaskId, TenantId};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::outcome::Ending;
+use bulkhead_core::pause::Pauses;
 use bulkhead_core::ports::sandbox::{Emission, Prepared, Run, Sandbox, Sink};
 use bulkhead_core::quota::Extent;
 use bulkhead_sandbox::{ColdCalls, WasmConfig, WasmSandbox};
@@ -70,9 +71,11 @@ async fn through_a_worker(component: bytes::Bytes, arguments: &str, scratch: &st
         component: Digest::of(b""),
         artifact: prepared.artifact.clone(),
         workspace: Some(Arc::clone(&directory)),
-        grants: Grants { workspace: WorkspaceAccess::ReadWrite },
+        grants: Grants::workspace(WorkspaceAccess::ReadWrite),
         limits: Limits::default(),
         room: Extent { bytes: u64::MAX, entries: u64::MAX },
+        environment: Arc::default(),
+        pauses: Pauses::default(),
         arguments: arguments.into(),
     };
     let began = Instant::now();

@@ -15,6 +15,7 @@ use bulkhead_core::grants::{Grants, WorkspaceAccess};
 use bulkhead_core::id::{CallId, TaskId, TenantId};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::outcome::{Content, Ending, Outcome, code};
+use bulkhead_core::pause::Pauses;
 use bulkhead_core::ports::sandbox::{Emission, PrepareError, Prepared, Run, Sandbox, SandboxError, Sink};
 use bulkhead_core::quota::Extent;
 use bytes::Bytes;
@@ -83,9 +84,11 @@ impl Subject {
             component: Digest::of(component),
             artifact: self.prepare(component).await.artifact,
             workspace: None,
-            grants: Grants { workspace: WorkspaceAccess::None },
+            grants: Grants::workspace(WorkspaceAccess::None),
             limits: Limits { wall_time_ms, cpu_time_ms: 60_000, ..Limits::default() },
             room: Extent::default(),
+            environment: Arc::default(),
+            pauses: Pauses::default(),
             arguments: arguments.into(),
         }
     }

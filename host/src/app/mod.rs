@@ -13,6 +13,8 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use axum::serve::ListenerExt as _;
 use bulkhead_core::clock::Ids;
+use bulkhead_core::policy::Policy;
+use bulkhead_core::ports::egress::NoEgress;
 use bulkhead_core::ports::sandbox::SandboxError;
 use bulkhead_core::principal::{Principal, Scopes};
 use bulkhead_core::service::keys::NewKey;
@@ -119,7 +121,7 @@ impl App {
             Metrics::new(move || Readings { commits: store.commits(), workers: sandbox.stats() })
         };
         let ports = ports(config, exe, store, sandbox, workspaces, metrics.clone())?;
-        let services = Services::new(ports, config.service());
+        let services = Services::new(ports, config.service(), Policy::default());
         let restart = services.upkeep.start().await?;
         if restart != Default::default() {
             tracing::info!(
@@ -225,6 +227,7 @@ fn ports(
         components: Arc::new(ComponentFiles::new(config.components())),
         ids,
         meter,
+        egress: Arc::new(NoEgress),
     })
 }
 

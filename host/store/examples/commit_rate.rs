@@ -13,7 +13,7 @@ use bulkhead_core::call::{Call, CallState};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::event::{EventBody, NewEvent};
-use bulkhead_core::grants::Grants;
+use bulkhead_core::grants::{Ceiling, Grants, WorkspaceAccess};
 use bulkhead_core::id::{CallId, TaskId, TenantId, ToolId, UserId};
 use bulkhead_core::limits::{Limits, Usage};
 use bulkhead_core::outcome::{Content, Ending, Outcome};
@@ -117,7 +117,7 @@ fn task(client: u64) -> Task {
         source: Source::Empty,
         tool_set: ToolSet::new([]).digest,
         limits: Limits::default(),
-        grants: Grants::TASK_CEILING,
+        ceiling: Ceiling::OPEN,
         created_at: Timestamp::from_millis(1),
         updated_at: Timestamp::from_millis(1),
         last_seq: 0,
@@ -137,7 +137,7 @@ fn call(client: u64, number: u64) -> Call {
         arguments: r#"{"path":"src/main.rs","offset":0,"limit":200}"#.into(),
         state: CallState::Running { since: at },
         limits: Limits::default(),
-        grants: Grants::TASK_CEILING,
+        grants: Grants::workspace(WorkspaceAccess::ReadWrite),
         attempts: 1,
         created_at: at,
     }

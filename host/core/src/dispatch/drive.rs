@@ -9,6 +9,7 @@ use crate::call::{Call, CallState};
 use crate::event::{EventBody, NewEvent};
 use crate::grants::WorkspaceAccess;
 use crate::outcome::{Content, Ending, Fault, Outcome, code};
+use crate::pause::Pauses;
 use crate::ports::sandbox::Run;
 use crate::quota::Extent;
 
@@ -98,6 +99,8 @@ impl Inner {
             grants: call.grants.clone(),
             limits: call.limits.clone(),
             room,
+            environment: Arc::default(),
+            pauses: Pauses::default(),
             arguments: call.arguments.clone(),
         };
         let ran = self.parts.sandbox.run(run, Arc::new(sink.clone()), cancel).await;

@@ -30,6 +30,7 @@ pub use tools::LoadedTool;
 use self::lanes::{Claim, Lanes};
 use self::submit::Done;
 use self::tools::LoadedTools;
+use crate::access::Access;
 use crate::call::{Call, CallState};
 use crate::clock::Ids;
 use crate::error::Error;
@@ -37,7 +38,9 @@ use crate::event::NewEvent;
 use crate::hub::Hub;
 use crate::id::{CallId, TaskId, TenantId, ToolId};
 use crate::outcome::{Ending, Fault, Outcome, code};
+use crate::policy::Policies;
 use crate::ports::components::Components;
+use crate::ports::egress::Egress;
 use crate::ports::meter::Meter;
 use crate::ports::sandbox::Sandbox;
 use crate::ports::store::{EndCall, Store};
@@ -63,6 +66,12 @@ pub struct DispatchParts {
     pub ids: Arc<dyn Ids>,
     /// Metrics.
     pub meter: Arc<dyn Meter>,
+    /// The network, for guests.
+    pub egress: Arc<dyn Egress>,
+    /// What they may do with it, and with all else.
+    pub policies: Arc<Policies>,
+    /// What tasks allow.
+    pub access: Arc<Access>,
 }
 
 /// How dispatch behaves.

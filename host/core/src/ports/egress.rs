@@ -157,6 +157,17 @@ pub enum EgressError {
     Internal,
 }
 
+/// No network at all.
+#[derive(Clone, Copy, Debug)]
+pub struct NoEgress;
+
+#[async_trait]
+impl Egress for NoEgress {
+    async fn send(&self, _request: OutgoingRequest) -> Result<IncomingResponse, EgressError> {
+        Err(EgressError::Denied)
+    }
+}
+
 /// The network.
 #[async_trait]
 pub trait Egress: Send + Sync + 'static {

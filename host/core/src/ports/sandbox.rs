@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,6 +16,8 @@ use crate::grants::Grants;
 use crate::id::{CallId, TaskId, TenantId};
 use crate::limits::Limits;
 use crate::outcome::{Content, Outcome};
+use crate::pause::Pauses;
+use crate::ports::egress::{Body, EgressError, IncomingResponse, Scheme};
 use crate::quota::Extent;
 use crate::tool::{Artifact, Manifest};
 
@@ -89,8 +92,34 @@ pub struct Run {
     pub limits: Limits,
     /// What it may add to its workspace.
     pub room: Extent,
+    /// Environment variables that it gets.
+    pub environment: Arc<[(String, String)]>,
+    /// When its wall time stands still.
+    pub pauses: Pauses,
     /// The arguments: a JSON object, as text.
     pub arguments: Arc<str>,
+}
+
+/// An HTTP request as a guest asked for it: nothing of it is decided.
+pub struct GuestRequest {
+    /// The method.
+    pub method: String,
+    /// The scheme.
+    pub scheme: Scheme,
+    /// Host and port.
+    pub authority: String,
+    /// Path and query.
+    pub target: String,
+    /// The header, in order.
+    pub header: Vec<(String, Bytes)>,
+    /// The body, if there is one.
+    pub body: Option<Body>,
+    /// How long connecting may take, if the guest says.
+    pub connect_timeout: Option<Duration>,
+    /// How long the head of the response may take, if the guest says.
+    pub first_byte_timeout: Option<Duration>,
+    /// How long each further piece of it may take, if the guest says.
+    pub between_bytes_timeout: Option<Duration>,
 }
 
 /// Something a guest sends while it runs. The backend has checked sizes
@@ -129,12 +158,21 @@ pub enum Emission {
     ChangesLost,
 }
 
-/// Where a running call's emissions go. Waiting in `emit` is backpressure: the
-/// guest waits too.
+/// What a running call can do to the outside. Waiting in `emit` is
+/// backpressure: the guest waits too.
 #[async_trait]
 pub trait Sink: Send + Sync {
     /// Takes one emission.
     async fn emit(&self, emission: Emission);
+
+    /// Decides about a guest's request and sends it, if it may be sent. May
+    /// take as long as a person needs to answer. Dropping the future, or the
+    /// body of the response, ends the exchange.
+    async fn send(&self, request: GuestRequest) -> Result<IncomingResponse, EgressError> {
+        // Whoever decides nothing lets nothing out.
+        drop(request);
+        Err(EgressError::Denied)
+    }
 }
 
 /// A backend.

@@ -12,6 +12,7 @@ use crate::dispatch::{Dispatcher, LoadedTool, Submission, Waiter};
 use crate::error::Error;
 use crate::id::CallId;
 use crate::limits::LimitsPatch;
+use crate::policy::{Policies, Subject};
 use crate::ports::store::{Idempotency, Page};
 
 /// Largest idempotency key, in bytes.
@@ -34,12 +35,13 @@ pub struct NewCall<'a> {
 pub struct Calls {
     ports: Ports,
     dispatcher: Dispatcher,
+    policies: Arc<Policies>,
     max_arguments_bytes: u64,
 }
 
 impl Calls {
-    pub(super) fn new(ports: Ports, dispatcher: Dispatcher, config: &ServiceConfig) -> Self {
-        Self { ports, dispatcher, max_arguments_bytes: config.max_arguments_bytes }
+    pub(super) fn new(ports: Ports, dispatcher: Dispatcher, policies: Arc<Policies>, config: &ServiceConfig) -> Self {
+        Self { ports, dispatcher, policies, max_arguments_bytes: config.max_arguments_bytes }
     }
 
     /// Stores a call and starts or queues it.
@@ -58,6 +60,8 @@ impl Calls {
             .limits
             .narrowed(&new.limits)
             .map_err(|error| Error::invalid(format!("limits.{}", error.name), error.to_string()))?;
+        let subject = Subject { owner: task.owner, tool: &pinned.name, digest: pinned.digest };
+        let (grants, _) = self.policies.current().grants(&subject, &tool.manifest.capabilities, &task.ceiling);
         let call = Call {
             id: self.ports.ids.call_id(),
             task: task.id,
@@ -68,7 +72,7 @@ impl Calls {
             arguments,
             state: CallState::Queued,
             limits,
-            grants: task.grants.for_tool(&tool.manifest.capabilities),
+            grants,
             attempts: 0,
             created_at: self.ports.ids.now(),
         };

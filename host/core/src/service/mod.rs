@@ -16,7 +16,9 @@ use crate::clock::Ids;
 use crate::dispatch::{DispatchConfig, DispatchParts, Dispatcher};
 use crate::hub::Hub;
 use crate::limits::Limits;
+use crate::policy::{Policies, Policy};
 use crate::ports::components::Components;
+use crate::ports::egress::Egress;
 use crate::ports::import::Importer;
 use crate::ports::meter::Meter;
 use crate::ports::sandbox::Sandbox;
@@ -41,6 +43,8 @@ pub struct Ports {
     pub ids: Arc<dyn Ids>,
     /// Metrics.
     pub meter: Arc<dyn Meter>,
+    /// The network, for guests.
+    pub egress: Arc<dyn Egress>,
 }
 
 /// How the use cases behave.
@@ -84,9 +88,10 @@ pub struct Services {
 
 impl Services {
     /// Builds the use cases upon the adapters.
-    pub fn new(ports: Ports, config: ServiceConfig) -> Self {
+    pub fn new(ports: Ports, config: ServiceConfig, policy: Policy) -> Self {
         let access = Arc::new(Access::new(ports.store.clone()));
         let hub = Arc::new(Hub::default());
+        let policies = Arc::new(Policies::new(policy));
         let quotas = Arc::new(Quotas::new(ports.workspaces.clone()));
         let parts = DispatchParts {
             quotas: quotas.clone(),
@@ -97,13 +102,16 @@ impl Services {
             hub: hub.clone(),
             ids: ports.ids.clone(),
             meter: ports.meter.clone(),
+            egress: ports.egress.clone(),
+            policies: policies.clone(),
+            access: access.clone(),
         };
         let dispatcher = Dispatcher::new(parts, config.dispatch);
         let tools = tools::Tools::new(ports.clone(), &config);
         let tasks =
             tasks::Tasks::new(ports.clone(), access.clone(), hub.clone(), dispatcher.clone(), &config, tools.clone());
         Self {
-            calls: calls::Calls::new(ports.clone(), dispatcher.clone(), &config),
+            calls: calls::Calls::new(ports.clone(), dispatcher.clone(), policies.clone(), &config),
             files: files::Files::new(ports.clone(), hub, quotas, &config),
             keys: keys::Keys::new(ports.store.clone(), ports.ids.clone()),
             sessions: sessions::Sessions::new(ports.clone()),

@@ -12,7 +12,7 @@ use crate::clock::NewId as _;
 use crate::dispatch::{Dispatcher, chain};
 use crate::error::Error;
 use crate::event::{ChangeCounts, ChangedBy, EventBody, NewEvent, Seq};
-use crate::grants::Grants;
+use crate::grants::Ceiling;
 use crate::hub::{Hub, Subscription};
 use crate::id::{SessionId, TaskId};
 use crate::limits::{Limits, LimitsPatch};
@@ -111,7 +111,7 @@ impl Tasks {
             source,
             tool_set: tools.digest,
             limits,
-            grants: Grants::TASK_CEILING,
+            ceiling: Ceiling::OPEN,
             created_at: now,
             updated_at: now,
             last_seq: 0,

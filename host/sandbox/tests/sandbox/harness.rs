@@ -12,6 +12,7 @@ use bulkhead_core::grants::{Grants, WorkspaceAccess};
 use bulkhead_core::id::{CallId, TaskId, TenantId};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::outcome::{Content, Ending, Outcome};
+use bulkhead_core::pause::Pauses;
 use bulkhead_core::ports::sandbox::{Emission, Prepared, Run, Sandbox, SandboxError, Sink};
 use bulkhead_core::ports::workspace::OneDomain;
 use bulkhead_core::quota::Extent;
@@ -130,9 +131,11 @@ impl Bench {
             component: Digest::of(b"unused"),
             artifact: prepared.artifact.clone(),
             workspace: (access != WorkspaceAccess::None).then(|| Arc::new(directory.into())),
-            grants: Grants { workspace: access },
+            grants: Grants::workspace(access),
             limits: self.limits.clone(),
             room: Extent { bytes: 1 << 30, entries: 10_000 },
+            environment: Arc::default(),
+            pauses: Pauses::default(),
             arguments: arguments.into(),
         }
     }

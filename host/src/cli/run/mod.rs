@@ -10,10 +10,13 @@ use std::sync::Arc;
 
 use bulkhead_core::clock::NewId as _;
 use bulkhead_core::digest::Digest;
-use bulkhead_core::grants::{Grants, WorkspaceAccess};
+use bulkhead_core::grants::{Ceiling, WorkspaceAccess};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::outcome::Outcome;
+use bulkhead_core::pause::Pauses;
+use bulkhead_core::policy::{Policy, Subject};
 use bulkhead_core::ports::sandbox::{PrepareError, Prepared, Run as Call, Sandbox};
+use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
 use bulkhead_core::tool::Manifest;
 use bulkhead_sandbox::WasmSandbox;
@@ -36,7 +39,7 @@ struct Wanted {
     base: Option<String>,
     pairs: Vec<(String, String)>,
     workspace: Option<Arc<OwnedFd>>,
-    ceiling: Grants,
+    ceiling: Ceiling,
     limits: Limits,
 }
 
@@ -82,7 +85,7 @@ fn wanted(config: &Config, options: Run) -> Result<Wanted, Failure> {
         base,
         pairs: options.arguments,
         workspace: options.workspace.as_deref().map(open).transpose()?,
-        ceiling: Grants { workspace: ceiling },
+        ceiling: Ceiling { workspace: ceiling, ..Ceiling::OPEN },
         limits: limits(&config.limits, options.timeout, options.memory)?,
     })
 }
@@ -146,12 +149,14 @@ async fn call(
         arguments::assemble(wanted.base.as_deref(), &wanted.pairs, &manifest.input_schema).map(Value::Object);
     let arguments = arguments.map_err(Failure::usage)?;
     arguments::check(&arguments, &manifest.input_schema).map_err(Failure::usage)?;
-    let grants = wanted.ceiling.for_tool(&manifest.capabilities);
-    let without_workspace = wanted.workspace.is_none()
-        && Grants::TASK_CEILING.for_tool(&manifest.capabilities).workspace != WorkspaceAccess::None;
+    let owner = Owner { tenant: System.tenant_id(), user: System.user_id() };
+    let subject = Subject { owner, tool: &manifest.name, digest };
+    let granted = |ceiling| Policy::default().grants(&subject, &manifest.capabilities, ceiling).0;
+    let grants = granted(&wanted.ceiling);
+    let without_workspace = wanted.workspace.is_none() && granted(&Ceiling::OPEN).workspace != WorkspaceAccess::None;
     let call = Call {
         call: System.call_id(),
-        tenant: System.tenant_id(),
+        tenant: owner.tenant,
         task: System.task_id(),
         component: digest,
         artifact,
@@ -160,6 +165,8 @@ async fn call(
         // A person's own directory: as much as the limits say, whatever lies there.
         room: Extent::quota(&wanted.limits),
         limits: wanted.limits,
+        environment: Arc::default(),
+        pauses: Pauses::default(),
         arguments: arguments.to_string().into(),
     };
     let outcome = sandbox.run(call, live, cancel.clone()).await.map_err(|error| Failure::host(&error))?;

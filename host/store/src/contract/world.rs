@@ -7,7 +7,7 @@ use bulkhead_core::call::{Call, CallState};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::event::{EventBody, NewEvent};
-use bulkhead_core::grants::Grants;
+use bulkhead_core::grants::{Ceiling, Grants, WorkspaceAccess};
 use bulkhead_core::id::{CallId, SessionId, TaskId, TenantId, ToolId, UserId};
 use bulkhead_core::limits::{Limits, Usage};
 use bulkhead_core::outcome::{Content, Ending, Outcome};
@@ -111,7 +111,7 @@ impl World {
             source: Source::Git { url: "https://example.org/x.git".into(), reference: None },
             tool_set: ToolSet::new([]).digest,
             limits: Limits { wall_time_ms: number, ..Limits::default() },
-            grants: Grants::TASK_CEILING,
+            ceiling: Ceiling::OPEN,
             created_at: at(number as i64),
             updated_at: at(number as i64),
             last_seq: 0,
@@ -139,7 +139,7 @@ impl World {
             arguments: format!(r#"{{"number":{number},"text":"ä\n\""}}"#).into(),
             state: CallState::Queued,
             limits: Limits::default(),
-            grants: Grants::TASK_CEILING,
+            grants: Grants::workspace(WorkspaceAccess::ReadWrite),
             attempts: 0,
             created_at: at(number as i64),
         }

@@ -156,7 +156,7 @@ impl TryFrom<TaskRow> for Task {
             source: reading.json("source", &row.source)?,
             tool_set: reading.parse("tool_set", &row.tool_set)?,
             limits: reading.json("limits", &row.limits)?,
-            grants: reading.json("grants", &row.grants)?,
+            ceiling: reading.json("grants", &row.grants)?,
             created_at: Timestamp::from_millis(row.created_at),
             updated_at: Timestamp::from_millis(row.updated_at),
             last_seq: reading.number("last_seq", row.last_seq)?,

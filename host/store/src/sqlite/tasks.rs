@@ -66,7 +66,7 @@ fn insert(db: &Connection, task: &Task, tools: &ToolSet, events: &[NewEvent]) ->
         json(&task.source),
         tool_set,
         json(&task.limits),
-        json(&task.grants),
+        json(&task.ceiling),
         task.created_at.as_millis(),
         task.updated_at.as_millis(),
     ])?;

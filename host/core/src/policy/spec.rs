@@ -1,0 +1,120 @@
+//! A policy as an operator writes it: the fields of the TOML file. Nothing of
+//! it has been checked; [`super::Policy::build`] does that.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::grants::{HttpPattern, Mode};
+use crate::id::{TenantId, UserId};
+
+/// The form that this host reads.
+pub const VERSION: u32 = 1;
+
+/// The file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySpec {
+    /// The form of the file: 1.
+    pub version: u32,
+    /// What holds where no rule decides.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// Rules, in order: the first that speaks of a tool and a capability decides.
+    #[serde(default, rename = "rule", skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RuleSpec>,
+    /// Values of environment variables that rules may grant.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    /// Secrets that rules may grant.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, SecretSpec>,
+}
+
+/// What holds where no rule decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Defaults {
+    /// The task's own workspace.
+    pub workspace: Mode,
+    /// Outgoing HTTP.
+    pub http: Mode,
+    /// Environment variables.
+    pub environment: Mode,
+    /// Secrets.
+    pub secrets: Mode,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        // A tool without its workspace is useless, and it reaches nobody else's.
+        Self { workspace: Mode::Allow, http: Mode::Deny, environment: Mode::Deny, secrets: Mode::Deny }
+    }
+}
+
+/// One right to the workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkspaceRight {
+    /// Reading.
+    Read,
+    /// Changing.
+    Write,
+}
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleSpec {
+    /// Its name, in audit records and explanations.
+    pub name: String,
+    /// What it makes of what it speaks of.
+    pub mode: Mode,
+    /// The tools it speaks of: names, names with `*` at the end, `sha256:…`;
+    /// every tool if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Vec<String>>,
+    /// The tenants it speaks of; every one if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenants: Option<Vec<TenantId>>,
+    /// The users it speaks of; every one if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<Vec<UserId>>,
+    /// Rights to the workspace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workspace: Vec<WorkspaceRight>,
+    /// Requests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub http: Vec<HttpPattern>,
+    /// Networks beyond the public internet that these requests may lead to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub private: Vec<IpNet>,
+    /// Environment variables, by name; `*` for every one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub environment: Vec<String>,
+    /// Secrets, by name; `*` for every one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+}
+
+/// A secret: where the host finds it, and where it may go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretSpec {
+    /// The file that holds it; the line's end is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// The variable of the server that holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variable: Option<String>,
+    /// The requests it is put into; they name one host.
+    pub to: HttpPattern,
+    /// The field of the header that it becomes: `authorization: Bearer {}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// The parameter of the query that it becomes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+}
