@@ -14,7 +14,6 @@ use bulkhead::http::{Api, Options, router};
 use bulkhead::metrics::{Metrics, Readings};
 use bulkhead::system::System;
 use bulkhead_core::clock::NewId as _;
-use bulkhead_core::policy::Policy;
 use bulkhead_core::ports::egress::NoEgress;
 use bulkhead_core::principal::{Owner, Scope, Scopes};
 use bulkhead_core::service::keys::NewKey;
@@ -58,7 +57,7 @@ impl Edge {
             meter: metrics.clone(),
             egress: Arc::new(NoEgress),
         };
-        let services = Services::new(ports, config.service(), Policy::default());
+        let services = Services::new(ports, config.service());
         let mut options = Options {
             auth: Auth::Required,
             max_body_bytes: 1 << 20,

@@ -10,7 +10,6 @@ use bulkhead::metrics::{Metrics, Readings};
 use bulkhead::system::System;
 use bulkhead_core::access::FrozenTask;
 use bulkhead_core::limits::LimitsPatch;
-use bulkhead_core::policy::Policy;
 use bulkhead_core::ports::egress::NoEgress;
 use bulkhead_core::principal::{Principal, Scope, Scopes};
 use bulkhead_core::service::calls::NewCall;
@@ -60,7 +59,7 @@ async fn services(data: &std::path::Path, full: bool) -> Services {
         meter: Metrics::new(|| Readings { commits: 0, workers: bulkhead_sandbox::WasmStats::default() }),
         egress: Arc::new(NoEgress),
     };
-    Services::new(ports, config.service(), Policy::default())
+    Services::new(ports, config.service())
 }
 
 async fn task(services: &Services) -> Arc<FrozenTask> {

@@ -164,10 +164,18 @@ impl Access {
     /// As [`Access::task`].
     pub async fn frozen_task(&self, principal: &Principal, scope: Scope, id: TaskId) -> Result<Arc<FrozenTask>, Error> {
         let permit = self.permit(principal, scope)?;
+        self.frozen(permit.owner(), id).await
+    }
+
+    /// The same for the host itself, which has the owner from a record.
+    ///
+    /// # Errors
+    /// If there is no such task of this owner.
+    pub(crate) async fn frozen(&self, owner: Owner, id: TaskId) -> Result<Arc<FrozenTask>, Error> {
         if let Some(frozen) = self.frozen.get(&id) {
-            return if frozen.owner == permit.owner() { Ok(frozen) } else { Err(Error::not_found("task", id)) };
+            return if frozen.owner == owner { Ok(frozen) } else { Err(Error::not_found("task", id)) };
         }
-        let OwnedTask { task } = self.task(principal, scope, id).await?;
+        let task = self.store.task(owner, id).await?.ok_or_else(|| Error::not_found("task", id))?;
         let tools = self.tool_set(&task).await?;
         let frozen = Arc::new(FrozenTask { id, owner: task.owner, tools, limits: task.limits, ceiling: task.ceiling });
         self.frozen.insert(id, frozen.clone());

@@ -77,6 +77,14 @@ pub enum Error {
         /// Its value.
         value: u64,
     },
+    /// Something there may only be so many of.
+    #[error("there are {limit} {what}")]
+    OverLimit {
+        /// What.
+        what: &'static str,
+        /// How many there may be.
+        limit: u64,
+    },
     /// The idempotency key was used with another body.
     #[error("this Idempotency-Key was used with another request body in the last 24 hours")]
     IdempotencyKeyReused,

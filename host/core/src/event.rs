@@ -6,9 +6,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::id::CallId;
+use crate::grants::{Capability, Mode};
+use crate::id::{CallId, QuestionId};
 use crate::limits::Usage;
 use crate::outcome::{Content, Fault};
+use crate::ports::egress::EgressError;
 use crate::task::Source;
 
 /// Number of an event in its task, from 1 without gaps.
@@ -172,6 +174,61 @@ pub enum EventBody {
         /// Its fields.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         fields: Vec<(String, String)>,
+    },
+    /// The call waits for its owner's answer to a question.
+    #[serde(rename = "call.waiting")]
+    CallWaiting {
+        /// The question; answered by its id.
+        question: QuestionId,
+        /// What the call would get.
+        capability: Capability,
+        /// The rule that wants it asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<Arc<str>>,
+        /// When the answer will be taken for a no, RFC 3339.
+        until: String,
+    },
+    /// The question was answered, or its time is up; the call goes on.
+    #[serde(rename = "call.answered")]
+    CallAnswered {
+        /// The question.
+        question: QuestionId,
+        /// The answer.
+        allowed: bool,
+        /// False if nobody answered in time.
+        answered: bool,
+    },
+    /// An HTTP request of the tool is over: it was refused, or failed, or its
+    /// response was read or dropped.
+    #[serde(rename = "call.http")]
+    CallHttp {
+        /// The method.
+        method: String,
+        /// The URL, without its query.
+        url: String,
+        /// Whether it was allowed.
+        allowed: bool,
+        /// The mode that decided.
+        mode: Mode,
+        /// The rule that decided; none for a default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<Arc<str>>,
+        /// The response's status code.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        status: Option<u16>,
+        /// Why it failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<EgressError>,
+        /// The limit that ended it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<String>,
+        /// What is wrong with the request.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// Bytes of the response's body that came.
+        received_bytes: u64,
+        /// From the request to the end, in milliseconds.
+        duration_ms: u64,
     },
     /// Files of the workspace changed.
     #[serde(rename = "files.changed")]

@@ -13,6 +13,7 @@
 
 pub mod access;
 pub mod address;
+pub mod audit;
 pub mod call;
 pub mod clock;
 pub mod digest;

@@ -90,6 +90,9 @@ pub mod code {
     pub const INVALID_RESULT: &str = "invalid_result";
     /// A client cancelled the call.
     pub const CANCELLED: &str = "cancelled";
+    /// What the call stood on is granted no longer: a grant was taken back, or
+    /// the policy changed.
+    pub const GRANT_REVOKED: &str = "grant_revoked";
     /// The worker process died.
     pub const WORKER_DIED: &str = "worker_died";
     /// The host was stopped while the call ran.

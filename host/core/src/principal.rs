@@ -45,6 +45,9 @@ scopes! {
     TasksWrite = "tasks:write";
     /// Start and cancel calls in own tasks.
     CallsRun = "calls:run";
+    /// Give and take back grants in own tasks, and answer what calls ask.
+    /// Never for a model's key: it would answer for itself.
+    GrantsWrite = "grants:write";
     /// Read files of own workspaces.
     FilesRead = "files:read";
     /// Change files of own workspaces.

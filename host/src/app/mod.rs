@@ -13,7 +13,6 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use axum::serve::ListenerExt as _;
 use bulkhead_core::clock::Ids;
-use bulkhead_core::policy::Policy;
 use bulkhead_core::ports::egress::NoEgress;
 use bulkhead_core::ports::sandbox::SandboxError;
 use bulkhead_core::principal::{Principal, Scopes};
@@ -121,7 +120,7 @@ impl App {
             Metrics::new(move || Readings { commits: store.commits(), workers: sandbox.stats() })
         };
         let ports = ports(config, exe, store, sandbox, workspaces, metrics.clone())?;
-        let services = Services::new(ports, config.service(), Policy::default());
+        let services = Services::new(ports, config.service());
         let restart = services.upkeep.start().await?;
         if restart != Default::default() {
             tracing::info!(

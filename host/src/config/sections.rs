@@ -252,6 +252,8 @@ section! {
         events_bytes_per_task: u64 = 64 * MIB, number("bytes", 64 * KIB, 64 * GIB);
         /// Age after which the record of a deleted task is removed, with its calls and events. Its workspace is removed at once.
         deleted_hours: u64 = 24, number("hours", 0, 10 * 365 * 24);
+        /// Age after which an audit record is removed.
+        audit_hours: u64 = 90 * 24, number("hours", 1, 10 * 365 * 24);
         /// Time between two rounds of removal. Each round removes a bounded amount.
         every_s: u64 = 60, number("seconds", 1, 24 * 3_600);
     }

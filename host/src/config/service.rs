@@ -49,6 +49,7 @@ impl Config {
             events_ms: millis(self.keep.events_hours),
             events_bytes_per_task: self.keep.events_bytes_per_task,
             deleted_ms: millis(self.keep.deleted_hours),
+            audit_ms: millis(self.keep.audit_hours),
             every: Duration::from_secs(self.keep.every_s),
         }
     }

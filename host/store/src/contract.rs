@@ -11,6 +11,7 @@
 mod batches;
 mod calls;
 mod events;
+mod grants;
 mod idempotency;
 mod keys;
 mod retention;
@@ -76,6 +77,11 @@ suite! {
     idempotency::a_key_is_forgotten_after_its_time,
     idempotency::a_refused_call_leaves_its_key_free,
     idempotency::one_of_many_with_the_same_key_is_stored,
+    grants::are_live_until_used_up_expired_or_revoked,
+    grants::are_at_most_so_many_in_a_task,
+    grants::audit_records_are_kept_in_order_by_owner,
+    grants::policies_are_kept_by_their_revision,
+    grants::calls_wait_and_go_on,
     batches::one_that_fails_does_not_take_the_others_with_it,
     batches::all_kinds_at_once,
     batches::a_dropped_wait_does_not_undo,

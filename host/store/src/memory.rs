@@ -2,17 +2,20 @@
 //! tests and one-shot runs; nothing bounds it but what is put in, and its
 //! lists are searched linearly, so a server must not use it.
 
+mod grants;
 mod state;
 mod tools;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use bulkhead_core::call::Call;
+use bulkhead_core::audit::{Audit, NewAudit};
+use bulkhead_core::call::{Call, Step};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::event::{NewEvent, Seq};
-use bulkhead_core::id::{CallId, SessionId, TaskId, TenantId, ToolId};
+use bulkhead_core::grants::{Grant, Grants};
+use bulkhead_core::id::{CallId, GrantId, SessionId, TaskId, TenantId, ToolId};
 use bulkhead_core::key::{KeyId, KeyRecord};
 use bulkhead_core::ports::store::{
     AcceptCall, Accepted, Appended, EndCall, EventPage, Page, Retained, Retention, Store, StoreError,
@@ -215,9 +218,20 @@ impl Store for MemoryStore {
         task: TaskId,
         call: CallId,
         at: Timestamp,
+        grants: &Grants,
         events: Vec<NewEvent>,
     ) -> Result<Option<Appended>, StoreError> {
-        Ok(self.state().start_call(task, call, at, events))
+        Ok(self.state().start_call(task, call, at, grants, events))
+    }
+
+    async fn step_call(
+        &self,
+        task: TaskId,
+        call: CallId,
+        step: Step,
+        events: Vec<NewEvent>,
+    ) -> Result<Option<Appended>, StoreError> {
+        Ok(self.state().step_call(task, call, &step, events))
     }
 
     async fn end_call(&self, end: EndCall) -> Result<Option<Appended>, StoreError> {
@@ -234,6 +248,55 @@ impl Store for MemoryStore {
 
     async fn open_calls(&self) -> Result<Vec<Call>, StoreError> {
         Ok(self.state().calls.values().filter(|call| !call.state.is_ended()).cloned().collect())
+    }
+
+    async fn create_grant(&self, grant: &Grant, most: u32, audit: NewAudit) -> Result<bool, StoreError> {
+        self.state().create_grant(grant, most, audit)
+    }
+
+    async fn list_grants(&self, task: TaskId, limit: u32) -> Result<Vec<Grant>, StoreError> {
+        let state = self.state();
+        let grants = state.grants.values().rev().filter(|grant| grant.task == task);
+        Ok(grants.take(limit as usize).cloned().collect())
+    }
+
+    async fn use_grant(&self, id: GrantId, now: Timestamp) -> Result<bool, StoreError> {
+        Ok(self.state().use_grant(id, now))
+    }
+
+    async fn revoke_grant(&self, task: TaskId, id: GrantId, at: Timestamp) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        let grant = state.grants.get_mut(&id).filter(|grant| grant.task == task && grant.revoked_at.is_none());
+        Ok(grant.map(|grant| grant.revoked_at = Some(at)).is_some())
+    }
+
+    async fn keep_policy(&self, revision: &str, text: &str, _at: Timestamp) -> Result<(), StoreError> {
+        self.state().policies.entry(revision.to_owned()).or_insert_with(|| text.to_owned());
+        Ok(())
+    }
+
+    async fn policy(&self, revision: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.state().policies.get(revision).cloned())
+    }
+
+    async fn append_audit(&self, records: Vec<NewAudit>) -> Result<(), StoreError> {
+        self.state().append_audit(records);
+        Ok(())
+    }
+
+    async fn list_audit(
+        &self,
+        owner: Owner,
+        task: Option<TaskId>,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<Audit>, StoreError> {
+        let state = self.state();
+        let wanted = |audit: &&Audit| {
+            let record = &audit.record;
+            audit.number > after && record.owner == owner && task.is_none_or(|task| record.task == task)
+        };
+        Ok(state.audit.iter().filter(wanted).take(limit as usize).cloned().collect())
     }
 
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
+use super::egress::Broker;
 use super::sink::CallSink;
 use super::{Inner, Slot, lock};
 use crate::call::{Call, CallState};
@@ -31,16 +34,21 @@ impl Inner {
             self.end_surely(&call, Outcome::without_use(Ending::Cancelled { fault }), Vec::new()).await;
             return;
         }
+        let call = self.granted_anew(call).await;
         let at = self.parts.ids.now();
         let body = EventBody::CallStarted { tool: call.tool_name.clone() };
         let events = vec![NewEvent::new(at, Some(call.id), &body)];
-        match self.parts.store.start_call(call.task, call.id, at, events.clone()).await {
+        match self.parts.store.start_call(call.task, call.id, at, &call.grants, events.clone()).await {
             Ok(Some(appended)) => {
                 self.parts.hub.publish(call.task, appended, events);
                 self.parts.meter.events_appended(1);
                 let running =
                     Call { state: CallState::Running { since: at }, attempts: call.attempts + 1, ..(*call).clone() };
-                self.drive(Arc::new(running), slot).await;
+                let running = Arc::new(running);
+                if let Some(active) = lock(&self.active).get_mut(&call.id) {
+                    active.call = running.clone();
+                }
+                self.drive(running, slot).await;
             }
             Ok(None) => {
                 lock(&self.active).remove(&call.id);
@@ -53,13 +61,40 @@ impl Inner {
         }
     }
 
+    /// A call that waited, with what it is granted now: the policy may have
+    /// changed. Its lane was taken for what it was granted before.
+    async fn granted_anew(&self, call: Arc<Call>) -> Arc<Call> {
+        match self.granted_now(&call).await {
+            Ok((grants, ..)) if grants.most_workspace() <= call.grants.most_workspace() => {
+                Arc::new(Call { grants, ..(*call).clone() })
+            }
+            // Looked at once more before the guest starts.
+            _ => call,
+        }
+    }
+
     /// Runs a call whose `running` is stored, and stores its end.
     pub(super) async fn drive(self: Arc<Self>, call: Arc<Call>, slot: Slot) {
-        let sink = Arc::new(CallSink::new(self.clone(), call.clone()));
-        let outcome = match self.run(&call, &sink).await {
-            Ok(outcome) => outcome,
-            Err(fault) => Outcome::without_use(Ending::Interrupted { fault }),
+        let (pauses, cancel) = (Pauses::default(), self.cancel_of(&call));
+        let granted = self.grant(&call, &pauses, &cancel).await;
+        let call = match &granted {
+            Ok((grants, _)) => Arc::new(Call { grants: grants.clone(), ..(*call).clone() }),
+            Err(_) => call,
         };
+        let sink = Arc::new(CallSink::new(self.clone(), call.clone()));
+        let outcome = match granted {
+            Ok(granted) => {
+                let broker = Broker::new(self.clone(), call.clone(), granted, pauses, cancel);
+                self.run(&call, &sink, Arc::new(broker)).await
+            }
+            Err(fault) => Err(fault),
+        };
+        let outcome = outcome.unwrap_or_else(|fault| {
+            Outcome::without_use(match &*fault.code {
+                code::GRANT_REVOKED => Ending::Cancelled { fault },
+                _ => Ending::Interrupted { fault },
+            })
+        });
         let outcome = self.judged(&call, outcome);
         let events = sink.finish().await;
         self.settle(&call, &outcome, &sink);
@@ -67,7 +102,11 @@ impl Inner {
         drop(slot);
     }
 
-    async fn run(&self, call: &Arc<Call>, sink: &Arc<CallSink>) -> Result<Outcome, Fault> {
+    fn cancel_of(&self, call: &Call) -> CancellationToken {
+        lock(&self.active).get(&call.id).map(|active| active.cancel.clone()).unwrap_or_default()
+    }
+
+    async fn run(&self, call: &Arc<Call>, sink: &Arc<CallSink>, broker: Arc<Broker>) -> Result<Outcome, Fault> {
         let host_fault = |error: &dyn std::error::Error, what: &str| {
             tracing::error!(call = %call.id, task = %call.task, error = %chain(error), "{what}");
             Fault::new(code::HOST_ERROR, format!("{what}; the server's log says why")).retryable()
@@ -88,7 +127,9 @@ impl Inner {
             }
             _ => Extent::default(),
         };
-        let cancel = lock(&self.active).get(&call.id).map(|active| active.cancel.clone()).unwrap_or_default();
+        let (environment, pauses, cancel) = broker.for_run();
+        // Set once: the sink was made for this run.
+        let _ = sink.broker.set(broker);
         let run = Run {
             call: call.id,
             tenant: call.owner.tenant,
@@ -99,8 +140,8 @@ impl Inner {
             grants: call.grants.clone(),
             limits: call.limits.clone(),
             room,
-            environment: Arc::default(),
-            pauses: Pauses::default(),
+            environment,
+            pauses,
             arguments: call.arguments.clone(),
         };
         let ran = self.parts.sandbox.run(run, Arc::new(sink.clone()), cancel).await;
@@ -125,7 +166,13 @@ impl Inner {
     /// A call that was stopped because the host stops was interrupted, not
     /// cancelled: no client asked for it.
     fn judged(&self, call: &Call, outcome: Outcome) -> Outcome {
-        let stopped = self.stop_now.is_cancelled() && matches!(outcome.ending, Ending::Cancelled { .. });
+        let cancelled = matches!(outcome.ending, Ending::Cancelled { .. });
+        let revoked = lock(&self.active).get(&call.id).map(|active| active.revoked.clone());
+        if let Some(reason) = revoked.as_ref().and_then(|revoked| revoked.get()).filter(|_| cancelled) {
+            let fault = Fault::new(code::GRANT_REVOKED, format!("the call was ended: {reason}"));
+            return Outcome { ending: Ending::Cancelled { fault }, usage: outcome.usage };
+        }
+        let stopped = self.stop_now.is_cancelled() && cancelled;
         if !stopped {
             return outcome;
         }

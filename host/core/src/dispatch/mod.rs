@@ -7,7 +7,11 @@
 //! compare-and-set in the store.
 
 mod drive;
+mod egress;
+mod exchange;
+mod granting;
 mod lanes;
+mod questions;
 mod recovery;
 mod sink;
 mod submit;
@@ -15,19 +19,22 @@ mod tools;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use drive::chain;
+pub use granting::MAX_GRANTS;
 pub use lanes::LaneLimits;
+pub use questions::{Answer, Question};
 pub use recovery::Recovered;
 pub use submit::{Submission, Submitted, Waiter};
 pub use tools::LoadedTool;
 
 use self::lanes::{Claim, Lanes};
+use self::questions::Questions;
 use self::submit::Done;
 use self::tools::LoadedTools;
 use crate::access::Access;
@@ -36,7 +43,7 @@ use crate::clock::Ids;
 use crate::error::Error;
 use crate::event::NewEvent;
 use crate::hub::Hub;
-use crate::id::{CallId, TaskId, TenantId, ToolId};
+use crate::id::{CallId, GrantId, QuestionId, TaskId, TenantId, ToolId};
 use crate::outcome::{Ending, Fault, Outcome, code};
 use crate::policy::Policies;
 use crate::ports::components::Components;
@@ -100,6 +107,7 @@ struct Inner {
     tools: LoadedTools,
     lanes: Mutex<Lanes<Arc<Call>>>,
     active: Mutex<HashMap<CallId, Active>>,
+    questions: Questions,
     tracker: TaskTracker,
     /// Once set, no call is accepted and none leaves the queue.
     stopping: AtomicBool,
@@ -109,9 +117,13 @@ struct Inner {
 
 /// A call that is queued or runs in this process.
 struct Active {
-    task: TaskId,
+    call: Arc<Call>,
     cancel: CancellationToken,
     done: Done,
+    /// The owner's grants that it stands on.
+    holds: Vec<GrantId>,
+    /// Why it ends, if less is granted now.
+    revoked: Arc<OnceLock<String>>,
 }
 
 /// A slot of the lanes; given back on drop, which starts who waits.
@@ -134,6 +146,7 @@ impl Dispatcher {
             tools: LoadedTools::new(parts.store.clone(), parts.components.clone(), parts.sandbox.clone()),
             lanes: Mutex::new(Lanes::new(config.lanes)),
             active: Mutex::default(),
+            questions: Questions::default(),
             tracker: TaskTracker::new(),
             stopping: AtomicBool::new(false),
             stop_now: CancellationToken::new(),
@@ -169,7 +182,7 @@ impl Dispatcher {
         loop {
             let waiting: Vec<_> = lock(&self.inner.active)
                 .values()
-                .filter(|active| active.task == task)
+                .filter(|active| active.call.task == task)
                 .map(|active| (active.cancel.clone(), active.done.subscribe()))
                 .collect();
             if waiting.is_empty() {
@@ -186,6 +199,16 @@ impl Dispatcher {
     /// Lets a client wait for the end of a call, if it is in this process.
     pub fn waiter(&self, call: CallId) -> Option<Waiter> {
         lock(&self.inner.active).get(&call).map(|active| Waiter { done: active.done.subscribe() })
+    }
+
+    /// The question that a call waits for the answer to.
+    pub fn question(&self, call: CallId) -> Option<Question> {
+        self.inner.questions.of(call)
+    }
+
+    /// Answers a question. False if it is not open: it was answered, or its time is up.
+    pub fn answer(&self, call: CallId, question: QuestionId, answer: Answer) -> bool {
+        self.inner.questions.answer(call, question, answer)
     }
 
     /// How many calls run and how many wait.
@@ -212,8 +235,9 @@ impl Dispatcher {
 }
 
 impl Inner {
-    fn activate(&self, call: &Call, done: Done) {
-        let active = Active { task: call.task, cancel: self.stop_now.child_token(), done };
+    fn activate(&self, call: &Arc<Call>, done: Done) {
+        let (cancel, revoked) = (self.stop_now.child_token(), Arc::default());
+        let active = Active { call: call.clone(), cancel, done, holds: Vec::new(), revoked };
         lock(&self.active).insert(call.id, active);
     }
 

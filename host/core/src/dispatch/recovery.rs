@@ -36,7 +36,7 @@ impl Dispatcher {
             if matches!(call.state, CallState::Queued) {
                 recovered.requeued += 1;
                 let call = Arc::new(call);
-                let claim = Claim { task: call.task, owner: call.owner, access: call.grants.workspace };
+                let claim = Claim { task: call.task, owner: call.owner, access: call.grants.most_workspace() };
                 self.inner.activate(&call, watch::Sender::new(None));
                 lock(&self.inner.lanes).enqueue_stored(claim, call);
                 continue;
@@ -53,7 +53,7 @@ impl Dispatcher {
 
     /// What a lost call changed, as far as a walk can tell.
     async fn changes_of(&self, call: &crate::call::Call) -> Vec<NewEvent> {
-        if call.grants.workspace != WorkspaceAccess::ReadWrite {
+        if call.grants.most_workspace() != WorkspaceAccess::ReadWrite {
             return Vec::new();
         }
         let sink = super::sink::CallSink::new(self.inner.clone(), Arc::new(call.clone()));

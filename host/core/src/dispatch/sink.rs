@@ -3,24 +3,28 @@
 //! cost one commit; a full batch makes the guest wait.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::egress::Broker;
 use super::{Inner, lock};
 use crate::call::Call;
 use crate::event::{ChangeCounts, ChangeKind, ChangedBy, EventBody, FileChange, NewEvent, Stream};
 use crate::grants::WorkspaceAccess;
 use crate::limits::Limits;
-use crate::ports::sandbox::{Emission, Sink};
+use crate::ports::egress::{EgressError, IncomingResponse};
+use crate::ports::sandbox::{Emission, GuestRequest, Sink};
 
 /// About ten progress events a second are enough for a person.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// Named changes of one event; an event stays below some 100 KiB.
 const CHANGES_PER_EVENT: usize = 500;
+/// What an event of the host's own is taken to weigh.
+const NOTE_BYTES: usize = 256;
 /// Changes found by a walk after a worker's death.
 const WALK_MAX: u32 = 1_000;
 
@@ -28,6 +32,8 @@ pub(super) struct CallSink {
     inner: Arc<Inner>,
     call: Arc<Call>,
     batch: Mutex<Batch>,
+    /// Who decides about requests; none if no guest runs.
+    pub(super) broker: OnceLock<Arc<Broker>>,
     /// Held while a batch is taken and stored, so that batches stay in order.
     flushing: tokio::sync::Mutex<()>,
 }
@@ -53,7 +59,32 @@ struct Batch {
 impl CallSink {
     pub(super) fn new(inner: Arc<Inner>, call: Arc<Call>) -> Self {
         let batch = Mutex::new(Batch { limits: call.limits.clone(), ..Batch::default() });
-        Self { inner, call, batch, flushing: tokio::sync::Mutex::new(()) }
+        Self { inner, call, batch, broker: OnceLock::new(), flushing: tokio::sync::Mutex::new(()) }
+    }
+
+    fn flush_later(self: &Arc<Self>) {
+        let sink = self.clone();
+        let wait = self.inner.config.coalesce;
+        self.inner.tracker.spawn(async move {
+            tokio::time::sleep(wait).await;
+            sink.flush().await;
+        });
+    }
+
+    /// Adds an event of the host's own about the call.
+    pub(super) fn note(self: &Arc<Self>, body: EventBody) {
+        let start_timer = {
+            let mut batch = lock(&self.batch);
+            if batch.finished {
+                return;
+            }
+            batch.bytes += NOTE_BYTES;
+            batch.bodies.push(body);
+            !std::mem::replace(&mut batch.timer, true)
+        };
+        if start_timer {
+            self.flush_later();
+        }
     }
 
     /// How many files and directories the call made; nothing if that was lost.
@@ -134,12 +165,14 @@ impl Sink for Arc<CallSink> {
         if full {
             self.flush().await;
         } else if start_timer {
-            let sink = self.clone();
-            let wait = self.inner.config.coalesce;
-            self.inner.tracker.spawn(async move {
-                tokio::time::sleep(wait).await;
-                sink.flush().await;
-            });
+            self.flush_later();
+        }
+    }
+
+    async fn send(&self, request: GuestRequest) -> Result<IncomingResponse, EgressError> {
+        match self.broker.get() {
+            Some(broker) => broker.send(self, request).await,
+            None => Err(EgressError::Denied),
         }
     }
 }

@@ -101,7 +101,7 @@ impl Inner {
         if self.stopping.load(Ordering::SeqCst) {
             return Err(Error::Stopping);
         }
-        let claim = Claim { task: call.task, owner: call.owner, access: call.grants.workspace };
+        let claim = Claim { task: call.task, owner: call.owner, access: call.grants.most_workspace() };
         let slot = self.place(claim)?;
         let at = call.created_at;
         let tool = call.tool_name.clone();

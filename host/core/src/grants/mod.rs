@@ -278,6 +278,7 @@ impl Grants {
         self.workspace <= other.workspace
             && all(&self.environment, &other.environment)
             && all(&self.secrets, &other.secrets)
+            && (self.asks.is_empty() || self.asks == other.asks)
             && (self.http.is_empty() || self.http == other.http)
     }
 }

@@ -357,7 +357,8 @@ fn check_rule(rule: &RuleSpec, spec: &PolicySpec, fault: &mut dyn FnMut(&str, St
     }
 }
 
-/// The policy in force; another may take its place at any time.
+/// The policy in force, at first the one without rules; another may take its
+/// place at any time.
 #[derive(Default)]
 pub struct Policies {
     current: RwLock<Arc<Policy>>,
@@ -370,11 +371,6 @@ impl fmt::Debug for Policies {
 }
 
 impl Policies {
-    /// Begins with this one.
-    pub fn new(policy: Policy) -> Self {
-        Self { current: RwLock::new(Arc::new(policy)) }
-    }
-
     /// The policy in force.
     pub fn current(&self) -> Arc<Policy> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()

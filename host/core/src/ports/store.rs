@@ -6,11 +6,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use thiserror::Error;
 
-use crate::call::Call;
+use crate::audit::{Audit, NewAudit};
+use crate::call::{Call, Step};
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::event::{Event, NewEvent, Seq};
-use crate::id::{CallId, SessionId, TaskId, TenantId, ToolId};
+use crate::grants::{Grant, Grants};
+use crate::id::{CallId, GrantId, SessionId, TaskId, TenantId, ToolId};
 use crate::key::{KeyId, KeyRecord};
 use crate::outcome::Outcome;
 use crate::principal::Owner;
@@ -133,6 +135,8 @@ pub struct Retention {
     pub events_bytes_per_task: u64,
     /// Records of deleted tasks, with their calls and events, go if they were deleted before this.
     pub deleted_before: Timestamp,
+    /// Audit records older than this go.
+    pub audit_before: Timestamp,
     /// The time now, for idempotency keys.
     pub now: Timestamp,
 }
@@ -146,6 +150,8 @@ pub struct Retained {
     pub idempotency_keys: u64,
     /// Deleted tasks removed.
     pub tasks: u64,
+    /// Audit records removed.
+    pub audit: u64,
 }
 
 /// Durable storage.
@@ -241,12 +247,24 @@ pub trait Store: Send + Sync + 'static {
 
     /// Stores a call.
     async fn accept_call(&self, accept: AcceptCall) -> Result<Accepted, StoreError>;
-    /// Moves a queued call to running, counting the attempt; `None` if it is not queued.
+    /// Moves a queued call to running with what it is granted now, counting the
+    /// attempt; `None` if it is not queued.
     async fn start_call(
         &self,
         task: TaskId,
         call: CallId,
         at: Timestamp,
+        grants: &Grants,
+        events: Vec<NewEvent>,
+    ) -> Result<Option<Appended>, StoreError>;
+    /// Moves a running call to waiting (`Step::Pause`), or a waiting one to
+    /// running (`Step::Resume`); `None` if it is in another state, or the step
+    /// is another one.
+    async fn step_call(
+        &self,
+        task: TaskId,
+        call: CallId,
+        step: Step,
         events: Vec<NewEvent>,
     ) -> Result<Option<Appended>, StoreError>;
     /// Ends a call; `None` if it had ended already (then nothing is appended).
@@ -257,6 +275,32 @@ pub trait Store: Send + Sync + 'static {
     async fn list_calls(&self, task: TaskId, page: Page<CallId>) -> Result<Vec<Call>, StoreError>;
     /// Calls of any owner that have not ended, oldest first (for recovery).
     async fn open_calls(&self) -> Result<Vec<Call>, StoreError>;
+
+    // ---- grants, policies and audit
+
+    /// Stores a grant with its audit record, unless the task holds `most` live ones already: then
+    /// nothing is stored and the answer is false.
+    async fn create_grant(&self, grant: &Grant, most: u32, audit: NewAudit) -> Result<bool, StoreError>;
+    /// The newest grants of a task, newest first, those that ended included.
+    async fn list_grants(&self, task: TaskId, limit: u32) -> Result<Vec<Grant>, StoreError>;
+    /// Takes one use of a grant. False if it is not live at `now`.
+    async fn use_grant(&self, id: GrantId, now: Timestamp) -> Result<bool, StoreError>;
+    /// Takes a grant back. False if the task has none such, or it was taken back already.
+    async fn revoke_grant(&self, task: TaskId, id: GrantId, at: Timestamp) -> Result<bool, StoreError>;
+    /// Keeps the text of a policy by its revision, if it is not there.
+    async fn keep_policy(&self, revision: &str, text: &str, at: Timestamp) -> Result<(), StoreError>;
+    /// The text of a policy that was in force once.
+    async fn policy(&self, revision: &str) -> Result<Option<String>, StoreError>;
+    /// Appends records to the audit log.
+    async fn append_audit(&self, records: Vec<NewAudit>) -> Result<(), StoreError>;
+    /// Records of an owner, of one task if given, in order, after a number.
+    async fn list_audit(
+        &self,
+        owner: Owner,
+        task: Option<TaskId>,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<Audit>, StoreError>;
 
     // ---- upkeep
 

@@ -128,7 +128,7 @@ fn check_key(key: &str) -> Result<(), Error> {
     }
 }
 
-fn unknown_tool(task: &FrozenTask, name: &str) -> Error {
+pub(super) fn unknown_tool(task: &FrozenTask, name: &str) -> Error {
     const SHOWN: usize = 40;
     let names: Vec<_> = task.tools.tools.iter().take(SHOWN).map(|tool| tool.name.as_str()).collect();
     let hint = if names.is_empty() { "; it has no tools".into() } else { format!("; it has: {}", names.join(", ")) };

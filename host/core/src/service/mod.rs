@@ -3,6 +3,7 @@
 
 pub mod calls;
 pub mod files;
+pub mod grants;
 pub mod keys;
 pub mod sessions;
 pub mod tasks;
@@ -16,7 +17,7 @@ use crate::clock::Ids;
 use crate::dispatch::{DispatchConfig, DispatchParts, Dispatcher};
 use crate::hub::Hub;
 use crate::limits::Limits;
-use crate::policy::{Policies, Policy};
+use crate::policy::Policies;
 use crate::ports::components::Components;
 use crate::ports::egress::Egress;
 use crate::ports::import::Importer;
@@ -74,6 +75,8 @@ pub struct Services {
     pub calls: calls::Calls,
     /// Files of workspaces.
     pub files: files::Files,
+    /// Grants, and the policy: until one is installed, the one without rules.
+    pub grants: grants::Grants,
     /// API keys.
     pub keys: keys::Keys,
     /// Sessions.
@@ -88,10 +91,10 @@ pub struct Services {
 
 impl Services {
     /// Builds the use cases upon the adapters.
-    pub fn new(ports: Ports, config: ServiceConfig, policy: Policy) -> Self {
+    pub fn new(ports: Ports, config: ServiceConfig) -> Self {
         let access = Arc::new(Access::new(ports.store.clone()));
         let hub = Arc::new(Hub::default());
-        let policies = Arc::new(Policies::new(policy));
+        let policies = Arc::new(Policies::default());
         let quotas = Arc::new(Quotas::new(ports.workspaces.clone()));
         let parts = DispatchParts {
             quotas: quotas.clone(),
@@ -113,6 +116,7 @@ impl Services {
         Self {
             calls: calls::Calls::new(ports.clone(), dispatcher.clone(), policies.clone(), &config),
             files: files::Files::new(ports.clone(), hub, quotas, &config),
+            grants: grants::Grants::new(ports.clone(), dispatcher.clone(), policies),
             keys: keys::Keys::new(ports.store.clone(), ports.ids.clone()),
             sessions: sessions::Sessions::new(ports.clone()),
             upkeep: upkeep::Upkeep::new(ports, dispatcher, tools.clone(), tasks.clone(), config.keep),

@@ -12,7 +12,7 @@ use crate::clock::NewId as _;
 use crate::dispatch::{Dispatcher, chain};
 use crate::error::Error;
 use crate::event::{ChangeCounts, ChangedBy, EventBody, NewEvent, Seq};
-use crate::grants::Ceiling;
+use crate::grants::{Capability, Ceiling};
 use crate::hub::{Hub, Subscription};
 use crate::id::{SessionId, TaskId};
 use crate::limits::{Limits, LimitsPatch};
@@ -20,7 +20,7 @@ use crate::ports::import::{Import, ImportError, Imported};
 use crate::ports::store::Page;
 use crate::ports::workspace::ByteStream;
 use crate::task::{Source, Task, TaskState};
-use crate::tool::{PinnedTool, ToolSet};
+use crate::tool::{MAX_CAPABILITIES, PinnedTool, ToolSet};
 
 /// Most tools that a request may name.
 pub const MAX_TOOLS: usize = 256;
@@ -37,6 +37,9 @@ pub struct NewTask {
     pub tools: Option<Vec<String>>,
     /// Limits to be narrowed for the task.
     pub limits: LimitsPatch,
+    /// What its calls may ever be granted; whatever the policy and the tools
+    /// say, if absent.
+    pub capabilities: Option<Vec<Capability>>,
 }
 
 /// What a workspace is filled with at first.
@@ -92,6 +95,13 @@ impl Tasks {
         }
         let limits = self.ceiling.narrowed(&new.limits);
         let limits = limits.map_err(|error| Error::invalid(format!("limits.{}", error.name), error.to_string()))?;
+        let ceiling = match &new.capabilities {
+            None => Ceiling::OPEN,
+            Some(named) if named.len() > MAX_CAPABILITIES => {
+                return Err(Error::invalid("capabilities", format!("names more than {MAX_CAPABILITIES}")));
+            }
+            Some(named) => Ceiling::of(named).map_err(|why| Error::invalid("capabilities", why))?,
+        };
         let tools = self.pin(permit, new.tools).await?;
         let now = self.ports.ids.now();
         let (source, state) = match &new.fill {
@@ -111,7 +121,7 @@ impl Tasks {
             source,
             tool_set: tools.digest,
             limits,
-            ceiling: Ceiling::OPEN,
+            ceiling,
             created_at: now,
             updated_at: now,
             last_seq: 0,

@@ -22,6 +22,8 @@ pub struct Keep {
     pub events_bytes_per_task: u64,
     /// Age of a deleted task's record, in milliseconds.
     pub deleted_ms: i64,
+    /// Age of an audit record, in milliseconds.
+    pub audit_ms: i64,
     /// Between two rounds of retention.
     pub every: Duration,
 }
@@ -101,6 +103,7 @@ async fn retain(ports: &Ports, keep: Keep) {
     let retention = Retention {
         events_before: now.plus_millis(-keep.events_ms),
         events_bytes_per_task: keep.events_bytes_per_task,
+        audit_before: now.plus_millis(-keep.audit_ms),
         deleted_before: now.plus_millis(-keep.deleted_ms),
         now,
     };
@@ -113,6 +116,7 @@ async fn retain(ports: &Ports, keep: Keep) {
                 events = removed.events,
                 idempotency_keys = removed.idempotency_keys,
                 tasks = removed.tasks,
+                audit = removed.audit,
                 "removed what need not be kept"
             ),
             Err(error) => {

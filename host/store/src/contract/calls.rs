@@ -9,7 +9,7 @@ use bulkhead_core::task::TaskState;
 use bulkhead_core::tool::ToolSet;
 use futures::future::join_all;
 
-use super::world::{World, accept, at, end, ended, event, log, owner, page, succeeded};
+use super::world::{World, accept, at, end, ended, event, grants, log, owner, page, succeeded};
 
 pub(super) async fn live_from_queued_to_ended(store: Arc<dyn Store>) {
     let world = World::new(store.clone());
@@ -18,9 +18,9 @@ pub(super) async fn live_from_queued_to_ended(store: Arc<dyn Store>) {
     assert_eq!(world.accept(&call).await, Appended { first: 1, last: 1 });
     assert_eq!(store.call(owner(1), call.id).await.unwrap(), Some(call.clone()));
 
-    let started = store.start_call(task.id, call.id, at(5), vec![event(2)]).await.unwrap();
+    let started = store.start_call(task.id, call.id, at(5), &grants(), vec![event(2)]).await.unwrap();
     assert_eq!(started, Some(Appended { first: 2, last: 2 }));
-    let running = Call { state: CallState::Running { since: at(5) }, attempts: 1, ..call.clone() };
+    let running = Call { state: CallState::Running { since: at(5) }, attempts: 1, grants: grants(), ..call.clone() };
     assert_eq!(store.call(owner(1), call.id).await.unwrap(), Some(running.clone()));
 
     assert_eq!(store.end_call(end(&call, "one")).await.unwrap(), Some(Appended { first: 3, last: 3 }));
@@ -30,7 +30,7 @@ pub(super) async fn live_from_queued_to_ended(store: Arc<dyn Store>) {
 
     // Over is over.
     assert_eq!(store.end_call(end(&call, "two")).await.unwrap(), None);
-    assert_eq!(store.start_call(task.id, call.id, at(6), vec![event(2)]).await.unwrap(), None);
+    assert_eq!(store.start_call(task.id, call.id, at(6), &grants(), vec![event(2)]).await.unwrap(), None);
     assert_eq!(store.call(owner(1), call.id).await.unwrap(), Some(over));
     assert_eq!(log(&*store, task.id).await, [event(1), event(2), ended(call.id)]);
 }
@@ -41,7 +41,7 @@ pub(super) async fn accepted_as_running_have_one_attempt(store: Arc<dyn Store>) 
     let call = world.running_call(&task);
     world.accept(&call).await;
     assert_eq!(store.call(owner(1), call.id).await.unwrap(), Some(call.clone()));
-    assert_eq!(store.start_call(task.id, call.id, at(6), vec![]).await.unwrap(), None);
+    assert_eq!(store.start_call(task.id, call.id, at(6), &grants(), vec![]).await.unwrap(), None);
     // A queued call may end, too: cancelled before it had a slot.
     let queued = world.call(&task);
     world.accept(&queued).await;
@@ -118,7 +118,7 @@ pub(super) async fn start_once_however_many_try(store: Arc<dyn Store>) {
     world.accept(&call).await;
     let starts = (0..50).map(|number| {
         let (store, task, call) = (store.clone(), task.id, call.id);
-        tokio::spawn(async move { store.start_call(task, call, at(number), vec![event(2)]).await.unwrap() })
+        tokio::spawn(async move { store.start_call(task, call, at(number), &grants(), vec![event(2)]).await.unwrap() })
     });
     let won = join_all(starts).await.into_iter().filter(|started| matches!(started, Ok(Some(_)))).count();
     assert_eq!(won, 1);
@@ -132,7 +132,7 @@ pub(super) async fn a_step_names_the_right_task(store: Arc<dyn Store>) {
     let other = world.ready_task(owner(1)).await;
     let call = world.call(&task);
     world.accept(&call).await;
-    assert_eq!(store.start_call(other.id, call.id, at(1), vec![event(2)]).await.unwrap(), None);
+    assert_eq!(store.start_call(other.id, call.id, at(1), &grants(), vec![event(2)]).await.unwrap(), None);
     let mut wrong = end(&call, "wrong");
     wrong.task = other.id;
     assert_eq!(store.end_call(wrong).await.unwrap(), None);

@@ -16,6 +16,7 @@ fn keep_all() -> Retention {
         events_before: at(-1_000_000),
         events_bytes_per_task: u64::MAX,
         deleted_before: at(-1_000_000),
+        audit_before: at(-1_000_000),
         now: at(0),
     }
 }

@@ -193,3 +193,8 @@ pub async fn log(store: &dyn Store, task: TaskId) -> Vec<NewEvent> {
     assert_eq!(numbers, (page.first_seq..=page.last_seq).collect::<Vec<_>>());
     page.events.into_iter().map(|event| event.body).collect()
 }
+
+/// What a call is granted when it starts: other than when it was accepted.
+pub(super) fn grants() -> Grants {
+    Grants::workspace(WorkspaceAccess::Read)
+}

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use bulkhead_core::audit::Audit;
 use bulkhead_core::call::{Call, CallState, Step};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::event::{Event, NewEvent, Seq};
-use bulkhead_core::id::{CallId, SessionId, TaskId, ToolId};
+use bulkhead_core::grants::{Grant, Grants};
+use bulkhead_core::id::{CallId, GrantId, SessionId, TaskId, ToolId};
 use bulkhead_core::key::KeyRecord;
 use bulkhead_core::ports::store::{
     AcceptCall, Accepted, Appended, EndCall, EventPage, IDEMPOTENCY_TTL_MS, Idempotency, Page, StoreError,
@@ -27,6 +29,10 @@ pub(super) struct State {
     pub(super) sets: HashMap<Digest, ToolSet>,
     pub(super) tasks: BTreeMap<TaskId, Entry>,
     pub(super) calls: BTreeMap<CallId, Call>,
+    pub(super) grants: BTreeMap<GrantId, Grant>,
+    pub(super) policies: HashMap<String, String>,
+    pub(super) audit: Vec<Audit>,
+    pub(super) audited: u64,
     pub(super) used: HashMap<(Owner, &'static str, String), Used>,
 }
 
@@ -171,10 +177,26 @@ impl State {
         task: TaskId,
         call: CallId,
         at: Timestamp,
+        grants: &Grants,
         events: Vec<NewEvent>,
     ) -> Option<Appended> {
         let call = self.step(task, call, &Step::Start, at)?;
         call.attempts += 1;
+        call.grants = grants.clone();
+        self.append_events(task, events)
+    }
+
+    pub(super) fn step_call(
+        &mut self,
+        task: TaskId,
+        call: CallId,
+        step: &Step,
+        events: Vec<NewEvent>,
+    ) -> Option<Appended> {
+        if !matches!(step, Step::Pause | Step::Resume) {
+            return None;
+        }
+        self.step(task, call, step, Timestamp::default())?;
         self.append_events(task, events)
     }
 

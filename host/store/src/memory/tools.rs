@@ -68,11 +68,15 @@ impl State {
         let mut retained = Retained::default();
         let expired = retention.now.plus_millis(-IDEMPOTENCY_TTL_MS);
         retained.idempotency_keys = self.used.extract_if(|_, used| used.at <= expired).count() as u64;
+        let audited = self.audit.len();
+        self.audit.retain(|audit| audit.record.at >= retention.audit_before);
+        retained.audit = (audited - self.audit.len()) as u64;
         let old = |state, at| state == TaskState::Deleted && at < retention.deleted_before;
         for (id, entry) in self.tasks.extract_if(.., |_, entry| old(entry.task.state, entry.task.updated_at)) {
             retained.tasks += 1;
             retained.events += entry.events.len() as u64;
             self.calls.retain(|_, call| call.task != id);
+            self.grants.retain(|_, grant| grant.task != id);
         }
         let tasks = &self.tasks;
         self.sets.retain(|digest, _| tasks.values().any(|entry| entry.task.tool_set == *digest));

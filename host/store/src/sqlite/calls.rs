@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use bulkhead_core::call::{Call, CallState};
+use bulkhead_core::call::{Call, CallState, Step};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::event::NewEvent;
+use bulkhead_core::grants::Grants;
 use bulkhead_core::id::{CallId, TaskId};
 use bulkhead_core::ports::store::{
     AcceptCall, Accepted, Appended, EndCall, IDEMPOTENCY_TTL_MS, Idempotency, Page, StoreError,
@@ -182,19 +183,42 @@ pub(super) async fn start(
     task: TaskId,
     call: CallId,
     at: Timestamp,
+    grants: &Grants,
     events: Vec<NewEvent>,
 ) -> Result<Option<Appended>, StoreError> {
-    let (task, call, at) = (task.to_string(), call.to_string(), at.as_millis());
+    let (task, call, at, grants) = (task.to_string(), call.to_string(), at.as_millis(), json(grants));
     let start = move |db: &Connection| {
         let started = db
             .prepare_cached(
-                "UPDATE calls SET state = 'running', started_at = ?, attempts = attempts + 1
+                "UPDATE calls SET state = 'running', started_at = ?, grants = ?, attempts = attempts + 1
                  WHERE id = ? AND task_id = ? AND state = 'queued'",
             )?
-            .execute(params![at, call, task])?;
+            .execute(params![at, grants, call, task])?;
         if started == 0 { Ok(None) } else { log::append(db, &task, &events) }
     };
     store.write("call", start).await
+}
+
+pub(super) async fn step(
+    store: &SqliteStore,
+    task: TaskId,
+    call: CallId,
+    step: &Step,
+    events: Vec<NewEvent>,
+) -> Result<Option<Appended>, StoreError> {
+    let (from, to) = match step {
+        Step::Pause => ("running", "waiting"),
+        Step::Resume => ("waiting", "running"),
+        Step::Start | Step::End(_) => return Ok(None),
+    };
+    let (task, call) = (task.to_string(), call.to_string());
+    let step = move |db: &Connection| {
+        let moved = db
+            .prepare_cached("UPDATE calls SET state = ? WHERE id = ? AND task_id = ? AND state = ?")?
+            .execute(params![to, call, task, from])?;
+        if moved == 0 { Ok(None) } else { log::append(db, &task, &events) }
+    };
+    store.write("call", step).await
 }
 
 pub(super) async fn end(store: &SqliteStore, end: EndCall) -> Result<Option<Appended>, StoreError> {

@@ -5,8 +5,10 @@
 //! whatever is queued together. Reads use a small pool of connections that
 //! can't write. What is read is what was committed; nothing is kept in memory.
 
+mod audit;
 mod calls;
 mod events;
+mod grants;
 mod keys;
 mod log;
 mod open;

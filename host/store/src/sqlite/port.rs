@@ -2,11 +2,13 @@
 //! the SQL of its table.
 
 use async_trait::async_trait;
-use bulkhead_core::call::Call;
+use bulkhead_core::audit::{Audit, NewAudit};
+use bulkhead_core::call::{Call, Step};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::event::{NewEvent, Seq};
-use bulkhead_core::id::{CallId, SessionId, TaskId, TenantId, ToolId};
+use bulkhead_core::grants::{Grant, Grants};
+use bulkhead_core::id::{CallId, GrantId, SessionId, TaskId, TenantId, ToolId};
 use bulkhead_core::key::{KeyId, KeyRecord};
 use bulkhead_core::ports::store::{
     AcceptCall, Accepted, Appended, EndCall, EventPage, Page, Retained, Retention, Store, StoreError,
@@ -16,7 +18,7 @@ use bulkhead_core::session::Session;
 use bulkhead_core::task::{Task, TaskState};
 use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
 
-use super::{SqliteStore, calls, closed, events, keys, read_failed, retention, sessions, tasks, tools};
+use super::{SqliteStore, audit, calls, closed, events, grants, keys, read_failed, retention, sessions, tasks, tools};
 
 #[async_trait]
 impl Store for SqliteStore {
@@ -151,9 +153,20 @@ impl Store for SqliteStore {
         task: TaskId,
         call: CallId,
         at: Timestamp,
+        grants: &Grants,
         events: Vec<NewEvent>,
     ) -> Result<Option<Appended>, StoreError> {
-        calls::start(self, task, call, at, events).await
+        calls::start(self, task, call, at, grants, events).await
+    }
+
+    async fn step_call(
+        &self,
+        task: TaskId,
+        call: CallId,
+        step: Step,
+        events: Vec<NewEvent>,
+    ) -> Result<Option<Appended>, StoreError> {
+        calls::step(self, task, call, &step, events).await
     }
 
     async fn end_call(&self, end: EndCall) -> Result<Option<Appended>, StoreError> {
@@ -170,6 +183,44 @@ impl Store for SqliteStore {
 
     async fn open_calls(&self) -> Result<Vec<Call>, StoreError> {
         calls::open(self).await
+    }
+
+    async fn create_grant(&self, grant: &Grant, most: u32, audit: NewAudit) -> Result<bool, StoreError> {
+        grants::create(self, grant, most, audit).await
+    }
+
+    async fn list_grants(&self, task: TaskId, limit: u32) -> Result<Vec<Grant>, StoreError> {
+        grants::list(self, task, limit).await
+    }
+
+    async fn use_grant(&self, id: GrantId, now: Timestamp) -> Result<bool, StoreError> {
+        grants::take_use(self, id, now).await
+    }
+
+    async fn revoke_grant(&self, task: TaskId, id: GrantId, at: Timestamp) -> Result<bool, StoreError> {
+        grants::revoke(self, task, id, at).await
+    }
+
+    async fn keep_policy(&self, revision: &str, text: &str, at: Timestamp) -> Result<(), StoreError> {
+        grants::keep_policy(self, revision, text, at).await
+    }
+
+    async fn policy(&self, revision: &str) -> Result<Option<String>, StoreError> {
+        grants::policy(self, revision).await
+    }
+
+    async fn append_audit(&self, records: Vec<NewAudit>) -> Result<(), StoreError> {
+        audit::append(self, records).await
+    }
+
+    async fn list_audit(
+        &self,
+        owner: Owner,
+        task: Option<TaskId>,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<Audit>, StoreError> {
+        audit::list(self, owner, task, after, limit).await
     }
 
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {

@@ -35,6 +35,7 @@ pub(super) async fn retain(store: &SqliteStore, retention: Retention) -> Result<
     let mut retained = Retained::default();
     let mut budget = Budget(RUN);
     remove_keys(store, retention, &mut budget, &mut retained).await?;
+    remove_audit(store, retention, &mut budget, &mut retained).await?;
     for task in deleted_tasks(store, retention).await? {
         remove_task(store, task, &mut budget, &mut retained).await?;
     }
@@ -63,6 +64,30 @@ async fn remove_keys(
             })
             .await?;
         retained.idempotency_keys += removed as u64;
+        if removed < CHUNK as usize {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn remove_audit(
+    store: &SqliteStore,
+    retention: Retention,
+    budget: &mut Budget,
+    retained: &mut Retained,
+) -> Result<(), StoreError> {
+    let before = retention.audit_before.as_millis();
+    while budget.take() {
+        let removed = store
+            .write_alone("audit record", move |db| {
+                db.prepare_cached(
+                    "DELETE FROM audit WHERE number IN (SELECT number FROM audit WHERE at < ? ORDER BY at LIMIT ?)",
+                )?
+                .execute([before, CHUNK])
+            })
+            .await?;
+        retained.audit += removed as u64;
         if removed < CHUNK as usize {
             break;
         }
@@ -101,10 +126,11 @@ async fn remove_task(
     Ok(())
 }
 
-/// Removes the first that is there: payloads, calls, at last the task with a
+/// Removes the first that is there: grants, payloads, calls, at last the task with a
 /// tool set that no other task pins. True once the task is gone.
 fn remove_chunk(db: &Connection, task: &str) -> rusqlite::Result<bool> {
-    const PARTS: [(&str, i64); 2] = [
+    const PARTS: [(&str, i64); 3] = [
+        ("DELETE FROM grants WHERE id IN (SELECT id FROM grants WHERE task_id = ?1 LIMIT ?2)", CHUNK),
         ("DELETE FROM payloads WHERE id IN (SELECT id FROM payloads WHERE task_id = ?1 LIMIT ?2)", CHUNK_PAYLOADS),
         ("DELETE FROM calls WHERE id IN (SELECT id FROM calls WHERE task_id = ?1 LIMIT ?2)", CHUNK),
     ];

@@ -2,6 +2,7 @@
 //! must be is an error that names table and row: never a default, never a panic.
 
 mod call;
+mod grant;
 mod tool;
 
 use std::fmt::Display;
@@ -18,6 +19,7 @@ use serde::de::DeserializeOwned;
 use sqlx::FromRow;
 
 pub(super) use call::CallRow;
+pub(super) use grant::{AuditRow, GrantRow};
 pub(super) use tool::{ToolRow, owner_text};
 
 /// Names the row that is being read, for errors.

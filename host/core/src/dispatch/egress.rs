@@ -1,0 +1,262 @@
+//! The broker of a call's HTTP requests: decides each, writes it down before
+//! anything is sent, puts secrets in, counts, and watches that no secret comes
+//! back. The guest sees none of that; the adapter behind the port neither.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::Inner;
+use super::exchange::{Exchange, Told};
+use super::sink::CallSink;
+use crate::audit::{AuditBody, Decision};
+use crate::call::Call;
+use crate::grants::{Capability, Destination, Grants, HttpGrant, HttpPattern, Mode};
+use crate::id::GrantId;
+use crate::pause::Pauses;
+use crate::policy::{Policy, Secret};
+use crate::ports::egress::{Body, EgressError, IncomingResponse, OutgoingRequest, Timeouts};
+use crate::ports::sandbox::GuestRequest;
+
+/// How long the steps of an exchange may take if the guest does not say, and
+/// at most.
+const CONNECT: Duration = Duration::from_secs(10);
+const FIRST_BYTE: Duration = Duration::from_secs(60);
+const BETWEEN_BYTES: Duration = Duration::from_secs(60);
+/// Answers that a call remembers, so that a loop asks once.
+const MAX_ANSWERS: usize = 64;
+
+/// The broker of one call.
+pub(super) struct Broker {
+    inner: Arc<Inner>,
+    call: Arc<Call>,
+    grants: Grants,
+    policy: Arc<Policy>,
+    pauses: Pauses,
+    cancel: CancellationToken,
+    requests: AtomicU64,
+    pub(super) sent: Arc<AtomicU64>,
+    pub(super) received: Arc<AtomicU64>,
+    /// What the owner said, and whose turn it is to ask.
+    answers: tokio::sync::Mutex<Vec<(HttpPattern, bool)>>,
+}
+
+/// A request that was decided.
+struct Decided {
+    allowed: bool,
+    mode: Mode,
+    rule: Option<Arc<str>>,
+    grant: Option<GrantId>,
+    private: Arc<[ipnet::IpNet]>,
+}
+
+impl Broker {
+    pub(super) fn new(
+        inner: Arc<Inner>,
+        call: Arc<Call>,
+        granted: (Grants, Arc<Policy>),
+        pauses: Pauses,
+        cancel: CancellationToken,
+    ) -> Self {
+        let (grants, policy) = granted;
+        Self {
+            inner,
+            call,
+            grants,
+            policy,
+            pauses,
+            cancel,
+            requests: AtomicU64::new(0),
+            sent: Arc::default(),
+            received: Arc::default(),
+            answers: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// What the sandbox needs of it: variables, the pauses of the clock, and
+    /// the token that ends the call.
+    pub(super) fn for_run(&self) -> (Arc<[(String, String)]>, Pauses, CancellationToken) {
+        let value = |name: &String| Some((name.clone(), self.policy.variable(name)?.to_owned()));
+        let environment = self.grants.environment.iter().filter_map(value).collect();
+        (environment, self.pauses.clone(), self.cancel.clone())
+    }
+
+    /// Decides about a request and sends it, if it may be sent.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        sink: &Arc<CallSink>,
+        request: GuestRequest,
+    ) -> Result<IncomingResponse, EgressError> {
+        let mut told = Told::new(sink.clone(), &request);
+        let sent = self.try_send(&mut told, request).await;
+        match sent {
+            Ok((response, secrets)) => Exchange::begin(self, told, response, &secrets),
+            Err(error) => {
+                told.failed(error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_send(
+        self: &Arc<Self>,
+        told: &mut Told,
+        request: GuestRequest,
+    ) -> Result<(IncomingResponse, Vec<Secret>), EgressError> {
+        let before = self.requests.fetch_add(1, Relaxed);
+        if before >= self.call.limits.http_requests {
+            told.limit = Some("http_requests");
+            // Said once: a guest that goes on asking must not fill the log.
+            told.silent = before > self.call.limits.http_requests;
+            return Err(EgressError::LimitReached);
+        }
+        let to = Destination::parse(&request.method, request.scheme, &request.authority, &request.target);
+        let mut to = to.map_err(|error| {
+            told.reason = Some(error.0);
+            EgressError::InvalidRequest
+        })?;
+        told.is_to(&to);
+        let decided = self.decide(&to).await?;
+        told.decided(decided.allowed, decided.mode, decided.rule.clone());
+        let secrets = if decided.allowed { self.secrets(&to) } else { Vec::new() };
+        self.record(&to, &decided, &secrets).await?;
+        if !decided.allowed || self.cancel.is_cancelled() {
+            return Err(EgressError::Denied);
+        }
+        let mut header = request.header;
+        for (_, secret) in &secrets {
+            secret.put_into(&mut to, &mut header);
+        }
+        if !secrets.is_empty() {
+            // What is compressed can't be looked at.
+            header.retain(|(name, _)| !name.eq_ignore_ascii_case("accept-encoding"));
+        }
+        let within = |asked: Option<Duration>, most: Duration| asked.unwrap_or(most).min(most);
+        let query = to.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        let outgoing = OutgoingRequest {
+            tenant: self.call.owner.tenant,
+            target: format!("{}{query}", to.path),
+            method: to.method,
+            scheme: to.scheme,
+            host: to.host,
+            port: to.port,
+            header,
+            body: request.body.map(|body| self.counted(body)),
+            private: decided.private,
+            timeouts: Timeouts {
+                connect: within(request.connect_timeout, CONNECT),
+                first_byte: within(request.first_byte_timeout, FIRST_BYTE),
+                between_bytes: within(request.between_bytes_timeout, BETWEEN_BYTES),
+            },
+        };
+        let response = self.inner.parts.egress.send(outgoing).await?;
+        Ok((response, secrets.into_iter().map(|(_, secret)| secret).collect()))
+    }
+
+    /// The first entry of the call's grants that means the request decides.
+    async fn decide(self: &Arc<Self>, to: &Destination) -> Result<Decided, EgressError> {
+        let Some(HttpGrant { mode, rule, private, .. }) =
+            self.grants.http.iter().find(|grant| grant.pattern.matches(to)).cloned()
+        else {
+            return Ok(Decided { allowed: false, mode: Mode::Deny, rule: None, grant: None, private: [].into() });
+        };
+        let (allowed, grant) = match mode {
+            Mode::Deny => (false, None),
+            Mode::Allow | Mode::Audit => (true, None),
+            Mode::Ask => self.permitted(to, rule.clone()).await?,
+        };
+        Ok(Decided { allowed, mode, rule, grant, private: private.into() })
+    }
+
+    /// By a grant of the owner's, by what the owner said before, or by asking.
+    async fn permitted(
+        self: &Arc<Self>,
+        to: &Destination,
+        rule: Option<Arc<str>>,
+    ) -> Result<(bool, Option<GrantId>), EgressError> {
+        let store = |error: crate::ports::store::StoreError| {
+            tracing::error!(call = %self.call.id, %error, "a request could not be decided");
+            EgressError::Internal
+        };
+        let fits = |capability: &Capability| match capability {
+            Capability::Http(text) => text.parse::<HttpPattern>().is_ok_and(|pattern| pattern.matches(to)),
+            _ => false,
+        };
+        // One at a time: what is asked now may be answered for the next.
+        let mut answers = self.answers.lock().await;
+        if let Some(grant) = self.inner.take_grant(&self.call, fits).await.map_err(store)? {
+            return Ok((true, Some(grant)));
+        }
+        if let Some((_, allowed)) = answers.iter().find(|(pattern, _)| pattern.matches(to)) {
+            return Ok((*allowed, None));
+        }
+        let pattern = HttpPattern::exactly(to);
+        let (broker, what) = (self.clone(), (Capability::Http(pattern.to_string()), rule));
+        // On its own: a guest that gives up must not leave the call waiting.
+        let gone = self.cancel.child_token();
+        let _asker = gone.clone().drop_guard();
+        let asking =
+            self.inner.tracker.spawn(async move { broker.inner.ask(&broker.call, what, &broker.pauses, &gone).await });
+        let answer = asking.await.map_err(|_| EgressError::Internal)?.map_err(store)?;
+        if let Some(grant) = answer.grant {
+            self.inner.holds(&self.call, grant);
+        }
+        if answers.len() < MAX_ANSWERS {
+            answers.push((pattern, answer.allowed));
+        }
+        Ok((answer.allowed, answer.grant))
+    }
+
+    /// The granted secrets that go to there, by name.
+    fn secrets(&self, to: &Destination) -> Vec<(String, Secret)> {
+        let known =
+            self.grants.secrets.iter().filter_map(|name| Some((name.clone(), self.policy.secret(name)?.clone())));
+        known.filter(|(_, secret)| secret.goes_to(to)).collect()
+    }
+
+    /// What can't be written down is not sent.
+    async fn record(
+        &self,
+        to: &Destination,
+        decided: &Decided,
+        secrets: &[(String, Secret)],
+    ) -> Result<(), EgressError> {
+        let body = AuditBody::HttpDecided {
+            tool: self.call.tool_name.clone(),
+            method: to.method.clone(),
+            url: to.shown(),
+            decision: Decision {
+                allowed: decided.allowed,
+                mode: decided.mode,
+                rule: decided.rule.clone(),
+                policy: self.grants.policy.clone(),
+                grant: decided.grant,
+            },
+            secrets: secrets.iter().map(|(name, _)| name.clone()).collect(),
+        };
+        self.inner.record(&self.call, body).await.map_err(|error| {
+            tracing::error!(call = %self.call.id, %error, "a request could not be written down, so it is refused");
+            EgressError::Internal
+        })
+    }
+
+    /// The request's body, within what the call may send.
+    fn counted(&self, body: Body) -> Body {
+        let (sent, most) = (self.sent.clone(), self.call.limits.http_request_bytes);
+        Box::pin(body.map(move |piece| {
+            let piece: Bytes = piece?;
+            let sum = sent.fetch_add(piece.len() as u64, Relaxed) + piece.len() as u64;
+            if sum > most { Err(EgressError::RequestTooLarge) } else { Ok(piece) }
+        }))
+    }
+
+    /// Counts bytes of responses. False if the call has had all it may.
+    pub(super) fn receive(&self, bytes: usize) -> bool {
+        let sum = self.received.fetch_add(bytes as u64, Relaxed) + bytes as u64;
+        sum <= self.call.limits.http_response_bytes
+    }
+}

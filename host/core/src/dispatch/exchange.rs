@@ -1,0 +1,217 @@
+//! One exchange: the response on its way to the guest, and the event that says
+//! what became of it.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures::Stream;
+use memchr::memmem::Finder;
+use tokio::time::Instant;
+
+use super::egress::Broker;
+use super::sink::CallSink;
+use crate::event::EventBody;
+use crate::grants::{Destination, Mode};
+use crate::policy::Secret;
+use crate::ports::egress::{Body, EgressError, IncomingResponse};
+use crate::ports::sandbox::GuestRequest;
+
+/// Longest text of a request in an event, in bytes.
+const MAX_SHOWN: usize = 512;
+
+/// What the event of an exchange will say; it is sent once, at the latest when
+/// this is dropped.
+pub(super) struct Told {
+    sink: Arc<CallSink>,
+    method: String,
+    url: String,
+    allowed: bool,
+    mode: Mode,
+    rule: Option<Arc<str>>,
+    status: Option<u16>,
+    error: Option<EgressError>,
+    pub(super) limit: Option<&'static str>,
+    pub(super) reason: Option<String>,
+    pub(super) silent: bool,
+    received: u64,
+    since: Instant,
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(MAX_SHOWN).collect()
+}
+
+impl Told {
+    pub(super) fn new(sink: Arc<CallSink>, request: &GuestRequest) -> Self {
+        let path = request.target.split('?').next().unwrap_or_default();
+        Self {
+            sink,
+            method: shown(&request.method),
+            url: shown(&format!("{}://{}{path}", request.scheme.as_str(), request.authority)),
+            allowed: false,
+            mode: Mode::Deny,
+            rule: None,
+            status: None,
+            error: None,
+            limit: None,
+            reason: None,
+            silent: false,
+            received: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// The one spelling that was compared.
+    pub(super) fn is_to(&mut self, to: &Destination) {
+        self.method.clone_from(&to.method);
+        self.url = shown(&to.shown());
+    }
+
+    pub(super) fn decided(&mut self, allowed: bool, mode: Mode, rule: Option<Arc<str>>) {
+        (self.allowed, self.mode, self.rule) = (allowed, mode, rule);
+    }
+
+    pub(super) fn failed(&mut self, error: EgressError) {
+        self.error = Some(error);
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if self.silent {
+            return;
+        }
+        let body = EventBody::CallHttp {
+            method: std::mem::take(&mut self.method),
+            url: std::mem::take(&mut self.url),
+            allowed: self.allowed,
+            mode: self.mode,
+            rule: self.rule.take(),
+            status: self.status,
+            error: self.error,
+            limit: self.limit.map(str::to_owned),
+            reason: self.reason.take(),
+            received_bytes: self.received,
+            duration_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+        };
+        self.sink.note(body);
+    }
+}
+
+/// A response's body, watched on its way to the guest.
+pub(super) struct Exchange {
+    broker: Arc<Broker>,
+    told: Told,
+    body: Option<Body>,
+    needles: Vec<Finder<'static>>,
+    /// What may be the beginning of a secret waits for what follows it.
+    held: Vec<u8>,
+    ready: VecDeque<Bytes>,
+}
+
+impl Exchange {
+    /// The response for the guest, unless its header has a secret in it.
+    pub(super) fn begin(
+        broker: &Arc<Broker>,
+        mut told: Told,
+        response: IncomingResponse,
+        secrets: &[Secret],
+    ) -> Result<IncomingResponse, EgressError> {
+        told.status = Some(response.status);
+        let needles: Vec<_> =
+            secrets.iter().flat_map(Secret::needles).map(|needle| Finder::new(&needle).into_owned()).collect();
+        let in_header = response.header.iter().any(|(name, value)| {
+            needles.iter().any(|needle| needle.find(value).is_some() || needle.find(name.as_bytes()).is_some())
+        });
+        if in_header {
+            told.failed(EgressError::SecretInResponse);
+            return Err(EgressError::SecretInResponse);
+        }
+        let body = Some(response.body);
+        let exchange = Self { broker: broker.clone(), told, body, needles, held: Vec::new(), ready: VecDeque::new() };
+        Ok(IncomingResponse { body: Box::pin(exchange), ..response })
+    }
+
+    /// Takes a piece; what of it is surely no secret is ready.
+    fn take(&mut self, piece: Bytes) -> Result<(), EgressError> {
+        self.told.received += piece.len() as u64;
+        if !self.broker.receive(piece.len()) {
+            self.told.limit = Some("http_response_bytes");
+            return Err(EgressError::ResponseTooLarge);
+        }
+        if self.needles.is_empty() {
+            self.ready.push_back(piece);
+            return Ok(());
+        }
+        self.held.extend_from_slice(&piece);
+        if self.needles.iter().any(|needle| needle.find(&self.held).is_some()) {
+            return Err(EgressError::SecretInResponse);
+        }
+        let kept = self.needles.iter().map(|needle| begun(&self.held, needle.needle())).max().unwrap_or(0);
+        let sure = self.held.len() - kept;
+        if sure > 0 {
+            let rest = self.held.split_off(sure);
+            self.ready.push_back(std::mem::replace(&mut self.held, rest).into());
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, error: EgressError) -> Poll<Option<Result<Bytes, EgressError>>> {
+        self.body = None;
+        self.ready.clear();
+        self.told.failed(error);
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+/// How many bytes at the end of `text` are the beginning of `needle`.
+fn begun(text: &[u8], needle: &[u8]) -> usize {
+    let most = text.len().min(needle.len().saturating_sub(1));
+    (1..=most).rev().find(|count| text.ends_with(&needle[..*count])).unwrap_or(0)
+}
+
+impl Stream for Exchange {
+    type Item = Result<Bytes, EgressError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(piece) = this.ready.pop_front() {
+                return Poll::Ready(Some(Ok(piece)));
+            }
+            let Some(body) = &mut this.body else { return Poll::Ready(None) };
+            match ready!(body.as_mut().poll_next(context)) {
+                Some(Ok(piece)) => {
+                    if let Err(error) = this.take(piece) {
+                        return this.fail(error);
+                    }
+                }
+                Some(Err(error)) => return this.fail(error),
+                None => {
+                    this.body = None;
+                    let rest = std::mem::take(&mut this.held);
+                    if !rest.is_empty() {
+                        this.ready.push_back(rest.into());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_of_a_secret_is_seen() {
+        assert_eq!(begun(b"xxab", b"abc"), 2);
+        assert_eq!(begun(b"abab", b"abac"), 2);
+        assert_eq!(begun(b"aab", b"abaab"), 2);
+        assert_eq!(begun(b"abc", b"abc"), 0);
+        assert_eq!(begun(b"", b"abc"), 0);
+    }
+}

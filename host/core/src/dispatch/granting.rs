@@ -1,0 +1,194 @@
+//! What a call is granted, at the moment its guest starts: the task's ceiling,
+//! the policy in force, the owner's grants, and the answers to what is asked.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::drive::chain;
+use super::{Dispatcher, Inner, lock};
+use crate::audit::{AuditBody, Decision};
+use crate::call::{Call, CallState};
+use crate::error::Error;
+use crate::grants::{Capability, Grant, Grants, Mode};
+use crate::id::{GrantId, TaskId};
+use crate::outcome::{Fault, code};
+use crate::pause::Pauses;
+use crate::policy::{Finding, Policy, Subject};
+use crate::ports::store::StoreError;
+
+/// Most live grants of a task.
+pub const MAX_GRANTS: u32 = 256;
+
+impl Inner {
+    /// What a call would get now, and what of that is to be written down.
+    pub(super) async fn granted_now(&self, call: &Call) -> Result<(Grants, Vec<Finding>, Arc<Policy>), Error> {
+        let frozen = self.parts.access.frozen(call.owner, call.task).await?;
+        let tool = self.tools.get(call.tool).await?;
+        let policy = self.parts.policies.current();
+        let subject = Subject { owner: call.owner, tool: &call.tool_name, digest: call.tool_digest };
+        let (grants, findings) = policy.grants(&subject, &tool.manifest.capabilities, &frozen.ceiling);
+        Ok((grants, findings, policy))
+    }
+
+    /// The grants that a call starts with, everything written down and asked.
+    ///
+    /// # Errors
+    /// The fault that ends the call: less is granted than when it was
+    /// accepted, or something can't be written down.
+    pub(super) async fn grant(
+        &self,
+        call: &Call,
+        pauses: &Pauses,
+        cancel: &CancellationToken,
+    ) -> Result<(Grants, Arc<Policy>), Fault> {
+        let host = |error: &dyn std::error::Error| {
+            tracing::error!(call = %call.id, error = %chain(error), "the grants of a call could not be made");
+            Fault::new(code::HOST_ERROR, "the grants of the call could not be made; the server's log says why")
+                .retryable()
+        };
+        let (now, findings, policy) = self.granted_now(call).await.map_err(|error| host(&error))?;
+        if now.policy != call.grants.policy && !call.grants.within(&now) {
+            return Err(Fault::new(code::GRANT_REVOKED, "the policy changed before the call started; call again"));
+        }
+        for finding in findings {
+            self.record(call, decided(call, finding)).await.map_err(|error| host(&error))?;
+        }
+        // What was recorded with the call is what it gets: never more.
+        let mut grants = call.grants.clone();
+        for asked in std::mem::take(&mut grants.asks) {
+            let answer = self.permitted(call, (asked.capability.clone(), asked.rule), pauses, cancel).await;
+            if answer.map_err(|error| host(&error))? {
+                grants.add(&asked.capability);
+            }
+        }
+        Ok((grants, policy))
+    }
+
+    /// Whether the owner permits what the policy wants asked: by a grant that
+    /// was given, or by an answer.
+    async fn permitted(
+        &self,
+        call: &Call,
+        what: (Capability, Option<Arc<str>>),
+        pauses: &Pauses,
+        cancel: &CancellationToken,
+    ) -> Result<bool, StoreError> {
+        let (capability, rule) = &what;
+        if let Some(grant) = self.take_grant(call, |given| given.covers(capability)).await? {
+            let decision = Decision {
+                allowed: true,
+                mode: Mode::Ask,
+                rule: rule.clone(),
+                policy: call.grants.policy.clone(),
+                grant: Some(grant),
+            };
+            let (tool, capability) = (call.tool_name.clone(), capability.clone());
+            self.record(call, AuditBody::CapabilityDecided { tool, capability, decision }).await?;
+            return Ok(true);
+        }
+        let answer = self.ask(call, what, pauses, cancel).await?;
+        if let Some(grant) = answer.grant {
+            self.holds(call, grant);
+        }
+        Ok(answer.allowed)
+    }
+
+    /// Uses a live grant of the task that fits, and notes that the call stands on it.
+    pub(super) async fn take_grant(
+        &self,
+        call: &Call,
+        fits: impl Fn(&Capability) -> bool,
+    ) -> Result<Option<GrantId>, StoreError> {
+        let now = self.parts.ids.now();
+        for grant in self.live_grants(call.task).await? {
+            if fits(&grant.capability) {
+                // Before it is used: a revocation in between finds the call.
+                self.holds(call, grant.id);
+                if self.parts.store.use_grant(grant.id, now).await? {
+                    return Ok(Some(grant.id));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn live_grants(&self, task: TaskId) -> Result<Vec<Grant>, StoreError> {
+        let now = self.parts.ids.now();
+        let mut grants = self.parts.store.list_grants(task, MAX_GRANTS * 4).await?;
+        grants.retain(|grant| grant.is_live(now));
+        Ok(grants)
+    }
+
+    /// Notes that a call stands on a grant: it ends if that is taken back.
+    pub(super) fn holds(&self, call: &Call, grant: GrantId) {
+        if let Some(active) = lock(&self.active).get_mut(&call.id)
+            && !active.holds.contains(&grant)
+        {
+            active.holds.push(grant);
+        }
+    }
+}
+
+fn decided(call: &Call, finding: Finding) -> AuditBody {
+    let decision = Decision {
+        allowed: finding.mode != Mode::Deny,
+        mode: finding.mode,
+        rule: finding.rule,
+        policy: call.grants.policy.clone(),
+        grant: None,
+    };
+    AuditBody::CapabilityDecided { tool: call.tool_name.clone(), capability: finding.capability, decision }
+}
+
+impl Dispatcher {
+    /// Ends every call that stands on a grant. How many there were.
+    pub async fn revoke(&self, grant: GrantId) -> u32 {
+        let stands = |_: &Call, holds: &[GrantId]| holds.contains(&grant);
+        self.end_calls(&format!("the grant `{grant}` was taken back"), stands).await
+    }
+
+    /// Ends every call that was granted more than the policy in force grants.
+    pub async fn reconsider(&self) -> u32 {
+        // What waits in the queue is judged when its turn comes.
+        let runs = |call: &Arc<Call>| !matches!(call.state, CallState::Queued);
+        let running: Vec<_> =
+            lock(&self.inner.active).values().map(|active| active.call.clone()).filter(runs).collect();
+        let mut less = Vec::new();
+        for call in running {
+            match self.inner.granted_now(&call).await {
+                Ok((now, ..)) if call.grants.within(&now) => {}
+                Ok(_) => less.push(call.id),
+                // Then nobody knows what it is granted.
+                Err(error) => {
+                    tracing::error!(call = %call.id, error = %chain(&error), "a call could not be judged anew");
+                    less.push(call.id);
+                }
+            }
+        }
+        self.end_calls("the policy grants less now", |call, _| less.contains(&call.id)).await
+    }
+
+    async fn end_calls(&self, reason: &str, which: impl Fn(&Call, &[GrantId]) -> bool) -> u32 {
+        let ended: Vec<_> = {
+            let active = lock(&self.inner.active);
+            let fits = active.values().filter(|active| which(&active.call, &active.holds));
+            fits.map(|active| {
+                // Only the first reason is told.
+                let _ = active.revoked.set(reason.to_owned());
+                active.cancel.cancel();
+                active.call.clone()
+            })
+            .collect()
+        };
+        for call in &ended {
+            let body = AuditBody::CallRevoked { reason: reason.to_owned() };
+            if let Err(error) = self.inner.record(call, body).await {
+                tracing::error!(call = %call.id, %error, "the end of a call's grants could not be written down");
+            }
+        }
+        // Those in the queue end when their turn comes; let it come.
+        self.inner.pump();
+        u32::try_from(ended.len()).unwrap_or(u32::MAX)
+    }
+}

@@ -1,0 +1,213 @@
+//! Grants: give, list, take back; answers to what calls ask; the policy in
+//! force, what it says and why, and the audit log. Only an owner with the
+//! scope for it gives grants: no tool and no key for calls alone can.
+
+use std::sync::Arc;
+
+use super::Ports;
+use crate::access::{FrozenTask, OwnedCall, OwnedTask};
+use crate::audit::{Audit, AuditBody, NewAudit};
+use crate::clock::NewId as _;
+use crate::dispatch::{Answer, Dispatcher, MAX_GRANTS, Question, chain};
+use crate::error::Error;
+use crate::grants::{Capability, Grant};
+use crate::id::{CallId, GrantId, QuestionId, TaskId};
+use crate::policy::{Explained, Policies, Policy, Subject};
+use crate::principal::Owner;
+use crate::task::TaskState;
+
+/// Longest life of a grant, in seconds: a year.
+pub const MAX_LIFE_S: u64 = 365 * 24 * 3_600;
+
+/// A grant that an owner gives.
+#[derive(Clone, Debug)]
+pub struct NewGrant {
+    /// What is granted.
+    pub capability: Capability,
+    /// How long it holds, in seconds.
+    pub expires_in_s: Option<u64>,
+    /// How often it can be used.
+    pub uses: Option<u32>,
+}
+
+/// What a policy makes of a tool's wishes in a task.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// The policy; none for the one without rules.
+    pub policy: Option<Arc<str>>,
+    /// One entry for each capability that the tool wants.
+    pub capabilities: Vec<Explained>,
+}
+
+/// The use cases of grants and policies.
+pub struct Grants {
+    ports: Ports,
+    dispatcher: Dispatcher,
+    policies: Arc<Policies>,
+}
+
+impl Grants {
+    pub(super) fn new(ports: Ports, dispatcher: Dispatcher, policies: Arc<Policies>) -> Self {
+        Self { ports, dispatcher, policies }
+    }
+
+    /// Gives a grant to a task, within what the task allows.
+    ///
+    /// # Errors
+    /// If it is not valid or outside of the task's ceiling, the task has too
+    /// many, or the store fails.
+    pub async fn give(&self, task: &OwnedTask, new: NewGrant) -> Result<Grant, Error> {
+        let task = task.task();
+        if task.state == TaskState::Deleted {
+            return Err(Error::not_found("task", task.id));
+        }
+        new.capability.check().map_err(|why| Error::invalid("capability", why))?;
+        if !task.ceiling.allows(&new.capability) {
+            let why = format!("the task was made without `{}`; make one that allows it", new.capability);
+            return Err(Error::invalid("capability", why));
+        }
+        self.store(task.owner, task.id, new).await
+    }
+
+    async fn store(&self, owner: Owner, task: TaskId, new: NewGrant) -> Result<Grant, Error> {
+        if new.uses == Some(0) {
+            return Err(Error::invalid("uses", "a grant can be used once at least"));
+        }
+        if new.expires_in_s.is_some_and(|seconds| !(1..=MAX_LIFE_S).contains(&seconds)) {
+            return Err(Error::invalid("expires_in_s", format!("must be 1 to {MAX_LIFE_S} seconds")));
+        }
+        let now = self.ports.ids.now();
+        let life_ms = new.expires_in_s.map(|seconds| i64::try_from(seconds * 1000).unwrap_or(i64::MAX));
+        let grant = Grant {
+            id: self.ports.ids.grant_id(),
+            task,
+            owner,
+            capability: new.capability,
+            expires_at: life_ms.map(|life| now.plus_millis(life)),
+            uses_left: new.uses,
+            created_at: now,
+            revoked_at: None,
+        };
+        let body = AuditBody::GrantGiven {
+            grant: grant.id,
+            capability: grant.capability.clone(),
+            expires_at: grant.expires_at.map(|at| at.to_string()),
+            uses: grant.uses_left,
+        };
+        let record = NewAudit::new(now, owner, task, None, &body);
+        if self.ports.store.create_grant(&grant, MAX_GRANTS, record).await? {
+            Ok(grant)
+        } else {
+            Err(Error::OverLimit { what: "live grants of a task; take one back first", limit: MAX_GRANTS.into() })
+        }
+    }
+
+    /// The newest grants of a task, those that ended included.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn list(&self, task: &OwnedTask) -> Result<Vec<Grant>, Error> {
+        Ok(self.ports.store.list_grants(task.task().id, MAX_GRANTS).await?)
+    }
+
+    /// Takes a grant back and ends the calls that stand on it. How many.
+    ///
+    /// # Errors
+    /// If the task has no such grant, or the store fails.
+    pub async fn revoke(&self, task: &OwnedTask, id: GrantId) -> Result<u32, Error> {
+        let (task, now) = (task.task(), self.ports.ids.now());
+        if !self.ports.store.revoke_grant(task.id, id, now).await? {
+            return Err(Error::not_found("grant", id));
+        }
+        let ended_calls = self.dispatcher.revoke(id).await;
+        let body = AuditBody::GrantRevoked { grant: id, ended_calls };
+        self.ports.store.append_audit(vec![NewAudit::new(now, task.owner, task.id, None, &body)]).await?;
+        Ok(ended_calls)
+    }
+
+    /// The question that a call waits for the answer to.
+    pub fn question(&self, call: CallId) -> Option<Question> {
+        self.dispatcher.question(call)
+    }
+
+    /// Answers a question; a yes may become a grant for the rest of the task.
+    ///
+    /// # Errors
+    /// If the question is not open, the grant is not valid, or the store fails.
+    pub async fn answer(
+        &self,
+        call: &OwnedCall,
+        id: QuestionId,
+        allowed: bool,
+        remember: Option<(Option<Capability>, Option<u64>, Option<u32>)>,
+        task: &OwnedTask,
+    ) -> Result<(), Error> {
+        let closed = || Error::WrongState {
+            what: format!("the question `{id}`"),
+            state: "closed".into(),
+            remedy: "it was answered, or its time is up; see the call's events",
+        };
+        let call = call.call();
+        let question = self.dispatcher.question(call.id).filter(|question| question.id == id).ok_or_else(closed)?;
+        let grant = match remember.filter(|_| allowed) {
+            Some((capability, expires_in_s, uses)) => {
+                let capability = capability.unwrap_or(question.capability);
+                Some(self.give(task, NewGrant { capability, expires_in_s, uses }).await?.id)
+            }
+            None => None,
+        };
+        if self.dispatcher.answer(call.id, id, Answer { allowed, grant }) { Ok(()) } else { Err(closed()) }
+    }
+
+    /// What the policy in force makes of a tool's wishes in a task.
+    ///
+    /// # Errors
+    /// If the task has no such tool, or it can't be loaded.
+    pub async fn explain(&self, task: &FrozenTask, tool: &str) -> Result<Explanation, Error> {
+        let pinned = task.tools.get(tool).ok_or_else(|| super::calls::unknown_tool(task, tool))?;
+        let loaded = self.dispatcher.tool(pinned.id).await?;
+        let policy = self.policies.current();
+        let subject = Subject { owner: task.owner, tool: &pinned.name, digest: pinned.digest };
+        Ok(Explanation {
+            policy: policy.revision().cloned(),
+            capabilities: policy.explain(&subject, &loaded.manifest.capabilities, &task.ceiling),
+        })
+    }
+
+    /// Records about a task, in order, after a number.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn audit(&self, task: &OwnedTask, after: u64, limit: u32) -> Result<Vec<Audit>, Error> {
+        let task = task.task();
+        Ok(self.ports.store.list_audit(task.owner, Some(task.id), after, limit).await?)
+    }
+
+    /// Puts a policy in force, keeps its text, and ends the calls that were
+    /// granted more than it grants. How many.
+    ///
+    /// # Errors
+    /// If its text can't be stored: records would name what nobody can read.
+    pub async fn install(&self, policy: Policy, text: &str) -> Result<u32, Error> {
+        if let Some(revision) = policy.revision() {
+            self.ports.store.keep_policy(revision, text, self.ports.ids.now()).await?;
+        }
+        let (revision, rules) = (policy.revision().cloned(), policy.rules());
+        self.policies.replace(policy);
+        let ended_calls = self.dispatcher.reconsider().await;
+        tracing::info!(revision = revision.as_deref().unwrap_or("none"), rules, ended_calls, "a policy is in force");
+        Ok(ended_calls)
+    }
+
+    /// The text of a policy that a record names.
+    ///
+    /// # Errors
+    /// If there is none, or the store fails.
+    pub async fn policy_text(&self, revision: &str) -> Result<String, Error> {
+        let text = self.ports.store.policy(revision).await.map_err(|error| {
+            tracing::error!(error = %chain(&error), "the text of a policy could not be read");
+            error
+        })?;
+        text.ok_or_else(|| Error::not_found("policy", revision))
+    }
+}
