@@ -11,4 +11,5 @@ pub mod components;
 pub mod config;
 pub mod http;
 pub mod metrics;
+pub mod policy;
 pub mod system;

@@ -44,6 +44,8 @@ pub struct Readings {
     pub commits: u64,
     /// What the pool of workers has done.
     pub workers: WasmStats,
+    /// How often a changed policy could not be used.
+    pub policy_failures: u64,
 }
 
 /// The readings as metrics.
@@ -57,9 +59,10 @@ impl<F> fmt::Debug for Elsewhere<F> {
 
 impl<F: Fn() -> Readings + Send + Sync + 'static> Collector for Elsewhere<F> {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Readings { commits, workers } = (self.0)();
+        let Readings { commits, workers, policy_failures } = (self.0)();
         let counters = [
             ("store_commits", "Transactions that the store has committed", commits),
+            ("policy_failures", "Changed policies that could not be used", policy_failures),
             ("workers_started", "Worker processes that were started", workers.started),
             ("workers_lost", "Workers that died or had to be killed", workers.lost),
             ("worker_protocol_errors", "Workers that broke the protocol: a sign of an attack", workers.protocol_errors),

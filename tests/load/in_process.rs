@@ -56,7 +56,11 @@ async fn services(data: &std::path::Path, full: bool) -> Services {
         importer: Arc::new(ChildImporter::new(config.importer(exe)).unwrap()),
         components: Arc::new(ComponentFiles::new(config.components())),
         ids: Arc::new(System),
-        meter: Metrics::new(|| Readings { commits: 0, workers: bulkhead_sandbox::WasmStats::default() }),
+        meter: Metrics::new(|| Readings {
+            commits: 0,
+            workers: bulkhead_sandbox::WasmStats::default(),
+            policy_failures: 0,
+        }),
         egress: Arc::new(NoEgress),
     };
     Services::new(ports, config.service())
@@ -70,8 +74,14 @@ async fn task(services: &Services) -> Arc<FrozenTask> {
     let (tool, _) = services.tools.register(&permit, false, wasm.into()).await.unwrap();
     assert_eq!(services.tools.settled(tool.id).await.unwrap().state.name(), "ready");
     let permit = services.access.permit(&principal, Scope::TasksWrite).unwrap();
-    let new =
-        NewTask { session: None, label: String::new(), fill: Fill::Empty, tools: None, limits: LimitsPatch::default() };
+    let new = NewTask {
+        session: None,
+        label: String::new(),
+        fill: Fill::Empty,
+        tools: None,
+        limits: LimitsPatch::default(),
+        capabilities: None,
+    };
     let task = services.tasks.create(&permit, new).await.unwrap();
     services.access.frozen_task(&principal, Scope::CallsRun, task.id).await.unwrap()
 }

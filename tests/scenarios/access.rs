@@ -42,6 +42,12 @@ const TABLE: &[(&str, &str, Guard)] = &[
     ("get", "/v1/tasks/{task}/calls", Owned),
     ("get", "/v1/calls/{call}", Owned),
     ("post", "/v1/calls/{call}/cancel", Owned),
+    ("post", "/v1/calls/{call}/answers", Owned),
+    ("post", "/v1/tasks/{task}/grants", Owned),
+    ("get", "/v1/tasks/{task}/grants", Owned),
+    ("delete", "/v1/tasks/{task}/grants/{grant}", Owned),
+    ("get", "/v1/tasks/{task}/policy/{tool}", Owned),
+    ("get", "/v1/tasks/{task}/audit", Owned),
     ("get", "/v1/tasks/{task}/entries", Owned),
     ("get", "/v1/tasks/{task}/entries/{path}", Owned),
     ("post", "/v1/tasks/{task}/directories", Owned),
@@ -60,6 +66,7 @@ struct Things {
     task: String,
     call: String,
     tool: String,
+    grant: String,
 }
 
 impl Things {
@@ -68,6 +75,8 @@ impl Things {
             .replace("{session}", &self.session)
             .replace("{task}", &self.task)
             .replace("{call}", &self.call)
+            .replace("/policy/{tool}", "/policy/echo")
+            .replace("{grant}", &self.grant)
             .replace("{tool}", &self.tool)
             .replace("{path}", "a.txt")
     }
@@ -80,13 +89,17 @@ fn make(client: &Client) -> Things {
     let task = client.task();
     client.put(&format!("/v1/tasks/{task}/files/a.txt"), b"mine").expect(201);
     let call = client.call(&task, "echo", json!({"text": "x"}));
-    Things { session: id(&session), call: id(&call), tool: id(&tool), task }
+    let given = json!({"capability": {"kind": "workspace", "value": "read"}});
+    let grant = client.post(&format!("/v1/tasks/{task}/grants"), &given).expect(201);
+    Things { grant: id(&grant), session: id(&session), call: id(&call), tool: id(&tool), task }
 }
 
 /// A body that the operation would take, so that only the guard refuses it.
 fn send(client: &Client, method: &str, path: &str) -> crate::harness::Answer {
     let body = match path.rsplit('/').next().unwrap() {
         "calls" => json!({"tool": "echo", "arguments": {"text": "x"}}),
+        "grants" => json!({"capability": {"kind": "workspace", "value": "read"}}),
+        "answers" => json!({"question": "question_01jd8n2m4v0000000000000000", "allow": true}),
         "moves" => json!({"from": "a.txt", "to": "b.txt"}),
         "directories" => json!({"path": "d"}),
         _ => json!({}),
@@ -136,7 +149,7 @@ fn strangers_and_lesser_keys_are_refused_everywhere() {
             Owned => {
                 drop(send(&stranger, method, &path).problem(404, "not_found"));
                 // Tools belong to the tenant, all else to the user.
-                if !template.contains("{tool}") {
+                if !template.starts_with("/v1/tools/") {
                     drop(send(&colleague, method, &path).problem(404, "not_found"));
                 }
                 drop(send(&lesser, method, &path).problem(403, "missing_scope"));
@@ -146,6 +159,10 @@ fn strangers_and_lesser_keys_are_refused_everywhere() {
             Open => {}
         }
     }
+    assert_eq!(
+        owner.get(&format!("/v1/tasks/{}/grants", things.task)).expect(200)["items"].as_array().unwrap().len(),
+        1
+    );
     // And nothing of what the strangers tried has happened.
     assert_eq!(owner.get(&format!("/v1/tasks/{}/files/a.txt", things.task)).body, b"mine");
     assert_eq!(owner.get(&format!("/v1/tasks/{}", things.task)).expect(200)["state"], "ready");

@@ -2,7 +2,7 @@
 //! of a client or a guest asks here: the host may reach what they must not
 //! (metadata services, databases, itself).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether an address belongs to the public internet (IANA's registries of
 /// special-purpose addresses; what is not known to be public is not).

@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::http::HeaderValue;
@@ -34,6 +35,7 @@ use crate::config::{self, Config};
 use crate::http::auth::Auth;
 use crate::http::{Api, Options, router};
 use crate::metrics::{Metrics, Readings};
+use crate::policy::{self, Loader, PolicyError};
 use crate::system::System;
 
 /// How long open connections may take to end after the stop.
@@ -67,6 +69,9 @@ pub enum StartError {
     /// What an earlier run left can't be taken over.
     #[error("recovery failed: {0}; nothing was changed by this start that a later one can't take up")]
     Recovery(#[from] bulkhead_core::Error),
+    /// The policy can't be used.
+    #[error("the policy can't be used: {0}")]
+    Policy(#[from] PolicyError),
     /// Guests can't be shut in.
     #[error(
         "guests can't be shut in: {0}; `bulkhead doctor` says what this machine lacks, and `workers.isolation = \"best-effort\"` runs them behind what there is"
@@ -95,6 +100,8 @@ pub struct App {
     /// The key that was made because there was none: shown once.
     pub first_key: Option<String>,
     listener: TcpListener,
+    /// The policy's file, how often to look at it, and how often it was of no use.
+    watched: Option<(Loader, Duration, Arc<AtomicU64>)>,
     /// Held until the end: one host per data directory.
     _lock: File,
 }
@@ -115,12 +122,19 @@ impl App {
         let workspaces = LocalWorkspaces::new(&config.absolute_data());
         let workspaces = Arc::new(workspaces.map_err(system("the directory of workspaces"))?);
         let sandbox = sandbox(config, exe.clone(), workspaces.clone()).await?;
+        let policy_failures = Arc::new(AtomicU64::new(0));
         let metrics = {
-            let (store, sandbox) = (store.clone(), sandbox.clone());
-            Metrics::new(move || Readings { commits: store.commits(), workers: sandbox.stats() })
+            let (store, sandbox, failures) = (store.clone(), sandbox.clone(), policy_failures.clone());
+            Metrics::new(move || Readings {
+                commits: store.commits(),
+                workers: sandbox.stats(),
+                policy_failures: failures.load(Relaxed),
+            })
         };
         let ports = ports(config, exe, store, sandbox, workspaces, metrics.clone())?;
         let services = Services::new(ports, config.service());
+        // Before recovery: calls that waited start under it.
+        let loader = policy(config, &services).await?;
         let restart = services.upkeep.start().await?;
         if restart != Default::default() {
             tracing::info!(
@@ -143,7 +157,8 @@ impl App {
             config::Auth::Off => Auth::Off(Principal { tenant: owner.tenant, user: owner.user, scopes: Scopes::all() }),
         };
         let api = Api { services, options: options(config, auth), metrics, stop: CancellationToken::new() };
-        Ok(Self { api: Arc::new(api), address, first_key, listener, _lock: lock })
+        let watched = loader.map(|loader| (loader, Duration::from_millis(config.policy.reload_ms), policy_failures));
+        Ok(Self { api: Arc::new(api), address, first_key, listener, watched, _lock: lock })
     }
 
     /// Serves until `stop` resolves, then stops in order: no new connections,
@@ -152,7 +167,10 @@ impl App {
     /// # Errors
     /// If the listener fails.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), StartError> {
-        let Self { api, listener, .. } = self;
+        let Self { api, listener, watched, .. } = self;
+        let watching = watched.map(|(loader, every, failures)| {
+            tokio::spawn(policy::watch(loader, api.clone(), every, failures, api.stop.clone()))
+        });
         // Without it a stream's small writes wait 40 ms for an acknowledgement.
         let listener = listener.tap_io(|stream| {
             if let Err(error) = stream.set_nodelay(true) {
@@ -171,6 +189,10 @@ impl App {
             served = &mut server => Some(served),
             () = api.stop.cancelled() => None,
         };
+        if let Some(watching) = watching {
+            // It ends with the token; a panic in it was logged.
+            let _ = watching.await;
+        }
         // Waiting requests hold connections; calls that end let them go.
         api.services.upkeep.stop().await;
         let served = match served {
@@ -186,6 +208,16 @@ impl App {
         };
         served.map_err(io::Error::other).flatten().map_err(system("the HTTP server"))
     }
+}
+
+/// Puts the configured policy in force, if there is one.
+async fn policy(config: &Config, services: &Services) -> Result<Option<Loader>, StartError> {
+    if config.policy.file.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let (loader, loaded) = Loader::first(&config.policy.file)?;
+    policy::install(services, loaded).await?;
+    Ok(Some(loader))
 }
 
 /// The sandbox, behind walls that were seen to stand.

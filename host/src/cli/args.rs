@@ -75,6 +75,9 @@ pub(super) enum Command {
     /// Make, list and revoke API keys, in the data directory of this machine
     #[command(subcommand)]
     Keys(Keys),
+    /// Check and convert policies, and say why a tool gets what it gets
+    #[command(subcommand)]
+    Policy(Policy),
     /// Show the configuration
     #[command(subcommand)]
     Config(Config),
@@ -180,6 +183,45 @@ pub(super) enum Keys {
         /// The id, as `keys list` shows it: the part between the two `_` of the key
         #[arg(value_parser = |text: &str| KeyId::parse(text).map_err(|_| "expected the 12 characters after `bh_`"))]
         id: KeyId,
+    },
+}
+
+/// `policy`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Policy {
+    /// Say whether a policy can be used, and what is wrong if it can't
+    Check {
+        /// The policy's file
+        file: PathBuf,
+    },
+    /// Say which rule decides what of a tool's wishes in a task
+    Explain {
+        #[command(flatten)]
+        server: Server,
+        /// The tool's name in the task
+        tool: String,
+        /// The task
+        task: String,
+    },
+    /// Print the smallest policy that allows what a task's tools were refused, or what was only written down
+    Propose {
+        #[command(flatten)]
+        server: Server,
+        /// The task
+        task: String,
+    },
+    /// Print a policy that was in force once, from the data directory of this machine
+    Show {
+        /// The revision, as calls and audit records name it
+        revision: String,
+    },
+    /// Print a policy file of Wassette (policy.yaml) as a policy of this host
+    Convert {
+        /// The file
+        file: PathBuf,
+        /// A tool that it is for
+        #[arg(long = "tool", required = true, value_name = "NAME")]
+        tools: Vec<String>,
     },
 }
 

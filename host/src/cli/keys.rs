@@ -50,7 +50,7 @@ struct Done {
     note: Option<String>,
 }
 
-async fn open(config: &Config, create: bool) -> Result<Arc<SqliteStore>, Failure> {
+pub(super) async fn open(config: &Config, create: bool) -> Result<Arc<SqliteStore>, Failure> {
     if create {
         make_private(&config.data)?;
     } else if !config.database().exists() {

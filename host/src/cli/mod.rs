@@ -15,6 +15,7 @@ mod exit;
 mod inspect;
 mod keys;
 mod output;
+mod policy;
 mod run;
 mod sandbox;
 mod serve;
@@ -75,6 +76,7 @@ fn command(arguments: Arguments, output: &Output) -> Result<Exit, Failure> {
         Command::Run(run) => run::run(global.load()?, run, output),
         Command::Tools(tools) => tools::tools(&global, tools, output),
         Command::Keys(keys) => keys::keys(global.load()?, keys, output),
+        Command::Policy(command) => policy::policy(&global, command, output),
         Command::Config(command) => config::config(&global, command, output),
         Command::Doctor => doctor::doctor(&global, output),
     }

@@ -37,6 +37,7 @@ fn about(section: &str) -> &'static str {
         "workers" => "The worker processes, which run the guests. A worker belongs to one tenant.",
         "tools" => "What may be registered, and what compiling it may cost.",
         "import" => "Filling new workspaces from git and archives.",
+        "policy" => "What tools may use beyond computing; see [POLICY.md](POLICY.md).",
         "store" => "The database.",
         "keep" => "How long things are kept.",
         "log" => "The log, on standard error.",
@@ -62,6 +63,7 @@ pub fn render() -> String {
 
 fn facts(key: &Key, default: &Value) -> String {
     let takes = match key.kind {
+        Kind::OptionalPath => "a path, relative to the working directory, or nothing".into(),
         Kind::Path => "a path, relative to the working directory".into(),
         Kind::Address => "an IP address with a port".into(),
         Kind::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or "),

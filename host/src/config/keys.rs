@@ -11,6 +11,8 @@ use super::sections;
 pub enum Kind {
     /// A path; a relative one is taken from the working directory.
     Path,
+    /// A path, or nothing.
+    OptionalPath,
     /// An IP address with a port.
     Address,
     /// One of these words.

@@ -29,7 +29,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use error::{ConfigError, Fault, Origin};
-pub use sections::{Auth, Dispatch, Http, Import, Isolation, Keep, Log, LogFormat, Store, Synchronous, Tools, Workers};
+pub use sections::{
+    Auth, Dispatch, Http, Import, Isolation, Keep, Log, LogFormat, PolicyFile, Store, Synchronous, Tools, Workers,
+};
 pub use sources::Flag;
 
 use sources::Setting;
@@ -56,6 +58,8 @@ pub struct Config {
     pub tools: Tools,
     /// Filling new workspaces.
     pub import: Import,
+    /// What tools may use beyond computing.
+    pub policy: PolicyFile,
     /// The database.
     pub store: Store,
     /// How long things are kept.
@@ -76,6 +80,7 @@ impl Default for Config {
             workers: Workers::default(),
             tools: Tools::default(),
             import: Import::default(),
+            policy: PolicyFile::default(),
             store: Store::default(),
             keep: Keep::default(),
             log: Log::default(),

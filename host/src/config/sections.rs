@@ -230,6 +230,16 @@ section! {
 }
 
 section! {
+    /// What tools may use beyond computing.
+    PolicyFile = "policy" {
+        /// The policy's file. Without one, a tool gets its task's workspace and nothing else. It is read again when it changes, with the files of secrets that it names.
+        file: PathBuf = PathBuf::new(), Kind::OptionalPath;
+        /// Time between two looks whether the policy has changed. Calls that were granted more than a new one grants are ended.
+        reload_ms: u64 = 1_000, number("milliseconds", 50, HOUR_MS);
+    }
+}
+
+section! {
     /// The database.
     Store = "store" {
         /// When a commit counts as done. `full`: once it is on the disk, so what was acknowledged survives a loss of power. `off`: once the operating system has it, so it survives a crash of the server only; many times faster on slow disks.
@@ -271,6 +281,15 @@ section! {
 
 /// The keys that follow those of the limits.
 pub(super) fn rest() -> impl Iterator<Item = Key> {
-    let sections = [Dispatch::KEYS, Workers::KEYS, Tools::KEYS, Import::KEYS, Store::KEYS, Keep::KEYS, Log::KEYS];
+    let sections = [
+        Dispatch::KEYS,
+        Workers::KEYS,
+        Tools::KEYS,
+        Import::KEYS,
+        PolicyFile::KEYS,
+        Store::KEYS,
+        Keep::KEYS,
+        Log::KEYS,
+    ];
     sections.into_iter().flatten().copied()
 }

@@ -54,7 +54,7 @@ fn from_text(kind: Kind, text: &str) -> Value {
             other => other.into(),
         },
         Kind::List(_) => list(text),
-        Kind::Path | Kind::Address | Kind::Choice(_) | Kind::Filter => text.into(),
+        Kind::Path | Kind::OptionalPath | Kind::Address | Kind::Choice(_) | Kind::Filter => text.into(),
     }
 }
 
@@ -83,6 +83,7 @@ fn from_toml(value: &toml::Value) -> Value {
 fn check(kind: Kind, value: Value) -> Result<Value, Misfit> {
     let fits = match (kind, &value) {
         (Kind::Path, Value::String(text)) => !text.is_empty() && !text.contains('\0'),
+        (Kind::OptionalPath, Value::String(text)) => !text.contains('\0'),
         (Kind::Address, Value::String(text)) => text.parse::<SocketAddr>().is_ok(),
         (Kind::Choice(words), Value::String(text)) => words.contains(&text.as_str()),
         (Kind::Number { min, max, .. }, Value::Number(number)) => {
@@ -118,6 +119,7 @@ fn filter_fits(text: &str) -> bool {
 fn misfit(kind: Kind) -> Misfit {
     let (what, example): (String, String) = match kind {
         Kind::Path => ("is not a path".into(), "write a path, \"./bulkhead-data\"".into()),
+        Kind::OptionalPath => ("is not a path".into(), "write a path, or \"\" for none".into()),
         Kind::Address => {
             ("is not an IP address with a port".into(), "write one, \"127.0.0.1:7300\" or \"[::1]:7300\"".into())
         }

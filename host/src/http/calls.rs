@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bulkhead_core::call::Call;
+use bulkhead_core::call::{Call, CallState};
 use bulkhead_core::digest::Digest;
 use bulkhead_core::id::{CallId, TaskId};
 use bulkhead_core::ports::store::Idempotency;
@@ -18,7 +18,7 @@ use super::Api;
 use super::extract::{Caller, Id, JsonBody, Query};
 use super::problem::Problem;
 use super::sessions::page;
-use super::wire::{CallBody, Items, NewCallBody, PageQuery, WaitQuery};
+use super::wire::{CallBody, Items, NewCallBody, PageQuery, QuestionBody, WaitQuery};
 
 /// A call with a small result fits without growing.
 const ANSWER_BYTES: usize = 1536;
@@ -45,10 +45,10 @@ fn idempotency(headers: &HeaderMap, task: TaskId, body: &[u8]) -> Result<Option<
     Ok(Some(Idempotency { key, operation: "calls.create", body }))
 }
 
-fn answer(call: &Call) -> Response {
+fn answer(api: &Api, call: &Call) -> Response {
     let mut body = Vec::with_capacity(ANSWER_BYTES);
     // Strings, numbers and JSON values: serializing them can't fail.
-    let _ = serde_json::to_writer(&mut body, &CallBody::from(call));
+    let _ = serde_json::to_writer(&mut body, &shown(api, call));
     let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     if call.state.is_ended() {
         return (kind, body).into_response();
@@ -82,7 +82,7 @@ pub async fn create(
     if !wait.is_zero()
         && let Ok(Some(call)) = tokio::time::timeout(wait, submission.ended()).await
     {
-        return Ok(answer(&call));
+        return Ok(answer(&api, &call));
     }
     let submitted = submission.accepted().await?;
     // The key stands for another call, which may still run.
@@ -90,17 +90,26 @@ pub async fn create(
         && let Some(mut waiter) = submitted.waiter
         && let Ok(Some(call)) = tokio::time::timeout(wait, waiter.ended()).await
     {
-        return Ok(answer(&call));
+        return Ok(answer(&api, &call));
     }
     if let Some(call) = submitted.call.filter(|_| wait.is_zero()) {
-        return Ok(answer(&call));
+        return Ok(answer(&api, &call));
     }
     read(&api, &caller, submitted.id).await
 }
 
 async fn read(api: &Api, caller: &Principal, id: CallId) -> Result<Response, Problem> {
     let call = api.services.access.call(caller, Scope::CallsRun, id).await?;
-    Ok(answer(call.call()))
+    Ok(answer(api, call.call()))
+}
+
+/// The call as it is shown, with what it asks.
+fn shown(api: &Api, call: &Call) -> CallBody {
+    let mut body = CallBody::from(call);
+    if matches!(call.state, CallState::Waiting { .. }) {
+        body.question = api.services.grants.question(call.id).map(QuestionBody::from);
+    }
+    body
 }
 
 /// Lists the calls of a task.
@@ -136,7 +145,7 @@ pub async fn get(
         return Ok(Json(CallBody::from(&*ended)));
     }
     let call = api.services.access.call(&caller, Scope::TasksRead, id).await?;
-    Ok(Json(CallBody::from(call.call())))
+    Ok(Json(shown(&api, call.call())))
 }
 
 /// Asks a call to end. One that has ended stays as it ended.

@@ -42,6 +42,18 @@ impl<T: FromStr, S: Sync> FromRequestParts<S> for Id<T> {
     }
 }
 
+/// What follows the id and one more name in the path: `/v1/<things>/<id>/<name>/<this>`.
+pub struct Part(pub String);
+
+impl<S: Sync> FromRequestParts<S> for Part {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let text = parts.uri.path().split('/').nth(5).unwrap_or_default();
+        Ok(Self(percent_decode_str(text).decode_utf8_lossy().into_owned()))
+    }
+}
+
 /// The path of a file, from the raw URI after `/files/` or `/entries/`: names
 /// that are not UTF-8 arrive as percent-encoded bytes.
 pub struct FilePath(pub WorkspacePath);

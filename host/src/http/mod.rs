@@ -10,6 +10,7 @@ pub mod calls;
 pub mod events;
 pub mod extract;
 pub mod files;
+pub mod grants;
 pub mod problem;
 pub mod sessions;
 pub mod system;
@@ -113,6 +114,11 @@ fn owned_routes(options: &Options) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(calls::create, calls::list))
         .routes(routes!(calls::get))
         .routes(routes!(calls::cancel))
+        .routes(routes!(grants::give, grants::list))
+        .routes(routes!(grants::revoke))
+        .routes(routes!(grants::answer))
+        .routes(routes!(grants::explain))
+        .routes(routes!(grants::audit))
         .routes(routes!(tools::list))
         .routes(routes!(tools::get, tools::delete))
         .routes(routes!(files::entries_root))

@@ -165,6 +165,7 @@ impl From<Error> for Problem {
             Error::WorkspaceFull { limit, value } => {
                 Self::new("workspace_full", text).with("limit", limit).with("value", value)
             }
+            Error::OverLimit { limit, .. } => Self::new("over_limit", text).with("limit", limit),
             Error::IdempotencyKeyReused => Self::new("idempotency_key_reused", text),
             Error::Busy { retry_after_s, .. } => Self::new("busy", text).retry_after(retry_after_s),
             Error::EventsExpired { after, first } => {

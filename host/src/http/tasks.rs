@@ -50,7 +50,14 @@ pub async fn create(State(api): State<Arc<Api>>, Caller(caller): Caller, body: J
         }
     };
     let session = session(&api, &caller, new.session.as_deref()).await?;
-    let new = NewTask { session, label: new.label, fill, tools: new.tools, limits: new.limits };
+    let new = NewTask {
+        session,
+        label: new.label,
+        fill,
+        tools: new.tools,
+        limits: new.limits,
+        capabilities: new.capabilities,
+    };
     Ok(created(&api.services.tasks.create(&permit, new).await?))
 }
 
@@ -69,7 +76,7 @@ pub async fn create_from_archive(
     let session = session(&api, &caller, query.session.as_deref()).await?;
     let tools = query.tools.map(|names| names.split(',').map(str::to_owned).collect());
     let fill = Fill::Archive(stream_of(request));
-    let new = NewTask { session, label: query.label, fill, tools, limits: LimitsPatch::default() };
+    let new = NewTask { session, label: query.label, fill, tools, limits: LimitsPatch::default(), capabilities: None };
     Ok(created(&api.services.tasks.create(&permit, new).await?))
 }
 

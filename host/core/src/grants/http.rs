@@ -11,8 +11,8 @@
 //! follows. Two patterns have an intersection that is a pattern again, so what
 //! a call may do can be written down and shown.
 
+use core::net::{Ipv4Addr, Ipv6Addr};
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};

@@ -335,7 +335,7 @@ fn check_rule(rule: &RuleSpec, spec: &PolicySpec, fault: &mut dyn FnMut(&str, St
     if lists.iter().chain([&tools]).any(|len| *len > MAX_ENTRIES) {
         fault("", format!("a list has at most {MAX_ENTRIES} entries"));
     }
-    if rule.http.is_empty() && rule.environment.is_empty() && rule.secrets.is_empty() && rule.workspace.is_empty() {
+    if !rule.speaks() {
         fault("", "it speaks of nothing: name `workspace`, `http`, `environment` or `secrets`".into());
     }
     if !rule.private.is_empty() && rule.http.is_empty() {

@@ -25,12 +25,25 @@ pub struct PolicySpec {
     /// Rules, in order: the first that speaks of a tool and a capability decides.
     #[serde(default, rename = "rule", skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<RuleSpec>,
+    /// Policy files of Wassette, whose rules stand behind those above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wassette: Vec<WassetteSpec>,
     /// Values of environment variables that rules may grant.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
     /// Secrets that rules may grant.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, SecretSpec>,
+}
+
+/// A policy file of Wassette (`policy.yaml`, version 1.0).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WassetteSpec {
+    /// The file, relative to the policy's.
+    pub file: PathBuf,
+    /// The tools that it is for.
+    pub tools: Vec<String>,
 }
 
 /// What holds where no rule decides.
@@ -97,6 +110,13 @@ pub struct RuleSpec {
     /// Secrets, by name; `*` for every one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
+}
+
+impl RuleSpec {
+    /// Whether it decides anything.
+    pub fn speaks(&self) -> bool {
+        !(self.http.is_empty() && self.environment.is_empty() && self.secrets.is_empty() && self.workspace.is_empty())
+    }
 }
 
 /// A secret: where the host finds it, and where it may go.

@@ -3,7 +3,7 @@
 //! request may reach, and moves bytes. It follows no redirect and knows no
 //! policy, no secret and no call.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;

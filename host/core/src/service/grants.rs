@@ -8,7 +8,7 @@ use super::Ports;
 use crate::access::{FrozenTask, OwnedCall, OwnedTask};
 use crate::audit::{Audit, AuditBody, NewAudit};
 use crate::clock::NewId as _;
-use crate::dispatch::{Answer, Dispatcher, MAX_GRANTS, Question, chain};
+use crate::dispatch::{Answer, Dispatcher, MAX_GRANTS, Question};
 use crate::error::Error;
 use crate::grants::{Capability, Grant};
 use crate::id::{CallId, GrantId, QuestionId, TaskId};
@@ -197,17 +197,5 @@ impl Grants {
         let ended_calls = self.dispatcher.reconsider().await;
         tracing::info!(revision = revision.as_deref().unwrap_or("none"), rules, ended_calls, "a policy is in force");
         Ok(ended_calls)
-    }
-
-    /// The text of a policy that a record names.
-    ///
-    /// # Errors
-    /// If there is none, or the store fails.
-    pub async fn policy_text(&self, revision: &str) -> Result<String, Error> {
-        let text = self.ports.store.policy(revision).await.map_err(|error| {
-            tracing::error!(error = %chain(&error), "the text of a policy could not be read");
-            error
-        })?;
-        text.ok_or_else(|| Error::not_found("policy", revision))
     }
 }

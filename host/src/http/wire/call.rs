@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bulkhead_core::call::{Call, CallState};
+use bulkhead_core::grants::Grants;
 use bulkhead_core::limits::{Limits, LimitsPatch};
 use bulkhead_core::outcome::Outcome;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use super::limits_schema;
+use super::{GrantsBody, QuestionBody, limits_schema};
 
 /// What makes a call.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -59,6 +60,12 @@ pub struct CallBody {
     /// What it may use.
     #[schema(schema_with = limits_schema)]
     pub limits: Limits,
+    /// What it is granted: decided when its guest started.
+    #[schema(value_type = GrantsBody)]
+    pub grants: Grants,
+    /// What it asks its owner, while it is `waiting`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub question: Option<QuestionBody>,
     /// How often its guest was started: 0 or 1.
     pub attempts: u32,
     /// RFC 3339, UTC.
@@ -85,6 +92,8 @@ impl From<&Call> for CallBody {
             state: call.state.name(),
             outcome,
             limits: call.limits.clone(),
+            grants: call.grants.clone(),
+            question: None,
             attempts: call.attempts,
             created_at: call.created_at.to_string(),
             started_at: call.state.since().map(|at| at.to_string()),

@@ -4,6 +4,7 @@
 mod call;
 mod event;
 mod file;
+mod grant;
 mod key;
 mod session;
 mod task;
@@ -18,9 +19,13 @@ use utoipa::{IntoParams, ToSchema};
 pub use call::{CallBody, FaultBody, NewCallBody, OutcomeBody, UsageBody, WaitQuery};
 pub use event::EventBody;
 pub use file::{DirectoryBody, EntryBody, EntryPage, MoveBody, url_path};
+pub use grant::{
+    AnswerBody, AnswerGrantBody, AuditQuery, AuditRecordBody, CapabilityBody, ExplanationBody, GrantBody, GrantsBody,
+    NewGrantBody, QuestionBody, RevokedBody,
+};
 pub use key::{KeyBody, WhoAmI};
 pub use session::{NewSession, SessionBody};
-pub use task::{ArchiveQuery, NewTaskBody, SourceBody, TaskBody};
+pub use task::{ArchiveQuery, CeilingBody, NewTaskBody, SourceBody, TaskBody};
 pub use tool::{ManifestBody, PinnedToolBody, Rejection, ToolBody};
 
 /// Most things on one page.
@@ -46,6 +51,11 @@ impl<T> Items<T> {
         fetched.truncate(limit as usize);
         let next_before = if more { fetched.last().map(&id) } else { None };
         Self { items: fetched.iter().map(T::from).collect(), next_before }
+    }
+
+    /// All there is, or all that was asked for by number.
+    pub fn all(items: impl Iterator<Item = T>) -> Self {
+        Self { items: items.collect(), next_before: None }
     }
 }
 

@@ -1,12 +1,13 @@
 //! Tasks, and what makes them.
 
+use bulkhead_core::grants::{Capability, Ceiling};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::limits::LimitsPatch;
 use bulkhead_core::task::{Source, Task};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::limits_schema;
+use super::{CapabilityBody, limits_schema};
 
 /// A task.
 #[derive(Debug, Serialize, ToSchema)]
@@ -29,6 +30,10 @@ pub struct TaskBody {
     /// The ceiling of its calls' limits.
     #[schema(schema_with = limits_schema)]
     pub limits: Limits,
+    /// The ceiling of what its calls can be granted. A kind that is absent is
+    /// left to the policy and the tools.
+    #[schema(value_type = CeilingBody)]
+    pub capabilities: Ceiling,
     /// Number of its last event; 0 if there is none.
     pub last_event: u64,
     /// RFC 3339, UTC.
@@ -47,6 +52,7 @@ impl From<&Task> for TaskBody {
             failure: task.failure.clone(),
             source: task.source.clone(),
             limits: task.limits.clone(),
+            capabilities: task.ceiling.clone(),
             last_event: task.last_seq,
             created_at: task.created_at.to_string(),
             updated_at: task.updated_at.to_string(),
@@ -72,6 +78,20 @@ pub enum SourceBody {
     Archive,
 }
 
+/// What a task allows at most: frozen when it is made.
+#[derive(Debug, Serialize, ToSchema)]
+#[allow(dead_code, reason = "describes the JSON of core's `Ceiling` for the document")]
+pub struct CeilingBody {
+    /// `none`, `read` or `read-write`.
+    workspace: String,
+    /// Patterns of requests.
+    http: Option<Vec<String>>,
+    /// Environment variables, by name.
+    environment: Option<Vec<String>>,
+    /// Secrets, by name.
+    secrets: Option<Vec<String>>,
+}
+
 /// What makes a task.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -90,6 +110,10 @@ pub struct NewTaskBody {
     #[serde(default)]
     #[schema(schema_with = limits_schema)]
     pub limits: LimitsPatch,
+    /// What its calls may ever be granted: the ceiling of the policy, of
+    /// grants, and of answers. Whatever policy and tools say, if absent.
+    #[schema(value_type = Option<Vec<CapabilityBody>>)]
+    pub capabilities: Option<Vec<Capability>>,
 }
 
 /// The query of a task made from an archive.

@@ -1,0 +1,116 @@
+//! `/v1/tasks/{task}/grants`, `/v1/calls/{call}/answers`, the audit log of a
+//! task, and why a tool gets what it gets.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use bulkhead_core::id::{CallId, TaskId};
+use bulkhead_core::principal::Scope;
+use bulkhead_core::service::grants::NewGrant;
+
+use super::Api;
+use super::extract::{Caller, Id, JsonBody, Part, Query};
+use super::problem::Problem;
+use super::wire::{
+    AnswerBody, AuditQuery, AuditRecordBody, ExplanationBody, GrantBody, Items, MAX_PAGE, NewGrantBody, RevokedBody,
+};
+
+/// Gives a grant to a task, for what the policy wants asked. Needs a scope of
+/// its own, so that a key that may only call tools can't widen what they get.
+#[utoipa::path(post, path = "/v1/tasks/{task}/grants", tag = "grants", params(("task" = String, Path)),
+    request_body = NewGrantBody,
+    responses((status = 201, body = GrantBody), (status = "4XX", body = Problem)))]
+pub async fn give(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    Id(id): Id<TaskId>,
+    body: JsonBody,
+) -> Result<(StatusCode, Json<GrantBody>), Problem> {
+    let task = api.services.access.task(&caller, Scope::GrantsWrite, id).await?;
+    let NewGrantBody { capability, expires_in_s, uses } = body.parse()?;
+    let grant = api.services.grants.give(&task, NewGrant { capability, expires_in_s, uses }).await?;
+    Ok((StatusCode::CREATED, Json(GrantBody::from(&grant))))
+}
+
+/// Lists the newest 256 grants of a task, those that ended included.
+#[utoipa::path(get, path = "/v1/tasks/{task}/grants", tag = "grants", params(("task" = String, Path)),
+    responses((status = 200, body = Items<GrantBody>), (status = "4XX", body = Problem)))]
+pub async fn list(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    Id(id): Id<TaskId>,
+) -> Result<Json<Items<GrantBody>>, Problem> {
+    let task = api.services.access.task(&caller, Scope::TasksRead, id).await?;
+    let grants = api.services.grants.list(&task).await?;
+    Ok(Json(Items::all(grants.iter().map(GrantBody::from))))
+}
+
+/// Takes a grant back, and ends the calls that stand on it.
+#[utoipa::path(delete, path = "/v1/tasks/{task}/grants/{grant}", tag = "grants",
+    params(("task" = String, Path), ("grant" = String, Path)),
+    responses((status = 200, body = RevokedBody), (status = "4XX", body = Problem)))]
+pub async fn revoke(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    Id(id): Id<TaskId>,
+    Part(grant): Part,
+) -> Result<Json<RevokedBody>, Problem> {
+    let task = api.services.access.task(&caller, Scope::GrantsWrite, id).await?;
+    let grant = grant.parse().map_err(|_| Problem::new("not_found", "there is no such thing here"))?;
+    let ended_calls = api.services.grants.revoke(&task, grant).await?;
+    Ok(Json(RevokedBody { ended_calls }))
+}
+
+/// Answers what a waiting call asks.
+#[utoipa::path(post, path = "/v1/calls/{call}/answers", tag = "grants", params(("call" = String, Path)),
+    request_body = AnswerBody,
+    responses((status = 204), (status = "4XX", body = Problem)))]
+pub async fn answer(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    Id(id): Id<CallId>,
+    body: JsonBody,
+) -> Result<StatusCode, Problem> {
+    let call = api.services.access.call(&caller, Scope::GrantsWrite, id).await?;
+    let AnswerBody { question, allow, grant } = body.parse()?;
+    let invalid = |_| Problem::new("invalid_request", "`question` is not an id").with("field", "question");
+    let question = question.parse().map_err(invalid)?;
+    let task = api.services.access.task(&caller, Scope::GrantsWrite, call.call().task).await?;
+    let remember = grant.map(|grant| (grant.capability, grant.expires_in_s, grant.uses));
+    api.services.grants.answer(&call, question, allow, remember, &task).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Says which rule of the policy in force decides what of a tool's wishes.
+#[utoipa::path(get, path = "/v1/tasks/{task}/policy/{tool}", tag = "grants",
+    params(("task" = String, Path), ("tool" = String, Path, description = "The tool's name in the task")),
+    responses((status = 200, body = ExplanationBody), (status = "4XX", body = Problem)))]
+pub async fn explain(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    Id(id): Id<TaskId>,
+    Part(tool): Part,
+) -> Result<Json<ExplanationBody>, Problem> {
+    let task = api.services.access.frozen_task(&caller, Scope::TasksRead, id).await?;
+    Ok(Json(api.services.grants.explain(&task, &tool).await?.into()))
+}
+
+/// Lists the audit records of a task, oldest first.
+#[utoipa::path(get, path = "/v1/tasks/{task}/audit", tag = "grants", params(("task" = String, Path), AuditQuery),
+    responses((status = 200, body = Items<AuditRecordBody>), (status = "4XX", body = Problem)))]
+pub async fn audit(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    Id(id): Id<TaskId>,
+    Query(query): Query<AuditQuery>,
+) -> Result<Json<Items<AuditRecordBody>>, Problem> {
+    let task = api.services.access.task(&caller, Scope::TasksRead, id).await?;
+    let limit = query.limit.unwrap_or(50);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(Problem::new("invalid_request", format!("`limit` must be 1 to {MAX_PAGE}")).with("field", "limit"));
+    }
+    let records = api.services.grants.audit(&task, query.after.unwrap_or(0), limit).await?;
+    Ok(Json(Items::all(records.iter().map(AuditRecordBody::from))))
+}
