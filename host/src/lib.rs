@@ -9,6 +9,7 @@ pub mod builtin;
 pub mod cli;
 pub mod components;
 pub mod config;
+pub mod egress;
 pub mod http;
 pub mod metrics;
 pub mod policy;
