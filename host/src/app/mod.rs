@@ -14,7 +14,6 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use axum::serve::ListenerExt as _;
 use bulkhead_core::clock::Ids;
-use bulkhead_core::ports::egress::NoEgress;
 use bulkhead_core::ports::sandbox::SandboxError;
 use bulkhead_core::principal::{Principal, Scopes};
 use bulkhead_core::service::keys::NewKey;
@@ -32,6 +31,7 @@ pub use serve::serve;
 
 use crate::components::ComponentFiles;
 use crate::config::{self, Config};
+use crate::egress::{EgressConfig, EgressSetupError, HttpEgress};
 use crate::http::auth::Auth;
 use crate::http::{Api, Options, router};
 use crate::metrics::{Metrics, Readings};
@@ -69,6 +69,9 @@ pub enum StartError {
     /// What an earlier run left can't be taken over.
     #[error("recovery failed: {0}; nothing was changed by this start that a later one can't take up")]
     Recovery(#[from] bulkhead_core::Error),
+    /// The network can't be set up.
+    #[error("the network for tools can't be set up: {0}; see `egress` in the configuration")]
+    Egress(#[from] EgressSetupError),
     /// The policy can't be used.
     #[error("the policy can't be used: {0}")]
     Policy(#[from] PolicyError),
@@ -102,6 +105,8 @@ pub struct App {
     listener: TcpListener,
     /// The policy's file, how often to look at it, and how often it was of no use.
     watched: Option<(Loader, Duration, Arc<AtomicU64>)>,
+    /// Whose connections are ended at the stop.
+    egress: Arc<HttpEgress>,
     /// Held until the end: one host per data directory.
     _lock: File,
 }
@@ -131,7 +136,8 @@ impl App {
                 policy_failures: failures.load(Relaxed),
             })
         };
-        let ports = ports(config, exe, store, sandbox, workspaces, metrics.clone())?;
+        let egress = Arc::new(egress(config)?);
+        let ports = ports(config, exe, store, sandbox, workspaces, metrics.clone(), egress.clone())?;
         let services = Services::new(ports, config.service());
         // Before recovery: calls that waited start under it.
         let loader = policy(config, &services).await?;
@@ -158,7 +164,7 @@ impl App {
         };
         let api = Api { services, options: options(config, auth), metrics, stop: CancellationToken::new() };
         let watched = loader.map(|loader| (loader, Duration::from_millis(config.policy.reload_ms), policy_failures));
-        Ok(Self { api: Arc::new(api), address, first_key, listener, watched, _lock: lock })
+        Ok(Self { api: Arc::new(api), address, first_key, listener, watched, egress, _lock: lock })
     }
 
     /// Serves until `stop` resolves, then stops in order: no new connections,
@@ -167,7 +173,7 @@ impl App {
     /// # Errors
     /// If the listener fails.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), StartError> {
-        let Self { api, listener, watched, .. } = self;
+        let Self { api, listener, watched, egress, .. } = self;
         let watching = watched.map(|(loader, every, failures)| {
             tokio::spawn(policy::watch(loader, api.clone(), every, failures, api.stop.clone()))
         });
@@ -195,6 +201,7 @@ impl App {
         }
         // Waiting requests hold connections; calls that end let them go.
         api.services.upkeep.stop().await;
+        egress.close().await;
         let served = match served {
             Some(served) => served,
             None => match tokio::time::timeout(DRAIN_CONNECTIONS, &mut server).await {
@@ -207,6 +214,17 @@ impl App {
             },
         };
         served.map_err(io::Error::other).flatten().map_err(system("the HTTP server"))
+    }
+}
+
+/// The network. A machine that trusts nobody can still do without `https`.
+fn egress(config: &Config) -> Result<HttpEgress, EgressSetupError> {
+    match HttpEgress::new(config.egress()) {
+        Err(EgressSetupError::NoRoots(why)) => {
+            tracing::warn!(why, "tools can't use https: this machine has no certificates; see `egress.ca_file`");
+            HttpEgress::new(EgressConfig { native_roots: false, ..config.egress() })
+        }
+        made => made,
     }
 }
 
@@ -247,6 +265,7 @@ fn ports(
     sandbox: Arc<WasmSandbox>,
     workspaces: Arc<LocalWorkspaces>,
     meter: Arc<Metrics>,
+    egress: Arc<HttpEgress>,
 ) -> Result<Ports, StartError> {
     let importer = ChildImporter::new(config.importer(exe)).map_err(system("the importer"))?;
     let ids: Arc<dyn Ids> = Arc::new(System);
@@ -258,7 +277,7 @@ fn ports(
         components: Arc::new(ComponentFiles::new(config.components())),
         ids,
         meter,
-        egress: Arc::new(NoEgress),
+        egress,
     })
 }
 

@@ -38,6 +38,7 @@ fn about(section: &str) -> &'static str {
         "tools" => "What may be registered, and what compiling it may cost.",
         "import" => "Filling new workspaces from git and archives.",
         "policy" => "What tools may use beyond computing; see [POLICY.md](POLICY.md).",
+        "egress" => "The network, for tools that are granted HTTP. What they may do with it is the policy's.",
         "store" => "The database.",
         "keep" => "How long things are kept.",
         "log" => "The log, on standard error.",

@@ -30,7 +30,8 @@ use serde_json::{Map, Value};
 
 pub use error::{ConfigError, Fault, Origin};
 pub use sections::{
-    Auth, Dispatch, Http, Import, Isolation, Keep, Log, LogFormat, PolicyFile, Store, Synchronous, Tools, Workers,
+    Auth, Dispatch, EgressLimits, Http, Import, Isolation, Keep, Log, LogFormat, PolicyFile, Store, Synchronous, Tools,
+    Workers,
 };
 pub use sources::Flag;
 
@@ -60,6 +61,8 @@ pub struct Config {
     pub import: Import,
     /// What tools may use beyond computing.
     pub policy: PolicyFile,
+    /// The network, for tools that are granted HTTP.
+    pub egress: EgressLimits,
     /// The database.
     pub store: Store,
     /// How long things are kept.
@@ -81,6 +84,7 @@ impl Default for Config {
             tools: Tools::default(),
             import: Import::default(),
             policy: PolicyFile::default(),
+            egress: EgressLimits::default(),
             store: Store::default(),
             keep: Keep::default(),
             log: Log::default(),

@@ -240,6 +240,20 @@ section! {
 }
 
 section! {
+    /// The network, for tools that are granted HTTP.
+    EgressLimits = "egress" {
+        /// Certificates of authorities, in PEM, that are trusted besides those that the machine trusts.
+        ca_file: PathBuf = PathBuf::new(), Kind::OptionalPath;
+        /// Connections at once, idle ones among them; each holds a descriptor and up to about a MiB.
+        max_connections: u64 = 256, number("connections", 1, 65_536);
+        /// Connections at once of one tenant, so that one can't take all.
+        max_connections_per_tenant: u64 = 64, number("connections", 1, 65_536);
+        /// How long an idle connection is kept for the next request of the same tenant to the same host.
+        idle_ms: u64 = 30_000, number("milliseconds", 0, HOUR_MS);
+    }
+}
+
+section! {
     /// The database.
     Store = "store" {
         /// When a commit counts as done. `full`: once it is on the disk, so what was acknowledged survives a loss of power. `off`: once the operating system has it, so it survives a crash of the server only; many times faster on slow disks.
@@ -287,6 +301,7 @@ pub(super) fn rest() -> impl Iterator<Item = Key> {
         Tools::KEYS,
         Import::KEYS,
         PolicyFile::KEYS,
+        EgressLimits::KEYS,
         Store::KEYS,
         Keep::KEYS,
         Log::KEYS,

@@ -11,10 +11,24 @@ use bulkhead_store::SqliteConfig;
 use bulkhead_workspace::import::{ImportConfig, ImportLimits};
 
 use super::{Config, Isolation, Synchronous};
+use crate::egress::EgressConfig;
 
 const HOUR_MS: u64 = 3_600_000;
 
 impl Config {
+    /// The network.
+    pub fn egress(&self) -> EgressConfig {
+        let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let egress = &self.egress;
+        EgressConfig {
+            ca_file: Some(egress.ca_file.clone()).filter(|path| !path.as_os_str().is_empty()),
+            max_connections: size(egress.max_connections),
+            max_connections_per_tenant: size(egress.max_connections_per_tenant),
+            idle_timeout: Duration::from_millis(egress.idle_ms),
+            ..EgressConfig::default()
+        }
+    }
+
     /// The configuration of the use cases.
     pub fn service(&self) -> ServiceConfig {
         ServiceConfig {
