@@ -10,6 +10,7 @@ mod files;
 mod hostile;
 mod imports;
 mod isolation;
+mod policy;
 mod problems;
 mod quota;
 mod start;

@@ -17,6 +17,9 @@ pub struct LimitSpec {
     pub max: u64,
     /// What it protects.
     pub reason: &'static str,
+    /// What happens when it is reached: the outcome's code, the error in the
+    /// guest, or the event.
+    pub outcome: &'static str,
 }
 
 /// A limit asked for that is larger than its ceiling.
@@ -34,7 +37,7 @@ pub struct LimitTooLarge {
 }
 
 macro_rules! limits {
-    ($($field:ident: $unit:literal, $default:expr, $max:expr, $reason:literal;)*) => {
+    ($($field:ident: $unit:literal, $default:expr, $max:expr, $reason:literal, $outcome:literal;)*) => {
         /// What one call may use.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(deny_unknown_fields, default)]
@@ -60,6 +63,7 @@ macro_rules! limits {
             /// The table of limits.
             pub const SPECS: &'static [LimitSpec] = &[$(LimitSpec {
                 name: stringify!($field), unit: $unit, default: $default, max: $max, reason: $reason,
+                outcome: $outcome,
             },)*];
 
             /// The most that can be set.
@@ -103,45 +107,65 @@ const MIB: u64 = 1024 * KIB;
 
 limits! {
     wall_time_ms: "milliseconds", 60_000, 24 * 3_600_000,
-        "Time from the guest's start to its end; a sleeping guest holds its workspace lane.";
+        "Time from the guest's start to its end; a sleeping guest holds its workspace lane.",
+        "The call ends as `timed_out` with `limit.wall_time`.";
     cpu_time_ms: "milliseconds", 10_000, 24 * 3_600_000,
-        "Processor time of the guest and of host functions on its behalf; a spinning guest starves others.";
+        "Processor time of the guest and of host functions on its behalf; a spinning guest starves others.",
+        "The call ends as `timed_out` with `limit.cpu_time`.";
     memory_bytes: "bytes", 256 * MIB, 4096 * MIB,
-        "Linear memory, summed over all memories of the call; several memories must not multiply the limit.";
+        "Linear memory, summed over all memories of the call; several memories must not multiply the limit.",
+        "Growing fails in the guest; if it ends of that, the call is `failed` with `limit.memory`.";
     table_elements: "elements", 100_000, 200_000,
-        "Elements of all tables together; a worker reserves the maximum for each table of each slot.";
+        "Elements of all tables together; a worker reserves the maximum for each table of each slot.",
+        "Growing fails in the guest; if it ends of that, the call is `failed` with `limit.table`.";
     result_bytes: "bytes", MIB, 64 * MIB,
-        "All parts of the result together; the result is stored and sent whole.";
+        "All parts of the result together; the result is stored and sent whole.",
+        "The call is `failed` with `limit.result_bytes`.";
     stdout_bytes: "bytes", MIB, 1024 * MIB,
-        "Standard output that becomes events; more is dropped and counted. Zero means none.";
+        "Standard output that becomes events; more is dropped and counted. Zero means none.",
+        "The rest is dropped; the event `call.truncated` says so once.";
     stderr_bytes: "bytes", MIB, 1024 * MIB,
-        "Standard error that becomes events; more is dropped and counted. Zero means none.";
+        "Standard error that becomes events; more is dropped and counted. Zero means none.",
+        "The rest is dropped; the event `call.truncated` says so once.";
     emit_bytes: "bytes", 4 * MIB, 1024 * MIB,
-        "Parts sent while the call runs; more is refused to the guest.";
+        "Parts sent while the call runs; more is refused to the guest.",
+        "The part is refused to the guest (`limit-reached`); the event `call.truncated` says so once.";
     log_bytes: "bytes", 256 * KIB, 64 * MIB,
-        "Text of log lines, fields included; more is dropped and counted.";
+        "Text of log lines, fields included; more is dropped and counted.",
+        "The line is dropped; the event `call.truncated` says so once.";
     log_lines: "lines", 1_000, 1_000_000,
-        "Number of log lines; an empty line costs an event too.";
+        "Number of log lines; an empty line costs an event too.",
+        "The line is dropped; the event `call.truncated` says so once.";
     handles: "handles", 1_000, 100_000,
-        "Resource handles at once: open files, streams, pollables; each takes host memory or a descriptor.";
+        "Resource handles at once: open files, streams, pollables; each takes host memory or a descriptor.",
+        "The call is `failed` with `limit.handles`.";
     host_memory_bytes: "bytes", 4 * MIB, 256 * MIB,
-        "What one call to a host function may make the host allocate for its arguments (long lists, strings).";
+        "What one call to a host function may make the host allocate for its arguments (long lists, strings).",
+        "The call is `failed` with `limit.host_memory`.";
     random_bytes: "bytes", 64 * KIB, 64 * MIB,
-        "Random bytes per request; they are made on the host and copied.";
+        "Random bytes per request; they are made on the host and copied.",
+        "The call is `failed` with `limit.random_bytes`.";
     http_requests: "requests", 100, 100_000,
-        "Outgoing HTTP requests; each is an event, an audit record and a connection.";
+        "Outgoing HTTP requests; each is an event, an audit record and a connection.",
+        "The request fails in the guest (`connection-limit-reached`); the event `call.http` says so once.";
     http_request_bytes: "bytes", 16 * MIB, 16 * 1024 * MIB,
-        "Bodies of outgoing HTTP requests together; more is refused.";
+        "Bodies of outgoing HTTP requests together; more is refused.",
+        "The request fails in the guest (`HTTP-request-body-size`); the event `call.http` says so.";
     http_response_bytes: "bytes", 64 * MIB, 16 * 1024 * MIB,
-        "Bodies of the responses to them together; more breaks the response off.";
+        "Bodies of the responses to them together; more breaks the response off.",
+        "The response breaks off in the guest (`HTTP-response-body-size`); the event `call.http` says so.";
     answer_ms: "milliseconds", 300_000, 24 * 3_600_000,
-        "How long a call waits for its owner's answer to one question; then the answer is no. A waiting call holds its slot, and its wall time stands still.";
+        "How long a call waits for its owner's answer to one question; then the answer is no. A waiting call holds its slot, and its wall time stands still.",
+        "The answer is no; the event `call.answered` says that nobody answered.";
     file_changes: "paths", 1_000, 100_000,
-        "Changed files that are named in events; more are counted only.";
+        "Changed files that are named in events; more are counted only.",
+        "Further changes are counted in `files.changed`, not named.";
     workspace_bytes: "bytes", 4096 * MIB, 1024 * 1024 * MIB,
-        "Files of the task's workspace together, by their sizes; more is refused to whoever writes. A full disk stops everybody.";
+        "Files of the task's workspace together, by their sizes; more is refused to whoever writes. A full disk stops everybody.",
+        "Writing fails in the guest (`quota`) and the event `call.truncated` says so; clients get 507 `workspace_full`.";
     workspace_entries: "entries", 500_000, 100_000_000,
-        "Files, directories and links of the task's workspace together; more are refused. Each takes an inode, and time when the workspace is walked or removed.";
+        "Files, directories and links of the task's workspace together; more are refused. Each takes an inode, and time when the workspace is walked or removed.",
+        "Making it fails in the guest (`quota`) and the event `call.truncated` says so; clients get 507 `workspace_full`.";
 }
 
 /// What a call used, as measured. Every outcome has one.

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use bulkhead_core::limits::{LimitSpec, Limits};
+
 use super::Config;
 use super::keys::{Key, Kind};
 
@@ -56,6 +58,9 @@ pub fn render() -> String {
             let title = if key.section.is_empty() { "Top".into() } else { format!("`[{}]`", key.section) };
             // Writing to a String can't fail, here and below.
             let _ = write!(text, "\n## {title}\n\n{}\n", about(key.section));
+            if key.section == "limits" {
+                text.push_str(&limits());
+            }
         }
         let _ = write!(text, "\n### `{}`\n\n{}\n\n{}\n", key.name(), key.doc.trim(), facts(&key, &default));
     }
@@ -74,4 +79,18 @@ fn facts(key: &Key, default: &Value) -> String {
         Kind::Filter => "a filter of log lines".into(),
     };
     format!("Takes {takes}. Default `{default}`. Variable `{}`.", key.variable())
+}
+
+/// The limits of a call in one table.
+fn limits() -> String {
+    let mut text = String::from("\n| limit | unit | default | most | when it is reached |\n|---|---|---|---|---|\n");
+    for LimitSpec { name, unit, default, max, outcome, .. } in Limits::SPECS {
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "| `{name}` | {unit} | {default} | {max} | {outcome} |");
+    }
+    text.push_str(
+        "\nEvery outcome that a limit caused carries its name, value and unit in `fault.limit`, and says in words what was \
+         used and how to raise it.\n",
+    );
+    text
 }
