@@ -56,11 +56,16 @@ impl Host {
 
     /// The same server, as another tenant sees it.
     pub fn other_tenant(&self) -> Self {
+        self.tenant(2)
+    }
+
+    /// The same server, as this tenant sees it.
+    pub fn tenant(&self, number: u64) -> Self {
         let output = Command::new(env!("CARGO_BIN_EXE_bulkhead"))
             .args(["keys", "create", "--json", "--tenant"])
-            .arg(TenantId::from_parts(2, 2).to_string())
+            .arg(TenantId::from_parts(number, 2).to_string())
             .arg("--user")
-            .arg(UserId::from_parts(2, 2).to_string())
+            .arg(UserId::from_parts(number, 2).to_string())
             .env("BULKHEAD_DATA", self.data())
             .output()
             .unwrap();
@@ -94,13 +99,19 @@ impl Host {
 
     pub fn register(&self, guest: &str) {
         let path = format!("{}/../guest-tools/dist/{guest}.wasm", env!("CARGO_MANIFEST_DIR"));
-        let mut tool = self.json("POST", "/v1/tools", "application/wasm", &std::fs::read(path).unwrap());
+        self.register_bytes(&std::fs::read(path).unwrap());
+    }
+
+    /// Registers a component; returns the tool's name.
+    pub fn register_bytes(&self, wasm: &[u8]) -> String {
+        let mut tool = self.json("POST", "/v1/tools", "application/wasm", wasm);
         let path = format!("/v1/tools/{}", tool["id"].as_str().unwrap());
         while tool["state"] == "compiling" {
             std::thread::sleep(Duration::from_millis(2));
             tool = self.json("GET", &path, "application/json", b"");
         }
         assert_eq!(tool["state"], "ready", "{tool}");
+        tool["manifest"]["name"].as_str().unwrap().to_owned()
     }
 
     pub fn task(&self) -> String {

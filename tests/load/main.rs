@@ -1,7 +1,7 @@
 //! The load benchmark: `cargo bench --bench load`. Prints figures with their
 //! baselines, taken in the same run on the same machine; asserts nothing.
 //! `cargo bench --bench load -- calls` prints one section (`engine`, `calls`,
-//! `first`, `idle`, `deadline`, `neighbours`, `residue`, `readers`); BENCH_SECONDS is the length of a measurement.
+//! `first`, `idle`, `deadline`, `neighbours`, `residue`, `tenants`, `density`, `readers`); BENCH_SECONDS is the length of a measurement.
 //!
 //! - `POST …/calls` of a trivial tool over loopback, durable, at 1, 16 and 64
 //!   clients, beside a bare axum handler, the same call in process, and its two commits alone;
@@ -10,6 +10,7 @@
 //! - cold (never seen), cached on disk and warm first call;
 //! - how long after its deadline a guest still acts;
 //! - what spinning guests cost another tenant; what ten thousand calls leave behind;
+//! - 200 tenants in turn on cold workers; an idle host and worker, sleeping guests, a large interpreter;
 //! - memory per idle session and task; events per second to 1, 100 and 1,000 readers.
 
 #![allow(
@@ -23,12 +24,14 @@
 mod baseline;
 mod client;
 mod deadline;
+mod density;
 mod engine;
 mod host;
 mod in_process;
 mod neighbours;
 mod readers;
 mod residue;
+mod tenants;
 
 use std::time::{Duration, Instant};
 
@@ -74,6 +77,12 @@ fn main() {
     }
     if wants("residue") {
         residue::report();
+    }
+    if wants("tenants") {
+        tenants::report();
+    }
+    if wants("density") {
+        density::report();
     }
     if wants("readers") {
         readers::report();

@@ -7,7 +7,7 @@ use bulkhead_core::task::TaskState;
 use futures::future::join_all;
 
 use super::Home;
-use crate::contract::world::{World, accept, end, event, log, owner};
+use crate::contract::world::{World, accept, at, end, event, log, owner};
 use crate::sqlite::{SqliteConfig, SqliteStore};
 
 /// Runs SQL on the writer's connection.
@@ -156,4 +156,17 @@ async fn a_row_that_can_not_be_is_named() {
     let StoreError::Corrupt { table: "tasks", row, reason } = error else { panic!("{error}") };
     assert_eq!(row, task.id.to_string());
     assert!(reason.contains("limits"), "{reason}");
+}
+
+#[tokio::test]
+async fn the_audit_log_is_append_only() {
+    let home = Home::new();
+    let store = home.open().await;
+    let task = World::new(store.clone()).ready_task(owner(1)).await;
+    let body = bulkhead_core::audit::AuditBody::CallRevoked { reason: "as it was".into() };
+    let record = bulkhead_core::audit::NewAudit::new(at(1), owner(1), task.id, None, &body);
+    store.append_audit(vec![record.clone()]).await.unwrap();
+    let changed = store.write("test", |db| db.execute("UPDATE audit SET data = '{}'", [])).await;
+    assert!(changed.unwrap_err().to_string().contains("unavailable"));
+    assert_eq!(store.list_audit(owner(1), None, 0, 9).await.unwrap()[0].record, record);
 }
