@@ -126,6 +126,6 @@ fn call(task: &Task) -> (AcceptCall, EndCall) {
     let event = |body: &EventBody| vec![NewEvent::new(at, Some(id), body)];
     (
         AcceptCall { call: Arc::new(call), idempotency: None, events: event(&started) },
-        EndCall { task: task.id, call: id, at, outcome: Arc::new(outcome), events: event(&ended) },
+        EndCall { task: task.id, call: id, at, outcome: Arc::new(outcome), events: event(&ended), extent: None },
     )
 }

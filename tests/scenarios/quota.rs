@@ -93,3 +93,41 @@ fn a_rename_that_replaces_nothing_gives_nothing_back() {
     let listing = client.get(&format!("/v1/tasks/{task}/entries?limit=200")).expect(200);
     assert_eq!(listing["entries"].as_array().unwrap().len(), 100, "the quota holds: {call}");
 }
+
+#[test]
+fn all_workspaces_of_a_user_together_have_a_quota() {
+    let options = Options::default()
+        .with("BULKHEAD_QUOTA__WORKSPACE_BYTES_PER_USER", 20_000)
+        .with("BULKHEAD_QUOTA__TASKS_PER_USER", 4);
+    let server = Server::start(options);
+    let client = server.client();
+    client.register("fixtures/touch");
+    let (one, two) = (client.task(), client.task());
+    assert_eq!(create(&client, &one, &["a"], 9_000), Value::Null);
+    assert_eq!(create(&client, &two, &["a"], 9_000), Value::Null);
+    assert_eq!(create(&client, &two, &["b"], 9_000), "tool.no_space");
+    // What bounds it is named, to the guest's watchers and to clients.
+    let events = client.follow(&two, &[], "").until(|event| event["data"]["state"] == "failed");
+    let cut = events.iter().find(|event| event["type"] == "call.truncated").unwrap();
+    assert_eq!(cut["data"], json!({"limit": "quota.workspace_bytes_per_user", "value": 20_000}));
+    let put = |task: &str, size: usize| client.put(&format!("/v1/tasks/{task}/files/c"), &vec![b'x'; size]);
+    let problem = put(&one, 3_000).problem(507, "workspace_full");
+    assert_eq!(problem["limit"], "quota.workspace_bytes_per_user");
+    put(&one, 1_000).expect(201);
+    // Another user is not concerned, and a restart forgets nothing.
+    let other =
+        server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"]);
+    let theirs = other.task();
+    other.put(&format!("/v1/tasks/{theirs}/files/c"), &vec![b'x'; 15_000]).expect(201);
+    let server = server.kill_and_restart();
+    let client = server.client();
+    let put = |task: &str, size: usize| client.put(&format!("/v1/tasks/{task}/files/d"), &vec![b'x'; size]);
+    put(&one, 3_000).problem(507, "workspace_full");
+    // A task that goes makes room.
+    assert_eq!(client.delete(&format!("/v1/tasks/{two}")).status, 204);
+    put(&one, 3_000).expect(201);
+    for _ in 0..3 {
+        client.task();
+    }
+    client.post("/v1/tasks", &json!({})).problem(422, "over_limit");
+}

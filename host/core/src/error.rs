@@ -67,9 +67,11 @@ pub enum Error {
         /// What would help.
         remedy: &'static str,
     },
-    /// The task's workspace is as large as its limits allow.
+    /// The task's workspace is as large as its limits allow, or all of the
+    /// user's together.
     #[error(
-        "the workspace is full: its `{limit}` is {value}; delete something first, or make the task with a higher limit"
+        "the workspace is full: `{limit}` is {value}; delete something first, or have it raised: for a limit make the \
+         task with a higher one, a quota is the operator's"
     )]
     WorkspaceFull {
         /// The limit's name.

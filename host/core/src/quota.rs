@@ -1,21 +1,25 @@
-//! The quota of a workspace: what all of its files together may take. The truth
-//! is the host's own measure, a walk over the directory; between two walks it
-//! adds what calls and clients say they wrote.
+//! Quotas: what all files of a workspace together may take, and all workspaces
+//! of a user. The truth is the host's own measure, a walk over the directory;
+//! between two walks it adds what calls and clients say they wrote.
 //!
 //! A call is given the room that is left and its worker refuses more. What a
 //! worker that was taken over hides is found by the next walk, and a walk comes
 //! again after a hundred times its own cost.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
 use tokio::time::Instant;
 
+use crate::error::Error;
 use crate::id::TaskId;
 use crate::limits::Limits;
-use crate::ports::workspace::{WorkspaceError, Workspaces};
+use crate::ports::store::Store;
+use crate::ports::workspace::Workspaces;
+use crate::principal::Owner;
 
 /// Workspaces whose measure is kept in memory.
 const KNOWN: u64 = 10_000;
@@ -51,6 +55,10 @@ impl Extent {
         self.bytes <= other.bytes && self.entries <= other.entries
     }
 
+    fn min(self, other: Self) -> Self {
+        Self { bytes: self.bytes.min(other.bytes), entries: self.entries.min(other.entries) }
+    }
+
     fn half(self) -> Self {
         Self { bytes: self.bytes / 2, entries: self.entries / 2 }
     }
@@ -74,49 +82,186 @@ impl Known {
     }
 }
 
+/// What all tasks of one user may hold together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserQuota {
+    /// Of all their workspaces.
+    pub workspaces: Extent,
+    /// Tasks that are not deleted.
+    pub tasks: u64,
+}
+
+/// What the tasks of a user take, by the last that is known of each.
+#[derive(Default)]
+struct Holdings {
+    tasks: HashMap<TaskId, Extent>,
+    /// Of all of them.
+    sum: Extent,
+}
+
+impl Holdings {
+    fn set(&mut self, task: TaskId, extent: Extent) -> Option<Extent> {
+        let before = self.tasks.insert(task, extent);
+        self.sum = self.sum.less(before.unwrap_or_default()).plus(extent);
+        before
+    }
+
+    fn remove(&mut self, task: TaskId) {
+        let before = self.tasks.remove(&task);
+        self.sum = self.sum.less(before.unwrap_or_default());
+    }
+}
+
+/// What may be added, and what sets the bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// So much.
+    pub extent: Extent,
+    /// The name and value of what bounds the bytes.
+    pub bytes_bound: (&'static str, u64),
+    /// The name and value of what bounds the entries.
+    pub entries_bound: (&'static str, u64),
+}
+
 /// What the workspaces in use take.
 pub struct Quotas {
     workspaces: Arc<dyn Workspaces>,
+    store: Arc<dyn Store>,
+    user: UserQuota,
     known: Cache<TaskId, Known>,
+    held: Cache<Owner, Arc<Mutex<Holdings>>>,
+}
+
+fn lock(holdings: &Mutex<Holdings>) -> MutexGuard<'_, Holdings> {
+    holdings.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Quotas {
-    /// Of the workspaces of `workspaces`; nothing is known yet.
-    pub fn new(workspaces: Arc<dyn Workspaces>) -> Self {
-        Self { workspaces, known: Cache::new(KNOWN) }
+    /// Of the workspaces of `workspaces`; what `store` remembers is a start.
+    pub fn new(workspaces: Arc<dyn Workspaces>, store: Arc<dyn Store>, user: UserQuota) -> Self {
+        Self { workspaces, store, user, known: Cache::new(KNOWN), held: Cache::new(KNOWN) }
     }
 
     /// What may still be added to a task's workspace.
     ///
     /// # Errors
-    /// If it can't be walked.
-    pub async fn room(&self, task: TaskId, root: &Arc<OwnedFd>, limits: &Limits) -> Result<Extent, WorkspaceError> {
+    /// If it can't be walked, or the store fails.
+    pub async fn room(&self, owner: Owner, task: TaskId, root: &Arc<OwnedFd>, limits: &Limits) -> Result<Room, Error> {
         let quota = Extent::quota(limits);
         let known = match self.known.get(&task).filter(|known| known.holds(quota)) {
             Some(known) => known,
-            None => self.measure(task, root).await?,
+            None => self.measure(owner, task, root).await?,
         };
-        Ok(quota.less(known.measured).less(known.added))
+        let of_task = quota.less(known.measured).less(known.added);
+        let of_user = self.user.workspaces.less(self.taken(owner).await?);
+        let bound = |by_task: bool, name, user_name, value, user_value| {
+            if by_task { (name, value) } else { (user_name, user_value) }
+        };
+        let most = self.user.workspaces;
+        Ok(Room {
+            extent: of_task.min(of_user),
+            bytes_bound: bound(
+                of_task.bytes <= of_user.bytes,
+                "workspace_bytes",
+                "quota.workspace_bytes_per_user",
+                limits.workspace_bytes,
+                most.bytes,
+            ),
+            entries_bound: bound(
+                of_task.entries <= of_user.entries,
+                "workspace_entries",
+                "quota.workspace_entries_per_user",
+                limits.workspace_entries,
+                most.entries,
+            ),
+        })
     }
 
-    async fn measure(&self, task: TaskId, root: &Arc<OwnedFd>) -> Result<Known, WorkspaceError> {
+    /// Refuses a further task to a user who holds as many as may be.
+    ///
+    /// # Errors
+    /// If so, or the store fails.
+    pub async fn one_more_task(&self, owner: Owner) -> Result<(), Error> {
+        let holdings = self.holdings(owner).await?;
+        if lock(&holdings).tasks.len() as u64 >= self.user.tasks {
+            return Err(Error::OverLimit { what: "tasks of this user; delete one first", limit: self.user.tasks });
+        }
+        Ok(())
+    }
+
+    /// A task is there from now on, and empty.
+    pub fn begin(&self, owner: Owner, task: TaskId) {
+        self.hold(owner, task, Extent::default());
+    }
+
+    /// A task's workspace is gone.
+    pub fn end(&self, owner: Owner, task: TaskId) {
+        self.known.invalidate(&task);
+        if let Some(holdings) = self.held.get(&owner) {
+            lock(&holdings).remove(task);
+        }
+    }
+
+    /// Walks the workspace and remembers what it takes.
+    ///
+    /// # Errors
+    /// If it can't be walked, or the store fails.
+    pub async fn measured(&self, owner: Owner, task: TaskId, root: &Arc<OwnedFd>) -> Result<(), Error> {
+        self.measure(owner, task, root).await.map(drop)
+    }
+
+    async fn measure(&self, owner: Owner, task: TaskId, root: &Arc<OwnedFd>) -> Result<Known, Error> {
         let at = Instant::now();
         let measured = self.workspaces.measure(root.clone()).await?;
         let known = Known { measured, added: Extent::default(), at, cost: at.elapsed() };
+        let changed = self.hold(owner, task, measured) != Some(measured);
         self.known.insert(task, known);
+        if changed {
+            self.store.note_extent(task, measured).await?;
+        }
         Ok(known)
     }
 
-    /// Notes what was added.
-    pub fn added(&self, task: TaskId, added: Extent) {
-        if let Some(known) = self.known.get(&task) {
-            self.known.insert(task, Known { added: known.added.plus(added), ..known });
-        }
+    /// Notes what was added. What the task takes now, as far as is known.
+    pub fn added(&self, owner: Owner, task: TaskId, added: Extent) -> Option<Extent> {
+        let known = self.known.get(&task)?;
+        let added = known.added.plus(added);
+        self.known.insert(task, Known { added, ..known });
+        let takes = known.measured.plus(added);
+        self.hold(owner, task, takes);
+        Some(takes)
     }
 
     /// Something happened that only a walk can tell.
     pub fn forget(&self, task: TaskId) {
         self.known.invalidate(&task);
+    }
+
+    /// Notes what a task takes, if its owner's holdings are known; what it was before.
+    fn hold(&self, owner: Owner, task: TaskId, extent: Extent) -> Option<Extent> {
+        let holdings = self.held.get(&owner)?;
+        lock(&holdings).set(task, extent)
+    }
+
+    async fn taken(&self, owner: Owner) -> Result<Extent, Error> {
+        let holdings = self.holdings(owner).await?;
+        let sum = lock(&holdings).sum;
+        Ok(sum)
+    }
+
+    async fn holdings(&self, owner: Owner) -> Result<Arc<Mutex<Holdings>>, Error> {
+        if let Some(known) = self.held.get(&owner) {
+            return Ok(known);
+        }
+        let held = self.store.task_extents(owner).await?;
+        // Who was first: what was noted meanwhile must not be lost.
+        Ok(self.held.get_with(owner, || {
+            let mut holdings = Holdings::default();
+            for (task, extent) in held {
+                holdings.set(task, extent);
+            }
+            Arc::new(Mutex::new(holdings))
+        }))
     }
 }
 

@@ -39,6 +39,9 @@ fn about(section: &str) -> &'static str {
         "workers" => "The worker processes, which run the guests. A worker belongs to one tenant.",
         "tools" => "What may be registered, and what compiling it may cost.",
         "import" => "Filling new workspaces from git and archives.",
+        "quota" => {
+            "What one user may hold. Reached, clients get 507 `workspace_full` or 422 `over_limit`, and tools an error."
+        }
         "policy" => "What tools may use beyond computing; see [POLICY.md](POLICY.md).",
         "egress" => "The network, for tools that are granted HTTP. What they may do with it is the policy's.",
         "store" => "The database.",

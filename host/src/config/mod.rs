@@ -30,8 +30,8 @@ use serde_json::{Map, Value};
 
 pub use error::{ConfigError, Fault, Origin};
 pub use sections::{
-    Auth, Dispatch, EgressLimits, Http, Import, Isolation, Keep, Log, LogFormat, PolicyFile, Store, Synchronous, Tools,
-    Workers,
+    Auth, Dispatch, EgressLimits, Http, Import, Isolation, Keep, Log, LogFormat, PolicyFile, Quota, Store, Synchronous,
+    Tools, Workers,
 };
 pub use sources::Flag;
 
@@ -59,6 +59,8 @@ pub struct Config {
     pub tools: Tools,
     /// Filling new workspaces.
     pub import: Import,
+    /// What one user may hold.
+    pub quota: Quota,
     /// What tools may use beyond computing.
     pub policy: PolicyFile,
     /// The network, for tools that are granted HTTP.
@@ -83,6 +85,7 @@ impl Default for Config {
             workers: Workers::default(),
             tools: Tools::default(),
             import: Import::default(),
+            quota: Quota::default(),
             policy: PolicyFile::default(),
             egress: EgressLimits::default(),
             store: Store::default(),

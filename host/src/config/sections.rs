@@ -230,6 +230,18 @@ section! {
 }
 
 section! {
+    /// What one user may hold.
+    Quota = "quota" {
+        /// Bytes of all workspaces of a user together, by their files' sizes. A disk that one user fills stops everybody.
+        workspace_bytes_per_user: u64 = 64 * GIB, number("bytes", KIB, 1024 * 1024 * GIB);
+        /// Files, directories and links of all workspaces of a user together. Each takes an inode.
+        workspace_entries_per_user: u64 = 5_000_000, number("entries", 1, 10_000_000_000);
+        /// Tasks of a user that are not deleted. Each is a directory and a log.
+        tasks_per_user: u64 = 10_000, number("tasks", 1, 10_000_000);
+    }
+}
+
+section! {
     /// What tools may use beyond computing.
     PolicyFile = "policy" {
         /// The policy's file. Without one, a tool gets its task's workspace and nothing else. It is read again when it changes, with the files of secrets that it names.
@@ -300,6 +312,7 @@ pub(super) fn rest() -> impl Iterator<Item = Key> {
         Workers::KEYS,
         Tools::KEYS,
         Import::KEYS,
+        Quota::KEYS,
         PolicyFile::KEYS,
         EgressLimits::KEYS,
         Store::KEYS,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bulkhead_core::dispatch::{DispatchConfig, LaneLimits};
+use bulkhead_core::quota::{Extent, UserQuota};
 use bulkhead_core::service::ServiceConfig;
 use bulkhead_core::service::upkeep;
 use bulkhead_sandbox::WasmConfig;
@@ -38,6 +39,13 @@ impl Config {
             max_component_bytes: self.tools.max_component_bytes,
             max_file_bytes: self.http.max_upload_bytes,
             max_arguments_bytes: self.dispatch.max_arguments_bytes,
+            quota: UserQuota {
+                workspaces: Extent {
+                    bytes: self.quota.workspace_bytes_per_user,
+                    entries: self.quota.workspace_entries_per_user,
+                },
+                tasks: self.quota.tasks_per_user,
+            },
             keep: self.keep_config(),
         }
     }

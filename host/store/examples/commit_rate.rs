@@ -91,7 +91,7 @@ async fn calls(store: Arc<SqliteStore>, client: u64) -> u64 {
         };
         let ended = NewEvent::new(at, Some(id), &body);
         let outcome = Arc::new(Outcome::without_use(Ending::Succeeded { content }));
-        let end = EndCall { task: task_id(client), call: id, at, outcome, events: vec![ended] };
+        let end = EndCall { task: task_id(client), call: id, at, outcome, events: vec![ended], extent: None };
         assert!(store.end_call(end).await.unwrap().is_some());
         pairs += 1;
     }

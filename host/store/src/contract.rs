@@ -57,6 +57,7 @@ suite! {
     tasks::moves_race_and_one_wins,
     tasks::are_found_by_state_for_recovery,
     tasks::of_one_id_are_stored_once,
+    tasks::know_what_their_workspaces_take,
     events::are_numbered_without_gaps,
     events::are_numbered_without_gaps_under_concurrency,
     events::are_read_in_pages,

@@ -21,6 +21,7 @@ use bulkhead_core::ports::store::{
     AcceptCall, Accepted, Appended, EndCall, EventPage, Page, Retained, Retention, Store, StoreError,
 };
 use bulkhead_core::principal::Owner;
+use bulkhead_core::quota::Extent;
 use bulkhead_core::session::Session;
 use bulkhead_core::task::{Task, TaskState};
 use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
@@ -182,6 +183,18 @@ impl Store for MemoryStore {
         let all = self.state();
         let tasks = all.tasks.values().map(|entry| &entry.task).filter(|task| task.state == state);
         Ok(tasks.take(limit as usize).cloned().collect())
+    }
+
+    async fn note_extent(&self, task: TaskId, extent: Extent) -> Result<(), StoreError> {
+        self.state().note_extent(task, extent);
+        Ok(())
+    }
+
+    async fn task_extents(&self, owner: Owner) -> Result<Vec<(TaskId, Extent)>, StoreError> {
+        let state = self.state();
+        let of_owner =
+            state.tasks.values().filter(|entry| entry.task.owner == owner && entry.task.state != TaskState::Deleted);
+        Ok(of_owner.map(|entry| (entry.task.id, entry.extent)).collect())
     }
 
     async fn move_task(

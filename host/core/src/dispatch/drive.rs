@@ -31,7 +31,7 @@ impl Inner {
         let Some(token) = token else { return };
         if token.is_cancelled() {
             let fault = Fault::new(code::CANCELLED, "cancelled before it started");
-            self.end_surely(&call, Outcome::without_use(Ending::Cancelled { fault }), Vec::new()).await;
+            self.end_surely(&call, Outcome::without_use(Ending::Cancelled { fault }), Vec::new(), None).await;
             return;
         }
         let call = self.granted_anew(call).await;
@@ -56,7 +56,7 @@ impl Inner {
             Err(error) => {
                 tracing::error!(call = %call.id, %error, "a queued call could not be started");
                 let fault = Fault::new(code::HOST_ERROR, "the store failed when the call was to start").retryable();
-                self.end_surely(&call, Outcome::without_use(Ending::Interrupted { fault }), Vec::new()).await;
+                self.end_surely(&call, Outcome::without_use(Ending::Interrupted { fault }), Vec::new(), None).await;
             }
         }
     }
@@ -97,8 +97,8 @@ impl Inner {
         });
         let outcome = self.judged(&call, outcome);
         let events = sink.finish().await;
-        self.settle(&call, &outcome, &sink);
-        self.end_surely(&call, outcome, events).await;
+        let extent = self.settle(&call, &outcome, &sink);
+        self.end_surely(&call, outcome, events, extent).await;
         drop(slot);
     }
 
@@ -122,8 +122,10 @@ impl Inner {
         };
         let room = match &workspace {
             Some(root) if call.grants.workspace == WorkspaceAccess::ReadWrite => {
-                let room = self.parts.quotas.room(call.task, root, &call.limits).await;
-                room.map_err(|error| host_fault(&error, "the workspace could not be measured"))?
+                let room = self.parts.quotas.room(call.owner, call.task, root, &call.limits).await;
+                let room = room.map_err(|error| host_fault(&error, "the workspace could not be measured"))?;
+                sink.bounded(room);
+                room.extent
             }
             _ => Extent::default(),
         };
@@ -148,18 +150,23 @@ impl Inner {
         ran.map_err(|error| host_fault(&error, "the sandbox failed"))
     }
 
-    /// Notes what a call added to its workspace, as far as it can be told.
-    fn settle(&self, call: &Call, outcome: &Outcome, sink: &CallSink) {
+    /// Notes what a call added to its workspace, as far as it can be told; what
+    /// that takes now.
+    fn settle(&self, call: &Call, outcome: &Outcome, sink: &CallSink) -> Option<Extent> {
         if call.grants.workspace != WorkspaceAccess::ReadWrite {
-            return;
+            return None;
         }
         // What an interrupted call wrote is not known.
         let told = !matches!(outcome.ending, Ending::Interrupted { .. });
         match sink.created().filter(|_| told) {
             Some(entries) => {
-                self.parts.quotas.added(call.task, Extent { bytes: outcome.usage.written_bytes, entries });
+                let added = Extent { bytes: outcome.usage.written_bytes, entries };
+                (added != Extent::default()).then(|| self.parts.quotas.added(call.owner, call.task, added)).flatten()
             }
-            None => self.parts.quotas.forget(call.task),
+            None => {
+                self.parts.quotas.forget(call.task);
+                None
+            }
         }
     }
 
@@ -183,9 +190,15 @@ impl Inner {
 
     /// Stores an end, trying again while the store refuses: a full disk or a
     /// busy database must not lose a result that is already there.
-    pub(super) async fn end_surely(&self, call: &Call, outcome: Outcome, events: Vec<NewEvent>) {
+    pub(super) async fn end_surely(
+        &self,
+        call: &Call,
+        outcome: Outcome,
+        events: Vec<NewEvent>,
+        extent: Option<Extent>,
+    ) {
         for attempt in 0..RETRIES {
-            match self.end(call, outcome.clone(), events.clone()).await {
+            match self.end(call, outcome.clone(), events.clone(), extent).await {
                 Ok(()) => return,
                 Err(error) => {
                     tracing::error!(call = %call.id, attempt, error = %chain(&error), "the end of a call could not be stored");

@@ -52,7 +52,7 @@ use crate::ports::meter::Meter;
 use crate::ports::sandbox::Sandbox;
 use crate::ports::store::{EndCall, Store};
 use crate::ports::workspace::Workspaces;
-use crate::quota::Quotas;
+use crate::quota::{Extent, Quotas};
 
 /// Everything that dispatch works with.
 #[derive(Clone)]
@@ -256,7 +256,7 @@ impl Inner {
         if !current.is_some_and(|call| matches!(call.state, CallState::Queued)) {
             return Ok(());
         }
-        self.end(call, Outcome::without_use(ending), Vec::new()).await.map_err(Error::from)
+        self.end(call, Outcome::without_use(ending), Vec::new(), None).await.map_err(Error::from)
     }
 
     /// Stores the end of a call, unless it has one; tells who waits.
@@ -265,11 +265,13 @@ impl Inner {
         call: &Call,
         outcome: Outcome,
         mut events: Vec<NewEvent>,
+        extent: Option<Extent>,
     ) -> Result<(), crate::ports::store::StoreError> {
         let at = self.parts.ids.now();
         let outcome = Arc::new(outcome);
         events.push(NewEvent::new(at, Some(call.id), &drive::ended_event(&outcome)));
-        let end = EndCall { task: call.task, call: call.id, at, outcome: outcome.clone(), events: events.clone() };
+        let end =
+            EndCall { task: call.task, call: call.id, at, outcome: outcome.clone(), events: events.clone(), extent };
         let won = self.parts.store.end_call(end).await?;
         let active = lock(&self.active).remove(&call.id);
         let ended = match won {

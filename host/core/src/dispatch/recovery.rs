@@ -45,7 +45,7 @@ impl Dispatcher {
             let message = "the host stopped while the call ran; what it wrote into the workspace is still there";
             let fault = Fault::new(code::HOST_STOPPED, message).retryable();
             let events = self.changes_of(&call).await;
-            self.inner.end(&call, Outcome::without_use(Ending::Interrupted { fault }), events).await?;
+            self.inner.end(&call, Outcome::without_use(Ending::Interrupted { fault }), events, None).await?;
         }
         self.inner.pump();
         Ok(recovered)

@@ -18,6 +18,7 @@ use crate::grants::WorkspaceAccess;
 use crate::limits::Limits;
 use crate::ports::egress::{EgressError, IncomingResponse};
 use crate::ports::sandbox::{Emission, GuestRequest, Sink};
+use crate::quota::Room;
 
 /// About ten progress events a second are enough for a person.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -41,6 +42,7 @@ pub(super) struct CallSink {
 #[derive(Default)]
 struct Batch {
     limits: Limits,
+    room: Option<Room>,
     bodies: Vec<EventBody>,
     bytes: usize,
     /// The beginning of a character whose end has not come yet, per stream.
@@ -69,6 +71,11 @@ impl CallSink {
             tokio::time::sleep(wait).await;
             sink.flush().await;
         });
+    }
+
+    /// What bounds that which the guest may write.
+    pub(super) fn bounded(&self, room: Room) {
+        lock(&self.batch).room = Some(room);
     }
 
     /// Adds an event of the host's own about the call.
@@ -191,7 +198,12 @@ impl Batch {
             }
             Emission::Truncated(limit) => {
                 self.end_text();
-                let value = self.limits.value_of(limit);
+                let bound = match (limit, self.room) {
+                    ("workspace_bytes", Some(room)) => Some(room.bytes_bound),
+                    ("workspace_entries", Some(room)) => Some(room.entries_bound),
+                    _ => None,
+                };
+                let (limit, value) = bound.unwrap_or_else(|| (limit, self.limits.value_of(limit)));
                 self.bodies.push(EventBody::CallTruncated { limit: limit.into(), value });
             }
             Emission::Progress { done, total, message } => {

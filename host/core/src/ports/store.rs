@@ -16,6 +16,7 @@ use crate::id::{CallId, GrantId, SessionId, TaskId, TenantId, ToolId};
 use crate::key::{KeyId, KeyRecord};
 use crate::outcome::Outcome;
 use crate::principal::Owner;
+use crate::quota::Extent;
 use crate::session::Session;
 use crate::task::{Task, TaskState};
 use crate::tool::{Tool, ToolSet, ToolState};
@@ -102,6 +103,8 @@ pub struct EndCall {
     pub outcome: Arc<Outcome>,
     /// Events to append with it, the `call.ended` last.
     pub events: Vec<NewEvent>,
+    /// What the task's workspace takes now, if the call changed that.
+    pub extent: Option<Extent>,
 }
 
 /// A page of a list, newest first: those older than `before`.
@@ -222,6 +225,10 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<Task>, StoreError>;
     /// Tasks of any owner in a state, oldest first (for recovery).
     async fn tasks_in_state(&self, state: TaskState, limit: u32) -> Result<Vec<Task>, StoreError>;
+    /// Notes what a task's workspace takes.
+    async fn note_extent(&self, task: TaskId, extent: Extent) -> Result<(), StoreError>;
+    /// What the workspaces of an owner's tasks take, those deleted left out.
+    async fn task_extents(&self, owner: Owner) -> Result<Vec<(TaskId, Extent)>, StoreError>;
     /// Moves a task to `to`, if its state is one of those `to` is reached from;
     /// `None` if it is not. Appends the events.
     async fn move_task(

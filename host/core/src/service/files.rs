@@ -11,10 +11,10 @@ use crate::event::{ChangeCounts, ChangeKind, ChangedBy, EventBody, FileChange, N
 use crate::hub::Hub;
 use crate::path::WorkspacePath;
 use crate::ports::workspace::{ByteRange, ByteStream, Entry, Listing, OpenFile, WorkspaceError, Written};
-use crate::quota::{Extent, Quotas};
+use crate::quota::{Extent, Quotas, Room};
 use crate::task::Task;
 
-fn full(limit: &'static str, value: u64) -> Error {
+fn full((limit, value): (&'static str, u64)) -> Error {
     Error::WorkspaceFull { limit, value }
 }
 
@@ -37,13 +37,13 @@ impl Files {
     }
 
     /// What may be added to the workspace; an error if that is nothing.
-    async fn room(&self, task: &OwnedTask, root: &Arc<OwnedFd>) -> Result<Extent, Error> {
-        let Task { id, limits, .. } = task.task();
-        let room = self.quotas.room(*id, root, limits).await?;
-        match room {
-            Extent { bytes: 0, .. } => Err(full("workspace_bytes", limits.workspace_bytes)),
-            Extent { entries: 0, .. } => Err(full("workspace_entries", limits.workspace_entries)),
-            room => Ok(room),
+    async fn room(&self, task: &OwnedTask, root: &Arc<OwnedFd>) -> Result<Room, Error> {
+        let Task { id, owner, limits, .. } = task.task();
+        let room = self.quotas.room(*owner, *id, root, limits).await?;
+        match room.extent {
+            Extent { bytes: 0, .. } => Err(full(room.bytes_bound)),
+            Extent { entries: 0, .. } => Err(full(room.entries_bound)),
+            _ => Ok(room),
         }
     }
 
@@ -100,15 +100,19 @@ impl Files {
     ) -> Result<Written, Error> {
         let root = self.root(task).await?;
         let room = self.room(task, &root).await?;
-        let max = self.max_file_bytes.min(room.bytes);
+        let max = self.max_file_bytes.min(room.extent.bytes);
         let written = self.ports.workspaces.write(root, path, body, max, replace, executable).await;
         let written = written.map_err(|error| match error {
             WorkspaceError::OverLimit { what: "the file", limit } if limit < self.max_file_bytes => {
-                full("workspace_bytes", task.task().limits.workspace_bytes)
+                full(room.bytes_bound)
             }
             error => error.into(),
         })?;
-        self.quotas.added(task.task().id, Extent { bytes: written.size, entries: u64::from(written.created) });
+        let added = Extent { bytes: written.size, entries: u64::from(written.created) };
+        let extent = self.quotas.added(task.task().owner, task.task().id, added);
+        if let Some(extent) = extent {
+            self.ports.store.note_extent(task.task().id, extent).await?;
+        }
         let change = if written.created { ChangeKind::Created } else { ChangeKind::Modified };
         self.changed(task, vec![(path, change)], None).await?;
         Ok(written)

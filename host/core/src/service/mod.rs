@@ -25,7 +25,7 @@ use crate::ports::meter::Meter;
 use crate::ports::sandbox::Sandbox;
 use crate::ports::store::Store;
 use crate::ports::workspace::Workspaces;
-use crate::quota::Quotas;
+use crate::quota::{Quotas, UserQuota};
 
 /// The adapters that the composition root chose.
 #[derive(Clone)]
@@ -63,6 +63,8 @@ pub struct ServiceConfig {
     pub max_file_bytes: u64,
     /// Largest text of a call's arguments, in bytes.
     pub max_arguments_bytes: u64,
+    /// What the tasks of one user may hold together.
+    pub quota: UserQuota,
     /// How long things are kept.
     pub keep: upkeep::Keep,
 }
@@ -95,7 +97,7 @@ impl Services {
         let access = Arc::new(Access::new(ports.store.clone()));
         let hub = Arc::new(Hub::default());
         let policies = Arc::new(Policies::default());
-        let quotas = Arc::new(Quotas::new(ports.workspaces.clone()));
+        let quotas = Arc::new(Quotas::new(ports.workspaces.clone(), ports.store.clone(), config.quota));
         let parts = DispatchParts {
             quotas: quotas.clone(),
             store: ports.store.clone(),
@@ -111,8 +113,16 @@ impl Services {
         };
         let dispatcher = Dispatcher::new(parts, config.dispatch);
         let tools = tools::Tools::new(ports.clone(), &config);
-        let tasks =
-            tasks::Tasks::new(ports.clone(), access.clone(), hub.clone(), dispatcher.clone(), &config, tools.clone());
+        let parts = tasks::TaskParts {
+            ports: ports.clone(),
+            access: access.clone(),
+            hub: hub.clone(),
+            dispatcher: dispatcher.clone(),
+            quotas: quotas.clone(),
+            tools: tools.clone(),
+            ceiling: config.limits.clone(),
+        };
+        let tasks = tasks::Tasks::new(parts);
         Self {
             calls: calls::Calls::new(ports.clone(), dispatcher.clone(), policies.clone(), &config),
             files: files::Files::new(ports.clone(), hub, quotas, &config),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 
+use super::Ports;
 use super::sessions::check_label;
 use super::tools::Tools;
-use super::{Ports, ServiceConfig};
 use crate::access::{Access, OwnedSession, OwnedTask, Permit};
 use crate::clock::NewId as _;
 use crate::dispatch::{Dispatcher, chain};
@@ -19,6 +19,7 @@ use crate::limits::{Limits, LimitsPatch};
 use crate::ports::import::{Import, ImportError, Imported};
 use crate::ports::store::Page;
 use crate::ports::workspace::ByteStream;
+use crate::quota::Quotas;
 use crate::task::{Source, Task, TaskState};
 use crate::tool::{MAX_CAPABILITIES, PinnedTool, ToolSet};
 
@@ -60,26 +61,26 @@ pub enum Fill {
 /// The use cases of tasks.
 #[derive(Clone)]
 pub struct Tasks {
-    ports: Ports,
-    access: Arc<Access>,
-    hub: Arc<Hub>,
-    dispatcher: Dispatcher,
-    tools: Tools,
-    ceiling: Limits,
+    parts: TaskParts,
     tracker: TaskTracker,
 }
 
+/// What the use cases of tasks work with.
+#[derive(Clone)]
+pub(super) struct TaskParts {
+    pub(super) ports: Ports,
+    pub(super) access: Arc<Access>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) quotas: Arc<Quotas>,
+    pub(super) tools: Tools,
+    /// Of every task's limits.
+    pub(super) ceiling: Limits,
+}
+
 impl Tasks {
-    pub(super) fn new(
-        ports: Ports,
-        access: Arc<Access>,
-        hub: Arc<Hub>,
-        dispatcher: Dispatcher,
-        config: &ServiceConfig,
-        tools: Tools,
-    ) -> Self {
-        let ceiling = config.limits.clone();
-        Self { ports, access, hub, dispatcher, tools, ceiling, tracker: TaskTracker::new() }
+    pub(super) fn new(parts: TaskParts) -> Self {
+        Self { parts, tracker: TaskTracker::new() }
     }
 
     /// Makes a task. An empty one is ready at once, one from an archive when
@@ -91,9 +92,13 @@ impl Tasks {
     pub async fn create(&self, permit: &Permit, new: NewTask) -> Result<Task, Error> {
         check_label(&new.label)?;
         if let Fill::Git { url, .. } = &new.fill {
-            self.ports.importer.check_git_url(url).map_err(|error| Error::invalid("source.url", error.to_string()))?;
+            self.parts
+                .ports
+                .importer
+                .check_git_url(url)
+                .map_err(|error| Error::invalid("source.url", error.to_string()))?;
         }
-        let limits = self.ceiling.narrowed(&new.limits);
+        let limits = self.parts.ceiling.narrowed(&new.limits);
         let limits = limits.map_err(|error| Error::invalid(format!("limits.{}", error.name), error.to_string()))?;
         let ceiling = match &new.capabilities {
             None => Ceiling::OPEN,
@@ -103,7 +108,8 @@ impl Tasks {
             Some(named) => Ceiling::of(named).map_err(|why| Error::invalid("capabilities", why))?,
         };
         let tools = self.pin(permit, new.tools).await?;
-        let now = self.ports.ids.now();
+        self.parts.quotas.one_more_task(permit.owner()).await?;
+        let now = self.parts.ports.ids.now();
         let (source, state) = match &new.fill {
             Fill::Empty => (Source::Empty, TaskState::Ready),
             Fill::Git { url, reference } => {
@@ -112,7 +118,7 @@ impl Tasks {
             Fill::Archive(_) => (Source::Archive, TaskState::Initializing),
         };
         let mut task = Task {
-            id: self.ports.ids.task_id(),
+            id: self.parts.ports.ids.task_id(),
             owner: permit.owner(),
             session: new.session.map(|session| session.session().id),
             label: new.label,
@@ -127,13 +133,14 @@ impl Tasks {
             last_seq: 0,
             first_seq: 1,
         };
-        self.ports.workspaces.create(task.owner.tenant, task.id).await?;
+        self.parts.ports.workspaces.create(task.owner.tenant, task.id).await?;
         let mut bodies = vec![EventBody::TaskCreated { source: task.source.clone() }];
         if state == TaskState::Ready {
             bodies.push(EventBody::TaskReady {});
         }
         let events: Vec<_> = bodies.iter().map(|body| NewEvent::new(now, None, body)).collect();
-        task.last_seq = self.ports.store.create_task(&task, &tools, events).await?.last;
+        task.last_seq = self.parts.ports.store.create_task(&task, &tools, events).await?.last;
+        self.parts.quotas.begin(task.owner, task.id);
         let fill = match new.fill {
             Fill::Empty => return Ok(task),
             Fill::Git { url, reference } => (Import::Git { url, reference }, false),
@@ -146,13 +153,13 @@ impl Tasks {
         if wait {
             // A panic in it is logged by the runtime; the record tells the rest.
             let _ = filling.await;
-            task = self.ports.store.task(task.owner, task.id).await?.unwrap_or(task);
+            task = self.parts.ports.store.task(task.owner, task.id).await?.unwrap_or(task);
         }
         Ok(task)
     }
 
     async fn pin(&self, permit: &Permit, names: Option<Vec<String>>) -> Result<ToolSet, Error> {
-        let all = self.tools.pinnable(permit.owner().tenant).await?;
+        let all = self.parts.tools.pinnable(permit.owner().tenant).await?;
         let all = all.into_iter().filter_map(|tool| {
             let name = tool.manifest()?.name.clone();
             Some(PinnedTool { name, id: tool.id, digest: tool.digest })
@@ -170,8 +177,16 @@ impl Tasks {
     }
 
     async fn fill(&self, task: &Task, import: Import) {
-        let filled = match self.ports.workspaces.open(task.owner.tenant, task.id).await {
-            Ok(root) => self.ports.importer.import(root, import).await,
+        let filled = match self.parts.ports.workspaces.open(task.owner.tenant, task.id).await {
+            Ok(root) => {
+                let imported = self.parts.ports.importer.import(root.clone(), import).await;
+                // What it takes counts for its owner from now on; if it can't
+                // be told now, the first call tells.
+                if let Err(error) = self.parts.quotas.measured(task.owner, task.id, &root).await {
+                    tracing::warn!(task = %task.id, error = %chain(&error), "a new workspace could not be measured");
+                }
+                imported
+            }
             Err(error) => Err(ImportError::Io(std::io::Error::other(error))),
         };
         let (to, failure, bodies) = match filled {
@@ -195,12 +210,12 @@ impl Tasks {
         failure: Option<&str>,
         bodies: &[EventBody],
     ) -> Result<bool, Error> {
-        let now = self.ports.ids.now();
+        let now = self.parts.ports.ids.now();
         let events: Vec<_> = bodies.iter().map(|body| NewEvent::new(now, None, body)).collect();
-        let moved = self.ports.store.move_task(id, to, failure, now, events.clone()).await?;
+        let moved = self.parts.ports.store.move_task(id, to, failure, now, events.clone()).await?;
         if let Some(appended) = moved {
-            self.ports.meter.events_appended(events.len() as u64);
-            self.hub.publish(id, appended, events);
+            self.parts.ports.meter.events_appended(events.len() as u64);
+            self.parts.hub.publish(id, appended, events);
         }
         Ok(moved.is_some())
     }
@@ -215,7 +230,7 @@ impl Tasks {
         session: Option<SessionId>,
         page: Page<TaskId>,
     ) -> Result<Vec<Task>, Error> {
-        Ok(self.ports.store.list_tasks(permit.owner(), session, page).await?)
+        Ok(self.parts.ports.store.list_tasks(permit.owner(), session, page).await?)
     }
 
     /// The tools that a task pins.
@@ -223,7 +238,7 @@ impl Tasks {
     /// # Errors
     /// If the store fails.
     pub async fn tools(&self, task: &OwnedTask) -> Result<Arc<ToolSet>, Error> {
-        self.access.tool_set(task.task()).await
+        self.parts.access.tool_set(task.task()).await
     }
 
     /// Takes no calls until restored.
@@ -263,14 +278,15 @@ impl Tasks {
             // First put aside: from here on no call is accepted. If the host
             // dies in between, the task is archived and can be deleted again.
             this.move_to(id, TaskState::Archived, None, &[]).await?;
-            this.dispatcher.cancel_task(id).await;
-            this.dispatcher.forget_task(owner.tenant, id).await;
-            this.ports.workspaces.remove(owner.tenant, id).await?;
+            this.parts.dispatcher.cancel_task(id).await;
+            this.parts.dispatcher.forget_task(owner.tenant, id).await;
+            this.parts.ports.workspaces.remove(owner.tenant, id).await?;
             // State and last event in one commit: a reader that sees the one
             // has the other.
             this.move_to(id, TaskState::Deleted, None, &[EventBody::TaskDeleted {}]).await?;
             // What was still being filled in meanwhile.
-            this.ports.workspaces.remove(owner.tenant, id).await?;
+            this.parts.ports.workspaces.remove(owner.tenant, id).await?;
+            this.parts.quotas.end(owner, id);
             Ok(())
         });
         deleting.await.unwrap_or(Err(Error::Stopping))
@@ -278,12 +294,12 @@ impl Tasks {
 
     /// Follows a task's events after a number.
     pub fn follow(&self, task: &OwnedTask, after: Seq) -> Subscription {
-        self.hub.subscribe(self.ports.store.clone(), task.task().id, after)
+        self.parts.hub.subscribe(self.parts.ports.store.clone(), task.task().id, after)
     }
 
     /// How many tasks are being watched.
     pub fn watched(&self) -> usize {
-        self.hub.watched()
+        self.parts.hub.watched()
     }
 
     /// Ends the tasks whose filling an earlier run left half done.
@@ -291,7 +307,7 @@ impl Tasks {
         const BATCH: u32 = 100;
         let mut count = 0;
         loop {
-            let left = self.ports.store.tasks_in_state(TaskState::Initializing, BATCH).await?;
+            let left = self.parts.ports.store.tasks_in_state(TaskState::Initializing, BATCH).await?;
             if left.is_empty() {
                 return Ok(count);
             }

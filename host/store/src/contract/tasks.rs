@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use bulkhead_core::ports::store::{Appended, Store, StoreError};
+use bulkhead_core::ports::store::{Appended, EndCall, Store, StoreError};
 use bulkhead_core::principal::Owner;
+use bulkhead_core::quota::Extent;
 use bulkhead_core::task::{Task, TaskState};
 use bulkhead_core::tool::ToolSet;
 use futures::future::join_all;
 
-use super::world::{World, at, event, log, owner, page};
+use super::world::{World, at, end, event, log, owner, page};
 
 pub(super) async fn belong_to_their_owner(store: Arc<dyn Store>) {
     let world = World::new(store.clone());
@@ -104,4 +105,23 @@ pub(super) async fn of_one_id_are_stored_once(store: Arc<dyn Store>) {
     let error = store.create_task(&again, &ToolSet::new([]), vec![event(1)]).await;
     assert!(matches!(error, Err(StoreError::Exists("task"))), "{error:?}");
     assert_eq!(store.task(owner(1), task.id).await.unwrap(), Some(task));
+}
+
+pub(super) async fn know_what_their_workspaces_take(store: Arc<dyn Store>) {
+    let world = World::new(store.clone());
+    let (one, two) = (world.ready_task(owner(1)).await, world.ready_task(owner(1)).await);
+    world.ready_task(owner(2)).await;
+    let extent = |bytes| Extent { bytes, entries: 2 };
+    store.note_extent(one.id, extent(7)).await.unwrap();
+    let call = world.running_call(&two);
+    world.accept(&call).await;
+    let ended = EndCall { extent: Some(extent(9)), ..end(&call, "x") };
+    store.end_call(ended.clone()).await.unwrap().unwrap();
+    // Who comes too late changes nothing.
+    assert_eq!(store.end_call(EndCall { extent: Some(extent(1)), ..ended }).await.unwrap(), None);
+    let mut extents = store.task_extents(owner(1)).await.unwrap();
+    extents.sort_by_key(|(_, extent)| extent.bytes);
+    assert_eq!(extents, [(one.id, extent(7)), (two.id, extent(9))]);
+    store.move_task(one.id, TaskState::Deleted, None, at(2), vec![]).await.unwrap().unwrap();
+    assert_eq!(store.task_extents(owner(1)).await.unwrap(), [(two.id, extent(9))]);
 }

@@ -58,7 +58,14 @@ pub fn ended(call: CallId) -> NewEvent {
 }
 
 pub fn end(call: &Call, text: &str) -> EndCall {
-    EndCall { task: call.task, call: call.id, at: at(9), outcome: succeeded(text), events: vec![ended(call.id)] }
+    EndCall {
+        task: call.task,
+        call: call.id,
+        at: at(9),
+        outcome: succeeded(text),
+        events: vec![ended(call.id)],
+        extent: None,
+    }
 }
 
 pub fn idempotency(key: &str, body: &str) -> Idempotency {

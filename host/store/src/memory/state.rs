@@ -15,6 +15,7 @@ use bulkhead_core::ports::store::{
     AcceptCall, Accepted, Appended, EndCall, EventPage, IDEMPOTENCY_TTL_MS, Idempotency, Page, StoreError,
 };
 use bulkhead_core::principal::Owner;
+use bulkhead_core::quota::Extent;
 use bulkhead_core::session::Session;
 use bulkhead_core::task::{Task, TaskState};
 use bulkhead_core::tool::{Tool, ToolSet};
@@ -42,6 +43,8 @@ pub(super) struct Entry {
     pub(super) task: Task,
     pub(super) events: VecDeque<Event>,
     pub(super) bytes: u64,
+    /// What its workspace takes.
+    pub(super) extent: Extent,
 }
 
 /// A used idempotency key.
@@ -104,7 +107,7 @@ impl State {
         }
         self.sets.entry(tools.digest).or_insert_with(|| tools.clone());
         let task = Task { tool_set: tools.digest, last_seq: 0, first_seq: 1, ..task.clone() };
-        let mut entry = Entry { task, events: VecDeque::new(), bytes: 0 };
+        let mut entry = Entry { task, events: VecDeque::new(), bytes: 0, extent: Extent::default() };
         let appended = entry.append(events);
         self.tasks.insert(entry.task.id, entry);
         Ok(appended)
@@ -128,6 +131,12 @@ impl State {
             entry.task.failure = Some(failure.to_owned());
         }
         Some(entry.append(events))
+    }
+
+    pub(super) fn note_extent(&mut self, task: TaskId, extent: Extent) {
+        if let Some(entry) = self.tasks.get_mut(&task) {
+            entry.extent = extent;
+        }
     }
 
     pub(super) fn append_events(&mut self, task: TaskId, events: Vec<NewEvent>) -> Option<Appended> {
@@ -202,6 +211,9 @@ impl State {
 
     pub(super) fn end_call(&mut self, end: EndCall) -> Option<Appended> {
         self.step(end.task, end.call, &Step::End(end.outcome), end.at)?;
+        if let Some(extent) = end.extent {
+            self.note_extent(end.task, extent);
+        }
         self.append_events(end.task, end.events)
     }
 

@@ -245,6 +245,9 @@ pub(super) async fn end(store: &SqliteStore, end: EndCall) -> Result<Option<Appe
         if let Some(reference) = reference {
             store_payload(db, &reference, &task, &body)?;
         }
+        if let Some(extent) = end.extent {
+            super::tasks::set_extent(db, &task, extent)?;
+        }
         log::append(db, &task, &end.events)
     };
     store.write("call", end).await

@@ -14,6 +14,7 @@ use bulkhead_core::ports::store::{
     AcceptCall, Accepted, Appended, EndCall, EventPage, Page, Retained, Retention, Store, StoreError,
 };
 use bulkhead_core::principal::Owner;
+use bulkhead_core::quota::Extent;
 use bulkhead_core::session::Session;
 use bulkhead_core::task::{Task, TaskState};
 use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
@@ -117,6 +118,14 @@ impl Store for SqliteStore {
 
     async fn tasks_in_state(&self, state: TaskState, limit: u32) -> Result<Vec<Task>, StoreError> {
         tasks::in_state(self, state, limit).await
+    }
+
+    async fn note_extent(&self, task: TaskId, extent: Extent) -> Result<(), StoreError> {
+        tasks::note_extent(self, task, extent).await
+    }
+
+    async fn task_extents(&self, owner: Owner) -> Result<Vec<(TaskId, Extent)>, StoreError> {
+        tasks::extents(self, owner).await
     }
 
     async fn move_task(

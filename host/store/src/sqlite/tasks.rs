@@ -5,6 +5,7 @@ use bulkhead_core::event::NewEvent;
 use bulkhead_core::id::{SessionId, TaskId};
 use bulkhead_core::ports::store::{Appended, Page, StoreError};
 use bulkhead_core::principal::Owner;
+use bulkhead_core::quota::Extent;
 use bulkhead_core::task::{Task, TaskState};
 use bulkhead_core::tool::ToolSet;
 use rusqlite::{Connection, params};
@@ -141,4 +142,35 @@ pub(super) async fn in_state(store: &SqliteStore, state: TaskState, limit: u32) 
         .await
         .map_err(read_failed)?;
     all(rows)
+}
+
+/// Notes within a write what a workspace takes.
+pub(super) fn set_extent(db: &Connection, task: &str, extent: Extent) -> rusqlite::Result<()> {
+    let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    db.prepare_cached("UPDATE tasks SET used_bytes = ?, used_entries = ? WHERE id = ?")?
+        .execute(params![number(extent.bytes), number(extent.entries), task])
+        .map(drop)
+}
+
+pub(super) async fn note_extent(store: &SqliteStore, task: TaskId, extent: Extent) -> Result<(), StoreError> {
+    let task = task.to_string();
+    store.write("task", move |db| set_extent(db, &task, extent)).await
+}
+
+pub(super) async fn extents(store: &SqliteStore, owner: Owner) -> Result<Vec<(TaskId, Extent)>, StoreError> {
+    let rows: Vec<(String, i64, i64)> = query_as(
+        "SELECT id, used_bytes, used_entries FROM tasks WHERE tenant_id = ? AND user_id = ? AND state <> 'deleted'",
+    )
+    .bind(owner.tenant.to_string())
+    .bind(owner.user.to_string())
+    .fetch_all(&store.readers)
+    .await
+    .map_err(read_failed)?;
+    let extent = |(id, bytes, entries): (String, i64, i64)| {
+        let reading = Reading { table: "tasks", row: &id };
+        let extent =
+            Extent { bytes: reading.number("used_bytes", bytes)?, entries: reading.number("used_entries", entries)? };
+        Ok((reading.parse("id", &id)?, extent))
+    };
+    rows.into_iter().map(extent).collect()
 }
