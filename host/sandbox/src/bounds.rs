@@ -69,6 +69,37 @@ pub(crate) const MAX_WORKSPACES: usize = 256;
 /// Components that a worker holds loaded: code and copy-on-write images.
 pub(crate) const MAX_COMPONENTS: usize = 128;
 
+/// Exchanges that a call has open at once: each holds a window of its response
+/// on both sides, and a connection of the host.
+pub(crate) const MAX_EXCHANGES: usize = 16;
+
+/// Bytes of a response that are on their way to a guest which has not read
+/// them. A server that is faster than the guest waits once they are out.
+pub(crate) const HTTP_WINDOW: usize = 128 * 1024;
+
+/// Largest piece of a body in one frame.
+pub(crate) const HTTP_PIECE: usize = 32 * 1024;
+
+/// What requests and their bodies may take of the emission window: a server
+/// that does not read must not hold up the guest's output too.
+pub(crate) const UPLOAD_WINDOW: usize = WINDOW / 2;
+
+/// Largest head of a request or response, in bytes: servers seldom take more.
+pub(crate) const MAX_HTTP_HEAD: usize = 64 * 1024;
+
+/// Most fields of a head: each costs allocations on both sides.
+pub(crate) const MAX_HTTP_FIELDS: usize = 128;
+
+/// Longest method, in bytes; the longest one registered has 17.
+pub(crate) const MAX_HTTP_METHOD: usize = 32;
+
+/// Longest authority, in bytes: a name of 253 with its port, and some room for
+/// what will be refused by name.
+pub(crate) const MAX_HTTP_AUTHORITY: usize = 512;
+
+/// Most environment of a call, names and values together, in bytes.
+pub(crate) const MAX_ENVIRONMENT: usize = 64 * 1024;
+
 /// The epoch's tick: how long a guest runs before others get their turn, and
 /// how exact processor time is limited.
 pub(crate) const TICK: Duration = Duration::from_millis(1);

@@ -1,8 +1,8 @@
 //! What a component may import and must export, by name.
 
 /// Interfaces of WASI 0.2 that are linked. Sockets are linked and always
-/// refused; HTTP is not linked.
-const WASI: [(&str, &[&str]); 6] = [
+/// refused; requests of `wasi:http` are decided about one by one.
+const WASI: [(&str, &[&str]); 7] = [
     (
         "wasi:cli",
         &[
@@ -22,6 +22,7 @@ const WASI: [(&str, &[&str]); 6] = [
     ("wasi:clocks", &["monotonic-clock", "wall-clock"]),
     ("wasi:random", &["random", "insecure", "insecure-seed"]),
     ("wasi:filesystem", &["types", "preopens"]),
+    ("wasi:http", &["types", "outgoing-handler"]),
     (
         "wasi:sockets",
         &["network", "instance-network", "tcp", "tcp-create-socket", "udp", "udp-create-socket", "ip-name-lookup"],
@@ -50,16 +51,16 @@ pub(super) fn may_import(name: &str) -> bool {
 
 /// What to tell an author about imports that can't be met.
 pub(super) fn unknown(imports: &[String]) -> String {
-    let http = imports.iter().any(|name| name.starts_with("wasi:http"));
+    let http = imports.iter().any(|name| name.starts_with("wasi:http/incoming-handler"));
     let p3 = imports.iter().any(|name| name.contains("@0.3"));
     let hint = match (http, p3) {
-        (true, _) => " (tools have no network of their own)",
+        (true, _) => " (tools send requests and get none)",
         (_, true) => " (WASI 0.3 is not supported; build for WASI 0.2)",
         _ => "",
     };
     format!(
         "the component imports what the host does not have: {}{hint}. A tool may import wasi:cli, io, clocks, random, \
-         filesystem and sockets of version 0.2, and bulkhead:tool/output, progress, log and cancellation@0.1.0",
+         filesystem, sockets and http (types and outgoing-handler) of version 0.2, and bulkhead:tool/output, progress, log and cancellation@0.1.0",
         imports.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
     )
 }
@@ -70,13 +71,20 @@ mod tests {
 
     #[test]
     fn imports_are_known_by_name_and_version() {
-        for good in ["wasi:cli/environment@0.2.0", "wasi:io/streams@0.2.12", "bulkhead:tool/log@0.1.0"] {
+        for good in [
+            "wasi:cli/environment@0.2.0",
+            "wasi:io/streams@0.2.12",
+            "wasi:http/types@0.2.0",
+            "wasi:http/outgoing-handler@0.2.12",
+            "bulkhead:tool/log@0.1.0",
+        ] {
             assert!(may_import(good), "{good}");
         }
         for bad in [
             "env",
             "wasi:cli/environment",
-            "wasi:http/types@0.2.0",
+            "wasi:http/incoming-handler@0.2.0",
+            "wasi:http/types@0.3.0",
             "wasi:io/streams@0.3.0",
             "wasi:io/streams@0.2.",
             "bulkhead:tool/guest@0.1.0",

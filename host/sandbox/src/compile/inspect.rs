@@ -190,11 +190,11 @@ mod tests {
         assert_eq!(problem(&wat("(component)")), "missing_export");
         let component = wat("(component (core module (func) (func)))");
         assert_eq!(problem(&component[..component.len() - 1]), "invalid_wasm");
-        let import = wat("(component (import \"wasi:http/types@0.2.0\" (instance)))");
+        let import = wat("(component (import \"wasi:http/types@0.3.0\" (instance)))");
         let inspection = inspect_component(&import);
         let problem = inspection.problem.expect("an unknown import");
         assert_eq!(problem.code, "unknown_import");
-        assert!(problem.reason.contains("`wasi:http/types@0.2.0` (tools have no network"), "{}", problem.reason);
+        assert!(problem.reason.contains("`wasi:http/types@0.3.0` (WASI 0.3 is not supported"), "{}", problem.reason);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::sandbox::Emission;
 use bytes::Bytes;
 
+use super::exchange::Asked;
+use super::exchanges::Said;
 use crate::bounds::{self, EMISSION_COST, FRAME_SLACK, WINDOW};
 use crate::wire::{FromWorker, Part, StreamLimit};
 
@@ -19,7 +21,7 @@ use crate::wire::{FromWorker, Part, StreamLimit};
 pub(super) struct Violation(pub(super) &'static str);
 
 /// What a frame about a call is worth.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Accepted {
     /// Emissions, and what they cost of the window.
     Emissions(Vec<Emission>, usize),
@@ -27,6 +29,11 @@ pub(super) enum Accepted {
     Part(RawPart, usize),
     /// The end, to be read by whoever waits for it.
     Done,
+    /// An HTTP request, and what it costs.
+    Request(Box<Asked>, usize),
+    /// Something of an HTTP exchange that went where it belongs; so much of the
+    /// window is given back at once.
+    Exchange(usize),
 }
 
 /// A part as it came.
@@ -61,6 +68,7 @@ pub(super) struct Guard {
     total: Option<u64>,
     named: u64,
     counted: bool,
+    exchanges: Said,
 }
 
 /// Adds to a counter that must stay within a limit.
@@ -84,6 +92,7 @@ impl Guard {
             total: None,
             named: 0,
             counted: false,
+            exchanges: Said::default(),
         }
     }
 
@@ -132,6 +141,18 @@ impl Guard {
                 }
                 Ok(free(Emission::ChangedUnnamed(ChangeCounts { created, modified, deleted })))
             }
+            FromWorker::HttpRequest(request) => {
+                let asked = self.exchanges.asked(&request)?;
+                Ok(Accepted::Request(Box::new(asked), self.charge(request.size())?))
+            }
+            FromWorker::HttpBody { exchange, data, last } => {
+                let cost = self.charge(data.len())?;
+                let wanted = self.exchanges.uploaded(exchange, data, last, cost)?;
+                Ok(Accepted::Exchange(if wanted { 0 } else { cost }))
+            }
+            FromWorker::HttpBodyFailed { exchange } => said(self.exchanges.upload_failed(exchange)),
+            FromWorker::HttpTaken { exchange, bytes } => said(self.exchanges.taken(exchange, bytes)),
+            FromWorker::HttpDropped { exchange } => said(self.exchanges.dropped(exchange)),
         }
     }
 
@@ -221,6 +242,11 @@ impl Guard {
         }
         Ok(Accepted::Emissions(accepted, 0))
     }
+}
+
+/// What costs nothing and went where it belongs.
+fn said(said: Result<(), Violation>) -> Result<Accepted, Violation> {
+    said.map(|()| Accepted::Exchange(0))
 }
 
 fn free(emission: Emission) -> Accepted {

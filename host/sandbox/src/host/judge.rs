@@ -23,7 +23,12 @@ const CLOCK_SLACK: Duration = Duration::from_millis(5);
 /// What the host knows of a call when it ends.
 pub(super) struct Known<'a> {
     pub(super) limits: &'a Limits,
+    /// What has passed since it began.
+    pub(super) elapsed: Duration,
+    /// What of that was its own.
     pub(super) wall: Duration,
+    /// After how long its wall time is over.
+    pub(super) over_after: Duration,
     pub(super) cancelled: bool,
 }
 
@@ -84,10 +89,10 @@ impl Known<'_> {
 
     /// Numbers that can be: one thread, within its limits.
     fn usage(&self, measured: &Measured) -> Usage {
-        let wall_us = u64::try_from(self.wall.as_micros()).unwrap_or(u64::MAX);
+        let microseconds = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         Usage {
-            wall_us,
-            cpu_us: measured.cpu_us.min(wall_us),
+            wall_us: microseconds(self.wall),
+            cpu_us: measured.cpu_us.min(microseconds(self.elapsed)),
             peak_memory_bytes: measured.peak_memory_bytes.min(self.limits.memory_bytes),
             read_bytes: measured.read_bytes,
             written_bytes: measured.written_bytes,
@@ -111,10 +116,8 @@ impl Known<'_> {
 
     fn stopped(&self, stop: Stop, measured: &Measured) -> Result<Ending, Violation> {
         match stop {
-            Stop::Wall if self.wall + CLOCK_SLACK >= Duration::from_millis(self.limits.wall_time_ms) => {
-                Ok(self.overdue())
-            }
-            Stop::Cpu if self.wall + CLOCK_SLACK >= Duration::from_millis(self.limits.cpu_time_ms) => {
+            Stop::Wall if self.elapsed + CLOCK_SLACK >= self.over_after => Ok(self.overdue()),
+            Stop::Cpu if self.elapsed + CLOCK_SLACK >= Duration::from_millis(self.limits.cpu_time_ms) => {
                 let used = format!("the call used {} ms of processor time", measured.cpu_us / 1000);
                 Ok(Ending::TimedOut { fault: Fault::limit(code::CPU_TIME, "cpu_time_ms", self.limits, &used) })
             }
@@ -241,7 +244,8 @@ mod tests {
     use super::*;
 
     fn known(limits: &Limits, cancelled: bool) -> Known<'_> {
-        Known { limits, wall: Duration::from_millis(20), cancelled }
+        let (wall, over_after) = (Duration::from_millis(20), Duration::from_millis(limits.wall_time_ms));
+        Known { limits, elapsed: wall, wall, over_after, cancelled }
     }
 
     fn judge(known: &Known<'_>, report: Report<'_>) -> Result<Ending, Violation> {
@@ -265,6 +269,9 @@ mod tests {
         let limits = Limits { wall_time_ms: 20, ..Limits::default() };
         let ending = judge(&known(&limits, false), Report::Stopped(Stop::Wall)).expect("time is over");
         assert_eq!(ending.state(), "timed_out");
+        // Its end was put off.
+        let put_off = Known { over_after: Duration::from_secs(60), ..known(&limits, false) };
+        assert!(judge(&put_off, Report::Stopped(Stop::Wall)).is_err());
     }
 
     #[test]

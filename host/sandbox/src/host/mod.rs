@@ -1,7 +1,10 @@
 //! The host's side: processes, checks, cache.
 
 mod artifacts;
+mod clock;
 mod compiler;
+mod exchange;
+mod exchanges;
 mod guard;
 mod judge;
 mod pool;
@@ -32,7 +35,7 @@ use run::{Failed, Job, Opening};
 
 pub use pool::WasmStats;
 
-use crate::bounds::MAX_ARGUMENTS;
+use crate::bounds::{MAX_ARGUMENTS, MAX_ENVIRONMENT};
 use crate::compile::Inspection;
 use crate::config::WasmConfig;
 use crate::walls::Walls;
@@ -125,6 +128,12 @@ impl Sandbox for WasmSandbox {
                 run.arguments.len()
             )));
         }
+        let environment: usize = run.environment.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if environment > MAX_ENVIRONMENT {
+            return Err(SandboxError::because(format!(
+                "the environment has {environment} bytes; at most {MAX_ENVIRONMENT} are allowed"
+            )));
+        }
         let host = &self.host;
         let access = match &run.workspace {
             Some(_) => run.grants.workspace,
@@ -139,6 +148,8 @@ impl Sandbox for WasmSandbox {
             access,
             limits: &run.limits,
             room: run.room,
+            environment: &run.environment,
+            pauses: &run.pauses,
             arguments: &run.arguments,
             start_timeout: host.config.start_timeout,
         };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::grants::WorkspaceAccess;
 use bulkhead_core::outcome::{Ending, Fault};
+use bulkhead_core::pause::Pauses;
 use bulkhead_core::ports::sandbox::{PrepareError, Prepared, SandboxError};
 use bulkhead_core::quota::Extent;
 use bulkhead_core::tool::{Artifact, Manifest};
@@ -102,6 +103,8 @@ impl Host {
             access: WorkspaceAccess::None,
             limits: &self.config.describe_limits,
             room: Extent::default(),
+            environment: &[],
+            pauses: &Pauses::default(),
             arguments: "",
             start_timeout: self.config.start_timeout,
         };

@@ -13,7 +13,7 @@ use super::guard::{Accepted, Violation};
 use super::worker::{Happened, Inner, Loading, Phase, Worker};
 use crate::bounds::MAX_CONTROL;
 use crate::walls::NO_NAMESPACE;
-use crate::wire::{FrameError, FromWorker, Inbox, Received, Socket, decode};
+use crate::wire::{FrameError, FromWorker, Inbox, Received, Socket, ToWorker, decode};
 
 /// Most of a worker's standard error that is logged.
 const MAX_STDERR: usize = 16 * 1024;
@@ -78,7 +78,7 @@ pub(super) fn bury(worker: &Worker, gone: &Gone) {
         std::mem::take(&mut inner.calls)
     };
     for slot in calls.into_values() {
-        let overdue = matches!(gone, Gone::Overdue) && slot.kill_at <= now;
+        let overdue = matches!(gone, Gone::Overdue) && slot.kill_at() <= now;
         let happened = if overdue { Happened::Overdue } else { Happened::Lost(why.clone()) };
         // Whoever waited may be gone too.
         let _ = slot.happened.send(happened);
@@ -229,6 +229,13 @@ fn about_call(worker: &Worker, inner: &mut Inner, call: u32, body: &[u8]) -> Res
     match accepted {
         Accepted::Emissions(emissions, cost) => tell(slot.get(), Happened::Emitted(emissions, cost)),
         Accepted::Part(part, cost) => tell(slot.get(), Happened::Part(part, cost)),
+        Accepted::Request(asked, cost) => tell(slot.get(), Happened::Asked(asked, cost)),
+        Accepted::Exchange(0) => {}
+        Accepted::Exchange(unwanted) => {
+            slot.get_mut().guard.credited(unwanted);
+            let bytes = u32::try_from(unwanted).unwrap_or(u32::MAX);
+            inner.outbox.push(call, &ToWorker::Credit { bytes });
+        }
         Accepted::Done => {
             tell(&slot.remove(), Happened::Done(body.to_vec()));
             inner.idle_since = Instant::now();

@@ -10,12 +10,15 @@ use bulkhead_core::grants::WorkspaceAccess;
 use bulkhead_core::id::TaskId;
 use bulkhead_core::limits::{Limits, Usage};
 use bulkhead_core::outcome::{Ending, Fault, Outcome, code};
+use bulkhead_core::pause::Pauses;
 use bulkhead_core::ports::sandbox::{Emission, SandboxError, Sink};
 use bulkhead_core::quota::Extent;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
+use super::clock::{Clock, monotonic_ns};
+use super::exchange::Line;
+use super::exchanges::Exchanges;
 use super::guard::Violation;
 use super::judge::{self, Judged, Known};
 use super::pool::Place;
@@ -36,6 +39,8 @@ pub(super) struct Job<'a> {
     pub(super) access: WorkspaceAccess,
     pub(super) limits: &'a Limits,
     pub(super) room: Extent,
+    pub(super) environment: &'a [(String, String)],
+    pub(super) pauses: &'a Pauses,
     pub(super) arguments: &'a str,
     pub(super) start_timeout: Duration,
 }
@@ -76,7 +81,9 @@ pub(super) async fn run(
         return Err(Failed::Sandbox(SandboxError::because(text)));
     };
     let (running, happens, since) = started?;
-    let follow = Follow { running, happens, since, job, sink, cancel, cancelled: false, owed: 0 };
+    let clock = Clock::new(since, Duration::from_millis(job.limits.wall_time_ms), job.pauses);
+    let exchanges = Exchanges::default();
+    let follow = Follow { running, happens, clock, job, sink, exchanges, cancel, cancelled: false, owed: 0 };
     Ok(follow.until_the_end(stopping).await?)
 }
 
@@ -142,9 +149,7 @@ async fn start(place: Place, job: &Job<'_>) -> Result<(Running, UnboundedReceive
 
 /// The message that starts the job now.
 fn message<'a>(job: &Job<'a>, now: Instant) -> (Start<'a>, Instant) {
-    let wall = Duration::from_millis(job.limits.wall_time_ms);
-    let clock = clock_gettime(ClockId::Monotonic);
-    let clock = Duration::new(clock.tv_sec.unsigned_abs(), u32::try_from(clock.tv_nsec).unwrap_or(0));
+    let deadline = now + Duration::from_millis(job.limits.wall_time_ms);
     let start = Start {
         entry: job.entry,
         component: 0,
@@ -152,19 +157,21 @@ fn message<'a>(job: &Job<'a>, now: Instant) -> (Start<'a>, Instant) {
         access: job.access,
         limits: job.limits.clone(),
         room: (job.room.bytes, job.room.entries),
-        deadline_ns: u64::try_from((clock + wall).as_nanos()).unwrap_or(u64::MAX),
+        deadline_ns: monotonic_ns(deadline),
+        environment: job.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
         arguments: job.arguments,
     };
-    (start, now + wall)
+    (start, deadline)
 }
 
 /// A call that is followed to its end.
 struct Follow<'a> {
     running: Running,
     happens: UnboundedReceiver<Happened>,
-    since: Instant,
+    clock: Clock,
     job: &'a Job<'a>,
     sink: &'a dyn Sink,
+    exchanges: Exchanges<'a>,
     cancel: &'a CancellationToken,
     cancelled: bool,
     /// Stored bytes that are not credited yet.
@@ -190,6 +197,11 @@ impl Follow<'_> {
                     }
                     Err(violation) => return Ok(self.violated(violation).await),
                 },
+                Some(Happened::Asked(asked, cost)) => {
+                    let line = Line { worker: self.running.worker.clone(), call: self.running.call };
+                    self.exchanges.begin(*asked, self.sink, line);
+                    self.owed += cost;
+                }
                 Some(Happened::Done(body)) => return self.done(&body).await,
                 Some(Happened::Overdue) => {
                     let ending = self.known().overdue();
@@ -218,24 +230,30 @@ impl Follow<'_> {
                 biased;
                 happened = self.happens.recv() => return happened,
                 () = self.cancel.cancelled(), if !self.cancelled => self.ask_to_end(),
+                deadline = self.clock.moved() => self.put_off(deadline),
+                () = self.exchanges.one_done() => {}
             }
         }
     }
 
-    /// Stores an emission; meanwhile the call can still be cancelled.
+    /// Stores an emission; meanwhile the call can still be cancelled, its end be
+    /// moved, and its exchanges go on.
     async fn emit(&mut self, emission: Emission) {
-        let mut stored = self.sink.emit(emission);
+        let sink = self.sink;
+        let mut stored = sink.emit(emission);
         loop {
             tokio::select! {
                 biased;
                 () = &mut stored => return,
-                () = self.cancel.cancelled(), if !self.cancelled => {
-                    // `ask_to_end` would borrow the sink's future too.
-                    self.cancelled = true;
-                    self.running.worker.cancel(self.running.call);
-                }
+                () = self.cancel.cancelled(), if !self.cancelled => self.ask_to_end(),
+                deadline = self.clock.moved() => self.put_off(deadline),
+                () = self.exchanges.one_done() => {}
             }
         }
+    }
+
+    fn put_off(&mut self, deadline: Instant) {
+        self.running.worker.put_off(self.running.call, deadline);
     }
 
     fn ask_to_end(&mut self) {
@@ -251,11 +269,18 @@ impl Follow<'_> {
     }
 
     fn known(&self) -> Known<'_> {
-        Known { limits: self.job.limits, wall: self.since.elapsed(), cancelled: self.cancelled }
+        Known {
+            limits: self.job.limits,
+            elapsed: self.clock.elapsed(),
+            wall: self.clock.own(),
+            over_after: self.clock.over_after(),
+            cancelled: self.cancelled,
+        }
     }
 
     async fn done(mut self, body: &[u8]) -> Result<Judged, SandboxError> {
         self.running.ended = true;
+        self.exchanges = Exchanges::default();
         let judged = match decode(self.running.call, body) {
             Ok(crate::wire::FromWorker::Done(done)) => self.known().judge(done),
             _ => Err(Violation("the end of a call that does not decode")),
@@ -279,10 +304,11 @@ impl Follow<'_> {
     /// The call is gone with its worker: what it changed must be found.
     async fn lost(mut self, ending: Ending) -> Judged {
         self.running.ended = true;
+        self.exchanges = Exchanges::default();
         if self.job.access == WorkspaceAccess::ReadWrite {
             self.emit(Emission::ChangesLost).await;
         }
-        let wall_us = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let wall_us = u64::try_from(self.clock.own().as_micros()).unwrap_or(u64::MAX);
         Judged::Outcome(Outcome { ending, usage: Usage { wall_us, ..Usage::default() } })
     }
 }

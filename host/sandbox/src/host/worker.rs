@@ -13,6 +13,8 @@ use bulkhead_core::id::TaskId;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::clock::monotonic_ns;
+use super::exchange::Asked;
 use super::guard::{Guard, RawPart};
 use crate::bounds::{ABORT_GRACE, CANCEL_GRACE, MAX_COMPONENTS, MAX_WORKSPACES};
 use crate::config::Isolation;
@@ -38,6 +40,8 @@ pub(super) enum Happened {
     Emitted(Vec<Emission>, usize),
     /// The guest sent this part.
     Part(RawPart, usize),
+    /// The guest sends this request, and it costs so much of the window.
+    Asked(Box<Asked>, usize),
     /// The worker says the call ended: the body of that frame.
     Done(Vec<u8>),
     /// The call's time was over and the worker said nothing.
@@ -50,8 +54,17 @@ pub(super) enum Happened {
 pub(super) struct Slot {
     pub(super) happened: mpsc::UnboundedSender<Happened>,
     pub(super) guard: Guard,
+    /// When the worker is killed if the call has not ended by itself.
+    overdue_at: Instant,
+    /// The same for one that was told to end.
+    leave_by: Option<Instant>,
+}
+
+impl Slot {
     /// When the worker is killed if the call has not ended.
-    pub(super) kill_at: Instant,
+    pub(super) fn kill_at(&self) -> Instant {
+        self.leave_by.map_or(self.overdue_at, |leave_by| leave_by.min(self.overdue_at))
+    }
 }
 
 /// Whether a component can be started.
@@ -262,7 +275,7 @@ impl Worker {
         let guard = Guard::new(start.limits.clone(), start.access);
         inner.outbox.push(id, &ToWorker::Start(start));
         let (happened, happens) = mpsc::unbounded_channel();
-        let slot = Slot { happened, guard, kill_at: wanted.deadline + self.kill_grace };
+        let slot = Slot { happened, guard, overdue_at: wanted.deadline + self.kill_grace, leave_by: None };
         inner.calls.insert(id, slot);
         drop(inner);
         self.wake.notify_one();
@@ -306,6 +319,24 @@ impl Worker {
         }
     }
 
+    /// Says something about a call, if it runs.
+    pub(super) fn tell(&self, call: u32, message: &ToWorker<'_>) {
+        let mut inner = self.inner();
+        if inner.calls.contains_key(&call) {
+            inner.outbox.push(call, message);
+            drop(inner);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Moves the end of a call's wall time.
+    pub(super) fn put_off(&self, call: u32, deadline: Instant) {
+        if let Some(slot) = self.inner().calls.get_mut(&call) {
+            slot.overdue_at = deadline + self.kill_grace;
+        }
+        self.tell(call, &ToWorker::Deadline { deadline_ns: monotonic_ns(deadline) });
+    }
+
     /// Asks a call to end soon.
     pub(super) fn cancel(&self, call: u32) {
         self.end(call, &ToWorker::Cancel, CANCEL_GRACE + self.kill_grace);
@@ -319,7 +350,8 @@ impl Worker {
     fn end(&self, call: u32, message: &ToWorker<'_>, grace: Duration) {
         let mut inner = self.inner();
         if let Some(slot) = inner.calls.get_mut(&call) {
-            slot.kill_at = slot.kill_at.min(Instant::now() + grace);
+            let leave_by = Instant::now() + grace;
+            slot.leave_by = Some(slot.leave_by.map_or(leave_by, |before| before.min(leave_by)));
             inner.outbox.push(call, message);
             drop(inner);
             self.wake.notify_one();
@@ -393,7 +425,7 @@ impl Inner {
 
     /// The next moment at which the worker may have to be killed.
     pub(super) fn next_kill(&self) -> Option<Instant> {
-        self.calls.values().map(|slot| slot.kill_at).chain(self.leave_by).min()
+        self.calls.values().map(Slot::kill_at).chain(self.leave_by).min()
     }
 }
 

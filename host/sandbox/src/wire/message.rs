@@ -3,6 +3,7 @@
 use bulkhead_core::event::{ChangeKind, LogLevel, Stream};
 use bulkhead_core::grants::WorkspaceAccess;
 use bulkhead_core::limits::Limits;
+use bulkhead_core::ports::egress::{EgressError, Scheme};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::walls::Walls;
@@ -38,6 +39,24 @@ pub(crate) enum ToWorker<'a> {
     Abort,
     /// The worker should end now.
     Shutdown,
+    /// The head of a response.
+    HttpHead {
+        exchange: u32,
+        status: u16,
+        #[serde(borrow)]
+        header: Vec<(&'a str, &'a [u8])>,
+    },
+    /// A piece of a response's body.
+    HttpBody {
+        exchange: u32,
+        #[serde(serialize_with = "as_bytes")]
+        data: &'a [u8],
+        last: bool,
+    },
+    /// An exchange failed; nothing about it follows.
+    HttpFailed { exchange: u32, error: EgressError },
+    /// The call's wall time ends at another moment, on the monotonic clock.
+    Deadline { deadline_ns: u64 },
 }
 
 /// What a worker is for. The directory that it may reach, if any, comes with
@@ -80,7 +99,39 @@ pub(crate) struct Start<'a> {
     pub room: (u64, u64),
     /// On the monotonic clock, which both processes read.
     pub deadline_ns: u64,
+    #[serde(borrow)]
+    pub environment: Vec<(&'a str, &'a str)>,
     pub arguments: &'a str,
+}
+
+/// A request of a guest.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Request<'a> {
+    /// Counted from 1 within the call.
+    pub exchange: u32,
+    pub method: &'a str,
+    pub scheme: Scheme,
+    pub authority: &'a str,
+    pub target: &'a str,
+    #[serde(borrow)]
+    pub header: Vec<(&'a str, &'a [u8])>,
+    pub has_body: bool,
+    pub connect_timeout_ms: Option<u64>,
+    pub first_byte_timeout_ms: Option<u64>,
+    pub between_bytes_timeout_ms: Option<u64>,
+}
+
+impl Request<'_> {
+    /// Its bytes, for limits and for the window.
+    pub(crate) fn size(&self) -> usize {
+        let line = self.method.len() + self.authority.len() + self.target.len();
+        line + fields_size(self.header.iter().map(|(name, value)| (name.len(), value.len())))
+    }
+}
+
+/// The bytes of fields as they would stand in a head.
+pub(crate) fn fields_size(fields: impl Iterator<Item = (usize, usize)>) -> usize {
+    fields.map(|(name, value)| name + value + 4).sum()
 }
 
 /// From a worker to the host.
@@ -122,6 +173,22 @@ pub(crate) enum FromWorker<'a> {
     /// The call ended. Nothing about it follows.
     #[serde(borrow)]
     Done(Done<'a>),
+    /// The guest sends a request.
+    #[serde(borrow)]
+    HttpRequest(Request<'a>),
+    /// A piece of a request's body.
+    HttpBody {
+        exchange: u32,
+        #[serde(serialize_with = "as_bytes")]
+        data: &'a [u8],
+        last: bool,
+    },
+    /// The body of a request will never be whole.
+    HttpBodyFailed { exchange: u32 },
+    /// The guest has read so many bytes of a response.
+    HttpTaken { exchange: u32, bytes: u32 },
+    /// The guest is done with an exchange: the last of every one.
+    HttpDropped { exchange: u32 },
 }
 
 /// A stream that can be cut off.

@@ -11,7 +11,7 @@ mod socket;
 
 pub(crate) use frame::{FrameError, Inbox, Outbox, decode};
 pub(crate) use message::{
-    Bind, Description, Done, Entry, Fault, FromWorker, Measured, Part, Report, Start, Stop, StreamLimit, ToWorker,
-    Wanted, WantedAccess,
+    Bind, Description, Done, Entry, Fault, FromWorker, Measured, Part, Report, Request, Start, Stop, StreamLimit,
+    ToWorker, Wanted, WantedAccess, fields_size,
 };
 pub(crate) use socket::{Received, Socket, recv};

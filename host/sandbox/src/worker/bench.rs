@@ -71,7 +71,13 @@ impl ColdCalls {
         let call = Arc::new(Call::new(1, self.limits.clone(), (u64::MAX, u64::MAX), deadline, self.link.clone()));
         self.link.begin(&call);
         let root = self.workspace.as_ref().and_then(|workspace| workspace.with(WorkspaceAccess::ReadWrite));
-        let job = Job { entry: Entry::Call, loaded: self.loaded.clone(), root, arguments: arguments.to_owned() };
+        let job = Job {
+            entry: Entry::Call,
+            loaded: self.loaded.clone(),
+            root,
+            environment: Vec::new(),
+            arguments: arguments.to_owned(),
+        };
         let mut running = Box::pin(run(self.shared.clone(), call, job));
         if running.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
             running.await;

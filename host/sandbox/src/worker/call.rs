@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bulkhead_core::event::{ChangeCounts, ChangeKind, Stream};
 use bulkhead_core::limits::Limits;
@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::fs::Journal;
+use super::http::Exchanges;
 use super::link::Link;
 use crate::bounds::{self, EMISSION_COST, WINDOW};
 use crate::wire::{FromWorker, StreamLimit};
@@ -26,8 +27,9 @@ pub(super) struct Call {
     /// Its number on this connection.
     pub(super) id: u32,
     pub(super) limits: Limits,
-    /// When its wall time is over.
-    pub(super) deadline: Instant,
+    begun: Instant,
+    /// When its wall time is over, in nanoseconds after `begun`: it can be put off.
+    deadline: AtomicU64,
     link: Arc<Link>,
     aborted: AtomicBool,
     cancelled: Mutex<Option<Instant>>,
@@ -44,6 +46,7 @@ pub(super) struct Call {
     room_bytes: AtomicU64,
     room_entries: AtomicU64,
     journal: Mutex<Journal>,
+    exchanges: Mutex<Exchanges>,
 }
 
 /// What is on its way to the store.
@@ -77,10 +80,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Call {
     pub(super) fn new(id: u32, limits: Limits, room: (u64, u64), deadline: Instant, link: Arc<Link>) -> Self {
         let journal = Mutex::new(Journal::new(limits.file_changes));
+        let begun = Instant::now();
         Self {
             id,
             limits,
-            deadline,
+            begun,
+            deadline: AtomicU64::new(nanoseconds(deadline.saturating_duration_since(begun))),
             link,
             aborted: AtomicBool::new(false),
             cancelled: Mutex::default(),
@@ -94,7 +99,24 @@ impl Call {
             room_bytes: AtomicU64::new(room.0),
             room_entries: AtomicU64::new(room.1),
             journal,
+            exchanges: Mutex::default(),
         }
+    }
+
+    /// When its wall time is over.
+    pub(super) fn deadline(&self) -> Instant {
+        self.begun + Duration::from_nanos(self.deadline.load(Relaxed))
+    }
+
+    /// Moves the end of its wall time.
+    pub(super) fn put_off(&self, deadline: Instant) {
+        self.deadline.store(nanoseconds(deadline.saturating_duration_since(self.begun)), Relaxed);
+        self.waker.wake();
+    }
+
+    /// Its HTTP exchanges.
+    pub(super) fn exchanges(&self) -> MutexGuard<'_, Exchanges> {
+        lock(&self.exchanges)
     }
 
     /// Asks the guest to end soon.
@@ -131,11 +153,20 @@ impl Call {
     /// is larger than the window has it to itself. False if the call was
     /// cancelled meanwhile.
     pub(super) async fn emit(&self, size: usize, message: &(impl Serialize + Sync)) -> bool {
-        let cost = size + EMISSION_COST;
+        let send = || {
+            self.link.push(self.id, message);
+            true
+        };
+        self.send_within(WINDOW, size, send).await
+    }
+
+    /// Has something of `size` bytes sent once it fits into the first `most`
+    /// bytes of the window. False if it is not wanted any more.
+    pub(super) async fn send_within(&self, most: usize, size: usize, send: impl Fn() -> bool + Send) -> bool {
         loop {
             let credit = self.credit.notified();
-            if self.try_emit(cost, message) {
-                return true;
+            if let Some(sent) = self.try_send(most, size + EMISSION_COST, &send) {
+                return sent;
             }
             credit.await;
             if self.cancelled().is_some() {
@@ -144,15 +175,17 @@ impl Call {
         }
     }
 
-    fn try_emit(&self, cost: usize, message: &impl Serialize) -> bool {
+    fn try_send(&self, most: usize, cost: usize, send: impl Fn() -> bool) -> Option<bool> {
         let mut window = lock(&self.window);
-        if window.used() > 0 && window.used() + cost > WINDOW {
-            return false;
+        if window.used() > 0 && window.used() + cost > most {
+            return None;
         }
         self.flush_window(&mut window);
-        window.outstanding += cost;
-        self.link.push(self.id, message);
-        true
+        let sent = send();
+        if sent {
+            window.outstanding += cost;
+        }
+        Some(sent)
     }
 
     /// Sends what does not count against the window.
@@ -311,6 +344,10 @@ impl Call {
             self.send_free(&FromWorker::ChangedUnnamed { created, modified, deleted });
         }
     }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn keep_tail(tail: &mut Vec<u8>, bytes: &[u8]) {

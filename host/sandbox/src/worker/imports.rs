@@ -159,10 +159,8 @@ impl cancellation::Host for State {
     }
 
     fn remaining_ms(&mut self) -> wasmtime::Result<u64> {
-        let deadline = self
-            .call
-            .cancelled()
-            .map_or(self.call.deadline, |since| self.call.deadline.min(since + bounds::CANCEL_GRACE));
+        let deadline = self.call.deadline();
+        let deadline = self.call.cancelled().map_or(deadline, |since| deadline.min(since + bounds::CANCEL_GRACE));
         let left = deadline.saturating_duration_since(Instant::now());
         Ok(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
     }

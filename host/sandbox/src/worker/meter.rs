@@ -101,7 +101,7 @@ impl<F: Future> Metered<F> {
             return Some(Stop::Cpu);
         }
         let now = Instant::now();
-        if now >= self.call.deadline {
+        if now >= self.call.deadline() {
             return Some(Stop::Wall);
         }
         self.call.cancelled().is_some_and(|since| now >= since + CANCEL_GRACE).then_some(Stop::Cancelled)
@@ -110,7 +110,8 @@ impl<F: Future> Metered<F> {
     /// When to look again at a guest that waits.
     fn next_look(&self) -> Instant {
         let grace = self.call.cancelled().map(|since| since + CANCEL_GRACE);
-        grace.map_or(self.call.deadline, |grace| grace.min(self.call.deadline))
+        let deadline = self.call.deadline();
+        grace.map_or(deadline, |grace| grace.min(deadline))
     }
 }
 

@@ -9,6 +9,7 @@ mod boot;
 mod call;
 mod fault;
 mod fs;
+mod http;
 pub(crate) mod imports;
 mod limiter;
 mod link;

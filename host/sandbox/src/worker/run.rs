@@ -54,6 +54,7 @@ pub(super) struct Job {
     pub(super) entry: Entry,
     pub(super) loaded: Arc<Loaded>,
     pub(super) root: Option<Dir>,
+    pub(super) environment: Vec<(String, String)>,
     pub(super) arguments: String,
 }
 
@@ -75,7 +76,7 @@ pub(super) async fn run(shared: Arc<Shared>, call: Arc<Call>, job: Job) {
 }
 
 async fn guest(shared: Arc<Shared>, call: Arc<Call>, job: Job) -> (Ended, Store<State>) {
-    let mut store = store(&shared, call, job.root);
+    let mut store = store(&shared, call, job.root, &job.environment);
     let ended = match job.loaded.pre.instantiate_async(&mut store).await {
         Err(error) => name_fault(&mut store, None, &error).await,
         Ok(instance) => {
@@ -93,10 +94,10 @@ async fn guest(shared: Arc<Shared>, call: Arc<Call>, job: Job) -> (Ended, Store<
 }
 
 /// A fresh store with every limit set.
-fn store(shared: &Shared, call: Arc<Call>, root: Option<Dir>) -> Store<State> {
+fn store(shared: &Shared, call: Arc<Call>, root: Option<Dir>, environment: &[(String, String)]) -> Store<State> {
     let limits = call.limits.clone();
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    let mut store = Store::new(&shared.engine, State::new(call, root, shared.budget.clone()));
+    let mut store = Store::new(&shared.engine, State::new(call, root, environment, shared.budget.clone()));
     store.limiter(|state| &mut state.limiter);
     // One allowance covers what a host function and what the result copies.
     store.set_hostcall_fuel(size(limits.host_memory_bytes.max(limits.result_bytes + bounds::FRAME_SLACK as u64)));
@@ -160,6 +161,8 @@ async fn name_fault(store: &mut Store<State>, entered: Option<&Entered<'_>>, err
 
 fn finish(call: &Call, ended: &Result<Ended, Stop>, cpu: Duration) {
     call.flush();
+    // What is left of them goes with the store, and says nothing more.
+    call.exchanges().close();
     call.finish_changes();
     let (output_bytes, stderr) = call.output();
     let measured = Measured {

@@ -12,6 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use wasmtime::component::Linker;
 
 use super::call::Call;
+use super::http::Exchange;
 use super::link::Link;
 use super::run::{Job, Loaded, Shared, run};
 use super::state::{State, Workspace};
@@ -137,8 +138,30 @@ impl Server {
                     call.abort();
                 }
             }
+            ToWorker::Deadline { deadline_ns } => {
+                if let Some(call) = self.link.call(call) {
+                    call.put_off(at(deadline_ns));
+                }
+            }
+            ToWorker::HttpHead { exchange, status, header } => {
+                self.exchange(call, exchange, |exchange| exchange.head_came(status, &header));
+            }
+            ToWorker::HttpBody { exchange, data, last } => {
+                self.exchange(call, exchange, |exchange| exchange.piece_came(data, last));
+            }
+            ToWorker::HttpFailed { exchange, error } => {
+                self.exchange(call, exchange, |exchange| exchange.failed(error));
+            }
         }
         Ok(())
+    }
+
+    /// Tells an exchange what came; one that the guest dropped meanwhile needs no more.
+    fn exchange(&self, call: u32, exchange: u32, tell: impl FnOnce(&Exchange)) {
+        let exchange = self.link.call(call).and_then(|call| call.exchanges().get(exchange));
+        if let Some(exchange) = exchange {
+            tell(&exchange);
+        }
     }
 
     /// The descriptor that came with a frame.
@@ -176,7 +199,14 @@ impl Server {
         };
         let call = Arc::new(Call::new(id, start.limits, start.room, at(start.deadline_ns), self.link.clone()));
         self.link.begin(&call);
-        let job = Job { entry: start.entry, loaded: loaded.clone(), root, arguments: start.arguments.to_owned() };
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let job = Job {
+            entry: start.entry,
+            loaded: loaded.clone(),
+            root,
+            environment: start.environment.iter().map(owned).collect(),
+            arguments: start.arguments.to_owned(),
+        };
         let (shared, link) = (self.shared.clone(), self.link.clone());
         begin(async move {
             run(shared, call, job).await;

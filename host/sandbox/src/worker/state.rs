@@ -8,9 +8,11 @@ use bulkhead_core::grants::WorkspaceAccess;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::filesystem::Dir;
 use wasmtime_wasi::{FsPerms, OpenMode, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::call::Call;
 use super::fs::Paths;
+use super::http::{self, Hooks};
 use super::limiter::{Budget, Limiter};
 use super::output::Standard;
 
@@ -18,6 +20,8 @@ use super::output::Standard;
 pub(super) struct State {
     pub(super) wasi: WasiCtx,
     pub(super) table: ResourceTable,
+    http: WasiHttpCtx,
+    hooks: Hooks,
     pub(super) limiter: Limiter,
     pub(super) call: Arc<Call>,
     /// The workspace, if one is granted.
@@ -41,10 +45,16 @@ pub(super) struct Progress {
 }
 
 impl State {
-    pub(super) fn new(call: Arc<Call>, root: Option<Dir>, budget: Arc<Budget>) -> Self {
+    pub(super) fn new(
+        call: Arc<Call>,
+        root: Option<Dir>,
+        environment: &[(String, String)],
+        budget: Arc<Budget>,
+    ) -> Self {
         let limits = &call.limits;
         let stream = |stream| Standard { call: call.clone(), stream };
         let wasi = WasiCtx::builder()
+            .envs(environment)
             // Nothing of the process: no environment, arguments, directories,
             // network. Files are local; a hop to another thread costs twenty
             // times the call itself.
@@ -59,6 +69,8 @@ impl State {
         Self {
             wasi,
             table,
+            http: http::context(),
+            hooks: Hooks::new(call.clone()),
             limiter,
             call,
             root,
@@ -75,6 +87,12 @@ impl State {
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
     }
 }
 

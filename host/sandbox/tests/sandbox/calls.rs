@@ -154,7 +154,7 @@ async fn what_can_not_be_a_tool_is_refused_by_name() {
         ("not_wasm", b"#!/bin/sh".to_vec()),
         ("core_module", wat::parse_str("(module)").unwrap()),
         ("missing_export", wat::parse_str("(component)").unwrap()),
-        ("unknown_import", wat::parse_str("(component (import \"wasi:http/types@0.2.0\" (instance)))").unwrap()),
+        ("unknown_import", wat::parse_str("(component (import \"wasi:keyvalue/store@0.2.0\" (instance)))").unwrap()),
         ("too_large", vec![0; (32 << 20) + 1]),
         ("describe_failed", tool_with("(func $f unreachable) (start $f)", "unreachable").to_vec()),
     ];
