@@ -4,7 +4,7 @@
 pub(crate) fn follow(hop: crate::hop::Hop, follow: u32, most: u64) -> bulkhead_tool::Outcome {
     // There is no host to ask.
     drop((hop, follow, most));
-    Ok(alloc::vec::Vec::new())
+    Ok(Vec::new())
 }
 
 #[cfg(target_arch = "wasm32")]

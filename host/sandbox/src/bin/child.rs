@@ -77,6 +77,45 @@ fn output(size: u32) -> Vec<u8> {
     body
 }
 
+/// `HttpRequest`: `GET https://a/`, or another method, with fields as they go over the wire.
+fn request(exchange: u8, method: &str, fields: &[u8], has_body: bool) -> Vec<u8> {
+    let body = u8::from(has_body);
+    let method = [&[method.len() as u8], method.as_bytes()].concat();
+    [&[11, exchange], &*method, &[1, 1, b'a', 1, b'/'], fields, &[body, 0, 0, 0]].concat()
+}
+
+/// `HttpBody`.
+fn piece(exchange: u8, size: u32, last: bool) -> Vec<u8> {
+    // As output, which has its stream where this has its exchange.
+    let mut body = output(size);
+    (body[0], body[1]) = (12, exchange);
+    body.push(u8::from(last));
+    body
+}
+
+/// Lies about exchanges.
+fn http(socket: &mut UnixStream, call: u32, how: &str) -> std::io::Result<()> {
+    let get = |exchange| request(exchange, "GET", &[0], false);
+    let post = || request(1, "POST", &[0], true);
+    let says = match how {
+        "http-other-number" => vec![get(2)],
+        "http-number-again" => vec![get(1), get(1)],
+        "http-too-many" => (1..=17).map(get).collect(),
+        "http-forbidden-field" => vec![request(1, "GET", b"\x01\x04host\x01b", false)],
+        "http-no-method" => vec![request(1, "G T", &[0], false)],
+        "http-piece-of-none" => vec![piece(1, 3, false)],
+        "http-piece-without-body" => vec![get(1), piece(1, 3, false)],
+        "http-piece-after-last" => vec![post(), piece(1, 0, true), piece(1, 3, false)],
+        "http-piece-too-large" => vec![post(), piece(1, 32 * 1024 + 1, false)],
+        "http-failed-of-none" => vec![vec![13, 1]],
+        "http-took-too-much" => vec![get(1), vec![14, 1, 5]],
+        "http-dropped-twice" => vec![get(1), vec![15, 1], vec![15, 1]],
+        "http-over-credit" => std::iter::once(post()).chain((0..64).map(|_| piece(1, 32 * 1024, false))).collect(),
+        _ => Vec::new(),
+    };
+    says.iter().try_for_each(|body| socket.write_all(&frame(call, body)))
+}
+
 fn misbehave(socket: &mut UnixStream, call: u32, how: &str) -> std::io::Result<()> {
     match how {
         "behave" | "unwalled" | "no-namespace" => socket.write_all(&frame(call, &DONE)),
@@ -96,6 +135,7 @@ fn misbehave(socket: &mut UnixStream, call: u32, how: &str) -> std::io::Result<(
         "false-change" => socket.write_all(&frame(call, &[8, 1, 0, 1, b'a'])),
         "control-as-call" => socket.write_all(&frame(call, &[0, 1, 1, 1, 1, 1])),
         "call-as-control" => socket.write_all(&frame(0, &output(1))),
+        _ if how.starts_with("http-") => http(socket, call, how),
         "die" => std::process::abort(),
         "leave" => std::process::exit(0),
         // Says nothing, for ever.

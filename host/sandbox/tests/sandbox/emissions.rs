@@ -1,19 +1,13 @@
 //! What a guest says while it runs, in order and in time. With real components;
 //! the table of attacks runs against a whole server, in `tests/scenarios/hostile.rs`.
 
-use std::path::Path;
-
 use bulkhead_core::event::Stream;
 use bulkhead_core::grants::WorkspaceAccess;
 use bulkhead_core::ports::sandbox::{Emission, Sandbox};
 use tokio_util::sync::CancellationToken;
 
+use crate::guests::built as guest;
 use crate::harness::{Bench, Remember, summary};
-
-fn guest(path: &str) -> bytes::Bytes {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest-tools/dist").join(path);
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; run tools/build-guests", path.display())).into()
-}
 
 #[tokio::test]
 async fn changes_are_named_in_order() {

@@ -1,7 +1,13 @@
-//! Guests made of WAT, so that these tests need no guest toolchain: a core
+//! Guests made of WAT, so that most of these tests need no guest toolchain: a core
 //! module with the body of `call` filled in, made a component with `wit/`.
 
 use bytes::Bytes;
+
+/// A guest that `tools/build-guests` has built.
+pub(crate) fn built(path: &str) -> Bytes {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest-tools/dist").join(path);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; run tools/build-guests", path.display())).into()
+}
 
 /// A tool whose `call` is `body`: locals `$ptr` and `$len` are the arguments,
 /// the stack must hold the address of the result. `imports` come first.

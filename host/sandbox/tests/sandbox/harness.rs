@@ -13,28 +13,53 @@ use bulkhead_core::id::{CallId, TaskId, TenantId};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::outcome::{Content, Ending, Outcome};
 use bulkhead_core::pause::Pauses;
-use bulkhead_core::ports::sandbox::{Emission, Prepared, Run, Sandbox, SandboxError, Sink};
+use bulkhead_core::ports::egress::{EgressError, IncomingResponse};
+use bulkhead_core::ports::sandbox::{Emission, GuestRequest, Prepared, Run, Sandbox, SandboxError, Sink};
 use bulkhead_core::ports::workspace::OneDomain;
 use bulkhead_core::quota::Extent;
 use bulkhead_sandbox::{WasmConfig, WasmSandbox};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+/// What comes of a request.
+pub(crate) type Answer = Result<IncomingResponse, EgressError>;
+
+/// What answers requests.
+type Answering = Box<dyn Fn(GuestRequest) -> BoxFuture<'static, Answer> + Send + Sync>;
 
 /// Emissions in order; takes them as fast as it is let.
 pub(crate) struct Remember {
     emissions: Mutex<Vec<Emission>>,
     pub(crate) gate: Semaphore,
+    answering: Option<Answering>,
 }
 
 impl Remember {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { emissions: Mutex::default(), gate: Semaphore::new(Semaphore::MAX_PERMITS) })
+        Arc::new(Self::taking(Semaphore::MAX_PERMITS))
+    }
+
+    fn taking(emissions: usize) -> Self {
+        Self { emissions: Mutex::default(), gate: Semaphore::new(emissions), answering: None }
     }
 
     /// One that takes nothing until it is let.
     pub(crate) fn closed() -> Arc<Self> {
-        Arc::new(Self { emissions: Mutex::default(), gate: Semaphore::new(0) })
+        Arc::new(Self::taking(0))
+    }
+
+    /// One that answers requests, and takes so many emissions.
+    pub(crate) fn answering<F>(
+        emissions: usize,
+        answer: impl Fn(GuestRequest) -> F + Send + Sync + 'static,
+    ) -> Arc<Self>
+    where
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let answering: Answering = Box::new(move |request| Box::pin(answer(request)));
+        Arc::new(Self { answering: Some(answering), ..Self::taking(emissions) })
     }
 
     pub(crate) fn all(&self) -> Vec<Emission> {
@@ -56,6 +81,13 @@ impl Sink for Remember {
     async fn emit(&self, emission: Emission) {
         self.gate.acquire().await.unwrap().forget();
         self.emissions.lock().unwrap().push(emission);
+    }
+
+    async fn send(&self, request: GuestRequest) -> Answer {
+        match &self.answering {
+            Some(answer) => answer(request).await,
+            None => Err(EgressError::Denied),
+        }
     }
 }
 

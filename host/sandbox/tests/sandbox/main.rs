@@ -10,6 +10,7 @@ mod contract;
 mod emissions;
 mod guests;
 mod harness;
+mod http;
 mod lifecycle;
 #[cfg(feature = "probe")]
 mod walls;

@@ -17,7 +17,14 @@ async fn with_false_worker(bench: &Bench, how: &str) -> (String, bulkhead_sandbo
     taken.limits.stdout_bytes = 64 << 20;
     let run = taken.call(&prepared, "{}", WorkspaceAccess::None);
     // A sink that takes nothing: no credit is ever given back.
-    let sink = if how == "over-credit" { Remember::closed() } else { Remember::new() };
+    let sink = match how {
+        "over-credit" => Remember::closed(),
+        "http-over-credit" => Remember::answering(0, |request| async move {
+            let _kept = request;
+            std::future::pending().await
+        }),
+        _ => Remember::new(),
+    };
     let running = taken.spawn(run, sink.clone(), CancellationToken::new());
     if how == "over-credit" {
         taken.until("it is killed", |stats| stats.protocol_errors == 1).await;
@@ -49,6 +56,19 @@ async fn a_worker_that_breaks_the_protocol_is_killed() {
         "false-change",
         "control-as-call",
         "call-as-control",
+        "http-other-number",
+        "http-number-again",
+        "http-too-many",
+        "http-forbidden-field",
+        "http-no-method",
+        "http-piece-of-none",
+        "http-piece-without-body",
+        "http-piece-after-last",
+        "http-piece-too-large",
+        "http-failed-of-none",
+        "http-took-too-much",
+        "http-dropped-twice",
+        "http-over-credit",
     ];
     for how in lies {
         let (outcome, stats) = with_false_worker(&bench, how).await;
