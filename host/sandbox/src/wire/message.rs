@@ -15,6 +15,7 @@ fn as_bytes<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Err
 
 /// From the host to a worker.
 #[derive(Debug, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "it is made, written and read in place, never kept")]
 pub(crate) enum ToWorker<'a> {
     /// Before the first message: the directory of artefacts, as its descriptor.
     Artifacts,
