@@ -86,6 +86,7 @@ fn every_built_in_tool_is_ready_and_describes_itself() {
         "glob",
         "grep",
         "hash",
+        "http_request",
         "json_query",
         "list_dir",
         "move",

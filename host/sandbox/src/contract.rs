@@ -6,6 +6,8 @@
 
 mod fake;
 
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +18,8 @@ use bulkhead_core::id::{CallId, TaskId, TenantId};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::outcome::{Content, Ending, Outcome, code};
 use bulkhead_core::pause::Pauses;
-use bulkhead_core::ports::sandbox::{Emission, PrepareError, Prepared, Run, Sandbox, SandboxError, Sink};
+use bulkhead_core::ports::egress::{EgressError, IncomingResponse};
+use bulkhead_core::ports::sandbox::{Emission, GuestRequest, PrepareError, Prepared, Run, Sandbox, SandboxError, Sink};
 use bulkhead_core::quota::Extent;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -24,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use fake::FakeSandbox;
 
-/// A backend, and three components that it runs.
+/// A backend, and four components that it runs.
 #[derive(Clone)]
 pub struct Subject {
     /// The backend.
@@ -35,6 +38,10 @@ pub struct Subject {
     pub spin: Bytes,
     /// Sends parts for ever, waiting where it is made to wait.
     pub speak: Bytes,
+    /// Sends `GET https://contract.test/a?b` and returns once it is answered.
+    pub fetch: Bytes,
+    /// The arguments to `fetch` that make it do so.
+    pub fetching: &'static str,
 }
 
 /// Checks every promise, each on a backend of its own.
@@ -47,6 +54,7 @@ pub async fn keeps_the_promises<Made: Future<Output = Subject>>(make: impl Fn() 
     a_call_cancelled_before_it_starts_never_runs(make().await).await;
     emissions_arrive_while_it_runs_and_the_sink_sets_the_pace(make().await).await;
     calls_run_beside_each_other(make().await).await;
+    a_request_reaches_the_sink_and_ends_with_its_call(make().await).await;
     a_stop_interrupts_what_runs_and_takes_nothing_more(make().await).await;
 }
 
@@ -189,6 +197,58 @@ async fn calls_run_beside_each_other(subject: Subject) {
     assert!(!spinning.is_finished());
     cancel.cancel();
     assert_eq!(spinning.await.unwrap().unwrap().ending.state(), "cancelled");
+}
+
+/// Notes requests; answers the first, and leaves the others waiting.
+#[derive(Default)]
+struct Answers {
+    asked: Mutex<Vec<String>>,
+    gone: AtomicBool,
+}
+
+struct Waiting<'a>(&'a AtomicBool);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+#[async_trait]
+impl Sink for Answers {
+    async fn emit(&self, _emission: Emission) {}
+
+    async fn send(&self, request: GuestRequest) -> Result<IncomingResponse, EgressError> {
+        let GuestRequest { method, scheme, authority, target, .. } = request;
+        let first = {
+            let mut asked = self.asked.lock().unwrap();
+            asked.push(format!("{method} {}://{authority}{target}", scheme.as_str()));
+            asked.len() == 1
+        };
+        if !first {
+            let _waiting = Waiting(&self.gone);
+            std::future::pending::<()>().await;
+        }
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let body = Box::pin(futures::stream::iter([Ok(Bytes::from_static(b"answer"))]));
+        Ok(IncomingResponse { status: 200, header: Vec::new(), address, body })
+    }
+}
+
+async fn a_request_reaches_the_sink_and_ends_with_its_call(subject: Subject) {
+    let sink = Arc::new(Answers::default());
+    let run = subject.run(&subject.fetch, subject.fetching, 30_000).await;
+    let outcome = subject.sandbox.run(run.clone(), sink.clone(), CancellationToken::new()).await.unwrap();
+    assert_eq!(outcome.ending.state(), "succeeded", "{:?}", outcome.ending);
+    assert_eq!(*sink.asked.lock().unwrap(), ["GET https://contract.test/a?b"]);
+    let cancel = CancellationToken::new();
+    let (sandbox, waits, cancelled) = (subject.sandbox.clone(), sink.clone(), cancel.clone());
+    let call = tokio::spawn(async move { sandbox.run(run, waits, cancelled).await });
+    until("it asks again", || sink.asked.lock().unwrap().len() == 2).await;
+    assert!(!call.is_finished() && !sink.gone.load(Relaxed));
+    cancel.cancel();
+    assert_eq!(call.await.unwrap().unwrap().ending.state(), "cancelled");
+    assert!(sink.gone.load(Relaxed), "a request outlived its call");
 }
 
 async fn a_stop_interrupts_what_runs_and_takes_nothing_more(subject: Subject) {

@@ -98,6 +98,13 @@ fn http(socket: &mut UnixStream, call: u32, how: &str) -> std::io::Result<()> {
     let get = |exchange| request(exchange, "GET", &[0], false);
     let post = || request(1, "POST", &[0], true);
     let says = match how {
+        "http-behave" => {
+            let sent = request(2, "POST", b"\x01\x0econtent-length\x013", true);
+            let ended = [vec![13, 3], vec![15, 2], vec![15, 3], vec![15, 1], DONE.to_vec()];
+            let begun =
+                [get(1), sent, piece(2, 3, false), piece(2, 0, true), request(3, "PUT", b"\x01\x01a\x01b", true)];
+            begun.into_iter().chain(ended).collect()
+        }
         "http-other-number" => vec![get(2)],
         "http-number-again" => vec![get(1), get(1)],
         "http-too-many" => (1..=17).map(get).collect(),

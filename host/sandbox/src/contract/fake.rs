@@ -9,7 +9,8 @@ use bulkhead_core::digest::Digest;
 use bulkhead_core::id::{TaskId, TenantId};
 use bulkhead_core::limits::Usage;
 use bulkhead_core::outcome::{Content, Ending, Fault, Outcome, code};
-use bulkhead_core::ports::sandbox::{Emission, PrepareError, Prepared, Run, Sandbox, SandboxError, Sink};
+use bulkhead_core::ports::egress::Scheme;
+use bulkhead_core::ports::sandbox::{Emission, GuestRequest, PrepareError, Prepared, Run, Sandbox, SandboxError, Sink};
 use bulkhead_core::tool::{Artifact, Manifest};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,7 @@ enum Does {
     Echo,
     Spin,
     Speak,
+    Fetch,
 }
 
 /// Runs nothing, and behaves as if it did.
@@ -33,7 +35,7 @@ pub struct FakeSandbox {
 }
 
 impl FakeSandbox {
-    /// The component that does this: `echo`, `spin` or `speak`.
+    /// The component that does this: `echo`, `spin`, `speak` or `fetch`.
     pub fn component(name: &str) -> Bytes {
         format!("{MARK}{name}").into()
     }
@@ -46,7 +48,29 @@ impl FakeSandbox {
                 sink.emit(Emission::Content(Content::Text { text: "again".into() })).await;
                 tokio::time::sleep(Duration::from_millis(1)).await;
             },
+            Does::Fetch => {
+                let text = match sink.send(request()).await {
+                    Ok(response) => response.status.to_string(),
+                    Err(error) => error.to_string(),
+                };
+                Ending::Succeeded { content: vec![Content::Text { text }] }
+            }
         }
+    }
+}
+
+/// What `fetch` sends.
+fn request() -> GuestRequest {
+    GuestRequest {
+        method: "GET".into(),
+        scheme: Scheme::Https,
+        authority: "contract.test".into(),
+        target: "/a?b".into(),
+        header: Vec::new(),
+        body: None,
+        connect_timeout: None,
+        first_byte_timeout: None,
+        between_bytes_timeout: None,
     }
 }
 
@@ -58,6 +82,7 @@ impl Sandbox for FakeSandbox {
             Some("echo") => Does::Echo,
             Some("spin") => Does::Spin,
             Some("speak") => Does::Speak,
+            Some("fetch") => Does::Fetch,
             _ => return Err(PrepareError::Rejected { code: "not_wasm", reason: "it is no fake component".into() }),
         };
         let key = Digest::of(&component);

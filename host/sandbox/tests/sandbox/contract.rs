@@ -17,6 +17,8 @@ async fn workers_keep_the_promises() {
             echo: guests::echo(),
             spin: guests::spin(),
             speak: guests::emits_for_ever(),
+            fetch: guests::built("fixtures/http.wasm"),
+            fetching: r#"{"requests": [{"url": "https://contract.test/a?b"}]}"#,
         }
     })
     .await;
@@ -30,6 +32,8 @@ async fn the_fake_keeps_the_promises() {
             echo: FakeSandbox::component("echo"),
             spin: FakeSandbox::component("spin"),
             speak: FakeSandbox::component("speak"),
+            fetch: FakeSandbox::component("fetch"),
+            fetching: "{}",
         }
     })
     .await;

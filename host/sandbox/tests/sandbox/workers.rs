@@ -31,7 +31,7 @@ async fn with_false_worker(bench: &Bench, how: &str) -> (String, bulkhead_sandbo
         sink.gate.add_permits(1000);
     }
     let outcome = running.await.unwrap().unwrap();
-    if how != "behave" {
+    if !how.ends_with("behave") {
         taken.until("it is buried", |stats| stats.workers == 0).await;
     }
     let stats = taken.sandbox.stats();
@@ -42,7 +42,10 @@ async fn with_false_worker(bench: &Bench, how: &str) -> (String, bulkhead_sandbo
 #[tokio::test]
 async fn a_worker_that_breaks_the_protocol_is_killed() {
     let bench = Bench::new();
-    assert_eq!(with_false_worker(&bench, "behave").await.0, "succeeded");
+    for how in ["behave", "http-behave"] {
+        let (outcome, stats) = with_false_worker(&bench, how).await;
+        assert_eq!((outcome.as_str(), stats.protocol_errors), ("succeeded", 0), "{how}");
+    }
     let lies = [
         "other-call",
         "huge-frame",
