@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod guests;
+pub mod origin;
 pub mod server;
 
 pub use client::{Answer, Client};

@@ -5,6 +5,7 @@ mod barriers;
 mod builtins;
 mod calls;
 mod crash;
+mod egress;
 mod events;
 mod files;
 mod hostile;

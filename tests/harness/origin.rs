@@ -1,0 +1,86 @@
+//! A web server of the outside world: remembers what it was asked, and answers
+//! by the path.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A request as it came over the wire.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The first line.
+    pub line: String,
+    /// Field by field, in lower case names.
+    pub header: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Seen {
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.header.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// The server; it ends with the test.
+pub struct Origin {
+    pub port: u16,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Origin {
+    /// Answers each request with what `answer` makes of it: a whole response.
+    pub fn start(answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, seen) = (listener.local_addr().unwrap().port(), Arc::<Mutex<Vec<Seen>>>::default());
+        let (known, answer) = (seen.clone(), Arc::new(answer));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (known, answer) = (known.clone(), answer.clone());
+                std::thread::spawn(move || serve(stream, &known, &*answer));
+            }
+        });
+        Self { port, seen }
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+/// A response with this body.
+pub fn ok(body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+fn serve(stream: TcpStream, known: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> Vec<u8>) {
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap());
+    let mut stream = stream;
+    while let Some(seen) = read(&mut lines) {
+        let response = answer(&seen);
+        known.lock().unwrap().push(seen);
+        // Whoever asked may be gone.
+        if stream.write_all(&response).is_err() {
+            return;
+        }
+    }
+}
+
+fn read(lines: &mut BufReader<TcpStream>) -> Option<Seen> {
+    let mut line = String::new();
+    lines.read_line(&mut line).ok().filter(|read| *read > 0)?;
+    let mut header = Vec::new();
+    loop {
+        let mut field = String::new();
+        lines.read_line(&mut field).ok()?;
+        let Some((name, value)) = field.trim_end().split_once(':') else { break };
+        header.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let mut seen = Seen { line: line.trim_end().to_owned(), header, body: Vec::new() };
+    let length = seen.field("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    seen.body = vec![0; length];
+    lines.read_exact(&mut seen.body).ok()?;
+    Some(seen)
+}
