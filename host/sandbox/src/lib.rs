@@ -9,7 +9,8 @@
 //!
 //! Deliberately absent: retries (a call starts at most once), knowledge of the
 //! event log (emissions leave through the sink), and any way for a guest to
-//! reach the network.
+//! reach the network by itself (its HTTP requests leave through the sink too,
+//! which decides about each).
 
 mod bounds;
 mod compile;

@@ -14,6 +14,7 @@ fn as_bytes<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Err
 }
 
 /// From the host to a worker.
+#[expect(clippy::large_enum_variant, reason = "never kept: a box would cost each call an allocation")]
 #[derive(Debug, Serialize, Deserialize)]
 #[allow(clippy::large_enum_variant, reason = "it is made, written and read in place, never kept")]
 pub(crate) enum ToWorker<'a> {

@@ -490,3 +490,36 @@ async fn the_environment_that_is_granted_reaches_the_guest() {
     call.environment = vec![("A".into(), "x".repeat(64 * 1024))].into();
     assert!(bench.run(call).await.is_err());
 }
+
+/// The attacks of the table, here with a sink that lets everything wait.
+#[tokio::test]
+async fn a_flood_of_requests_costs_no_more_than_a_few() {
+    let bench = Bench::new();
+    let prepared = bench.prepare(&guests::built("hostile/http.wasm")).await;
+    let (now, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let (counted, highest) = (now.clone(), most.clone());
+    for attack in ["many", "dropped", "upload", "reach"] {
+        let (counted, highest) = (counted.clone(), highest.clone());
+        let sink = Remember::answering(0, move |_| {
+            let (counted, highest) = (counted.clone(), highest.clone());
+            async move {
+                struct Open(Arc<AtomicUsize>);
+                impl Drop for Open {
+                    fn drop(&mut self) {
+                        self.0.fetch_sub(1, Relaxed);
+                    }
+                }
+                highest.fetch_max(counted.fetch_add(1, Relaxed) + 1, Relaxed);
+                let _open = Open(counted);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                Err(EgressError::Denied)
+            }
+        });
+        let call = bench.call(&prepared, &json!({ "attack": attack }).to_string(), WorkspaceAccess::None);
+        let outcome = bench.sandbox.run(call, sink.clone(), CancellationToken::new()).await.unwrap();
+        assert_eq!(result(&outcome)["escaped"], false, "{attack}: {outcome:?}");
+        assert_eq!((now.load(Relaxed), Arc::strong_count(&sink)), (0, 1), "{attack}");
+    }
+    assert!((1..=16).contains(&most.load(Relaxed)), "{} at once", most.load(Relaxed));
+    assert_eq!(bench.sandbox.stats().lost, 0);
+}

@@ -1,0 +1,68 @@
+//! Sends requests that nobody has granted. Wanted: `succeeded`, with `escaped`
+//! false: every one refused, and the host none the worse for their number.
+#![cfg(target_arch = "wasm32")]
+
+use bulkhead_client::{Failure, Sending, Url, start};
+use bulkhead_tool::Outcome;
+use hostile::Attempts;
+
+hostile::attacks!("http", run);
+
+/// As many at once as a call has handles for, nearly.
+const AT_ONCE: usize = 250;
+
+/// More than anybody should take.
+const UPLOAD: usize = 256 << 20;
+
+fn run(attack: &str) -> Outcome {
+    let mut attempts = Attempts::default();
+    match attack {
+        "reach" => {
+            for url in [
+                "http://127.0.0.1/",
+                "http://localhost:7300/v1/tasks",
+                "http://169.254.169.254/latest/meta-data/",
+                "https://example.com/",
+                "http://[::1]/",
+                "http://2130706433/",
+            ] {
+                attempts.must_fail(url, send(url, false).and_then(Sending::response).map(drop));
+            }
+        }
+        // A thousand, none of which is ever read.
+        "many" => {
+            for round in 0..4 {
+                let sent: Vec<_> = (0..AT_ONCE).map(|_| send("https://example.com/", false)).collect();
+                let answered = sent.into_iter().filter(|sent| sent.as_ref().is_ok_and(|sent| sent.wait().is_ok()));
+                let none = if answered.count() == 0 { Err("none was answered") } else { Ok(()) };
+                attempts.must_fail(&format!("round {round}"), none);
+            }
+        }
+        "dropped" => {
+            // Opened and let go without waiting for anything.
+            for _ in 0..20_000 {
+                drop(send("https://example.com/", true));
+            }
+            attempts
+                .must_fail("one at the end", send("https://example.com/", false).and_then(Sending::response).map(drop));
+        }
+        "upload" => attempts.must_fail("upload", upload()),
+        _ => return hostile::unknown(attack),
+    }
+    attempts.finish()
+}
+
+fn send(url: &str, has_body: bool) -> Result<Sending, Failure> {
+    let url = Url::parse(url).map_err(|code| Failure { code })?;
+    start(if has_body { "POST" } else { "GET" }, &url, &Vec::new(), has_body)
+}
+
+/// Sends a body that does not end.
+fn upload() -> Result<(), Failure> {
+    let mut sending = send("https://example.com/", true)?;
+    let piece = [0; 64 * 1024];
+    for _ in 0..UPLOAD / piece.len() {
+        sending.write(&piece)?;
+    }
+    sending.finish()
+}
