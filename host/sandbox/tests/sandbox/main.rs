@@ -11,6 +11,7 @@ mod emissions;
 mod guests;
 mod harness;
 mod http;
+mod http_request;
 mod lifecycle;
 #[cfg(feature = "probe")]
 mod walls;
