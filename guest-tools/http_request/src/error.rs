@@ -1,7 +1,5 @@
 //! What a failed exchange is called, and what to do about it.
 
-use alloc::format;
-
 use bulkhead_client::{Failure, Url};
 use bulkhead_tool::ToolError;
 use bulkhead_tool::serde_json::json;

@@ -1,7 +1,6 @@
 //! One request of a chain of redirects, and the next.
 
-use alloc::collections::BTreeMap;
-use alloc::string::String;
+use std::collections::BTreeMap;
 
 use bulkhead_client::{Header, Url};
 
@@ -61,9 +60,6 @@ impl Hop {
 
 #[cfg(test)]
 mod tests {
-    use alloc::string::ToString;
-    use alloc::vec;
-    use alloc::vec::Vec;
 
     use super::*;
 

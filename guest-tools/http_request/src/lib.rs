@@ -1,14 +1,10 @@
 //! The tool `http_request`: one HTTP request, and redirects if they are wanted.
-#![cfg_attr(target_arch = "wasm32", no_std)]
-
-extern crate alloc;
 
 mod error;
 mod hop;
 mod send;
 
-use alloc::collections::BTreeMap;
-use alloc::string::String;
+use std::collections::BTreeMap;
 
 use bulkhead_client::Url;
 use bulkhead_tool::{Capability, Description, Outcome, Tool, ToolError};
@@ -54,8 +50,6 @@ impl Tool for HttpRequest {
 }
 
 bulkhead_tool::export!(HttpRequest);
-#[cfg(target_arch = "wasm32")]
-bulkhead_tool::slim!(log_panics);
 
 #[cfg(test)]
 mod tests {

@@ -12,8 +12,6 @@ pub(crate) use real::follow;
 
 #[cfg(target_arch = "wasm32")]
 mod real {
-    use alloc::string::{String, ToString};
-    use alloc::vec::Vec;
 
     use bulkhead_client::{Header, Response, start};
     use bulkhead_tool::serde_json::{Value, json};
@@ -34,7 +32,7 @@ mod real {
             match next {
                 None => return answer(&hop, response, &header, &redirects, most),
                 Some(Err(why)) => {
-                    let message = alloc::format!("{} redirects to what can't be requested: {why}.", hop.url);
+                    let message = format!("{} redirects to what can't be requested: {why}.", hop.url);
                     return Err(ToolError::new("http_redirect", message));
                 }
                 Some(Ok(next)) => {
