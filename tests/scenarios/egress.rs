@@ -68,8 +68,8 @@ fn a_tool_reaches_what_the_policy_allows_and_nothing_else() {
     ]);
     let responses = send(&client, &task, &requests);
     assert_eq!((&responses[0]["status"], &responses[0]["text"]), (&json!(200), &json!("GET /open/a?q=1 HTTP/1.1")));
-    let denied = "HTTP-request-denied";
-    let forbidden = "destination-IP-prohibited";
+    let denied = "HttpRequestDenied";
+    let forbidden = "DestinationIpProhibited";
     assert_eq!(errors(&responses), ["none", denied, denied, denied, denied, forbidden, forbidden, denied]);
     assert_eq!(origin.seen().len(), 1, "nothing else went out");
     // A task may be made with less.
@@ -163,7 +163,7 @@ fn a_secret_goes_where_it_may_and_never_comes_back() {
     let responses = responses(&call);
     assert_eq!((&responses[0]["text"], &responses[1]["text"]), (&json!("fine"), &json!("fine")));
     for withheld in &responses[2..] {
-        assert!(withheld["error"].as_str().is_some_and(|code| code.contains("internal")), "{withheld}");
+        assert!(withheld["error"].as_str().is_some_and(|code| code.contains("InternalError")), "{withheld}");
     }
     assert_eq!(responses[4]["length"], 9000 + 7, "all up to where the secret begins: `Bearer ` and what is before it");
     let seen = origin.seen();
@@ -210,7 +210,7 @@ fn a_request_that_is_asked_for_waits_and_a_grant_answers_beforehand() {
     let question = until(&client, &call, "waiting")["question"]["id"].clone();
     client.post(&format!("/v1/calls/{call}/answers"), &json!({"question": question, "allow": false}));
     let ended = client.get(&format!("/v1/calls/{call}?wait=60")).expect(200);
-    assert_eq!(errors(&responses(&ended)), ["HTTP-request-denied", "HTTP-request-denied"]);
+    assert_eq!(errors(&responses(&ended)), ["HttpRequestDenied", "HttpRequestDenied"]);
     assert_eq!(origin.seen().len(), 4);
 }
 
@@ -227,7 +227,7 @@ fn limits_of_requests_are_told_and_hold() {
     let base = format!("http://localhost:{}", origin.port);
     let small = json!({"url": format!("{base}/small")});
     let many = send(&client, &task, &json!([small, small, small, small, small]));
-    let limit = "connection-limit-reached";
+    let limit = "ConnectionLimitReached";
     assert_eq!(errors(&many), ["none", "none", "none", limit, limit]);
     let told = client.events_until(&task, "call.ended");
     let told: Vec<_> = told.iter().filter(|event| event["data"]["limit"] == "http_requests").collect();
@@ -235,9 +235,9 @@ fn limits_of_requests_are_told_and_hold() {
     let task = client.task();
     let large = json!([{"url": format!("{base}/large")}, {"url": format!("{base}/small"), "method": "POST", "body_bytes": 2_000}]);
     let done = send(&client, &task, &large);
-    assert!(done[0]["error"].as_str().unwrap().contains("HTTP-response-body-size"), "{done:?}");
+    assert!(done[0]["error"].as_str().unwrap().contains("HttpResponseBodySize"), "{done:?}");
     assert!(done[0]["length"].as_u64().unwrap() <= 10_000);
-    assert!(done[1]["error"].as_str().unwrap().contains("HTTP-request-body-size"), "{done:?}");
+    assert!(done[1]["error"].as_str().unwrap().contains("HttpRequestBodySize"), "{done:?}");
 }
 
 #[test]

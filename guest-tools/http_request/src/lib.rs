@@ -40,6 +40,7 @@ impl Tool for HttpRequest {
             .output(include_str!("output.json"))
             .wants(Capability::Http("https://*:*".into()))
             .wants(Capability::Http("http://*:*".into()))
+            .wants(Capability::Secret("*".into()))
     }
 
     fn run(args: Args) -> Outcome {

@@ -41,6 +41,9 @@ impl WorkspaceAccess {
     }
 }
 
+/// Stands for every name of a secret.
+pub const ANY: &str = "*";
+
 /// Something a tool wants beside pure computation (`capability` in `wit/tool.wit`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "value", rename_all = "kebab-case")]
@@ -51,7 +54,7 @@ pub enum Capability {
     Http(String),
     /// One environment variable, by name.
     Environment(String),
-    /// One secret, by name.
+    /// One secret, by name, or `*` for each that goes where a request goes.
     Secret(String),
 }
 
@@ -74,6 +77,8 @@ impl Capability {
         match self {
             Self::Workspace(_) => Ok(()),
             Self::Http(pattern) => HttpPattern::from_str(pattern).map(drop).map_err(|error| error.to_string()),
+            // A tool for every host can't know the names.
+            Self::Secret(name) if name == ANY => Ok(()),
             Self::Environment(name) | Self::Secret(name) if valid_name(name) => Ok(()),
             Self::Environment(_) | Self::Secret(_) => {
                 Err("a name is 1 to 64 of A-Z, a-z, 0-9, `_`, `-`, beginning with a letter or `_`".into())
@@ -89,6 +94,7 @@ impl Capability {
                 let (wide, narrow) = (wide.parse::<HttpPattern>(), narrow.parse::<HttpPattern>());
                 matches!((wide, narrow), (Ok(wide), Ok(narrow)) if wide.intersect(&narrow).as_ref() == Some(&narrow))
             }
+            (Self::Secret(one), Self::Secret(_)) if one == ANY => true,
             (Self::Environment(one), Self::Environment(two)) | (Self::Secret(one), Self::Secret(two)) => one == two,
             _ => false,
         }
@@ -187,8 +193,9 @@ impl Ceiling {
 
     /// Whether a capability lies within.
     pub fn allows(&self, capability: &Capability) -> bool {
-        let named =
-            |names: &Option<Vec<String>>, name: &String| names.as_ref().is_none_or(|names| names.contains(name));
+        let named = |names: &Option<Vec<String>>, name: &String| {
+            names.as_ref().is_none_or(|names| names.iter().any(|known| known == name || known == ANY))
+        };
         match capability {
             Capability::Workspace(access) => *access <= self.workspace,
             Capability::Http(_) => self.http.as_ref().is_none_or(|patterns| {

@@ -8,6 +8,7 @@ mod explain;
 mod secret;
 pub mod spec;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -20,7 +21,9 @@ pub use secret::{MAX_SECRET, MIN_SECRET, Secret};
 
 use self::spec::{Defaults, PolicySpec, RuleSpec, WorkspaceRight};
 use crate::digest::Digest;
-use crate::grants::{Asked, Capability, Ceiling, Grants, HttpGrant, HttpPattern, Mode, WorkspaceAccess, valid_name};
+use crate::grants::{
+    ANY, Asked, Capability, Ceiling, Grants, HttpGrant, HttpPattern, Mode, WorkspaceAccess, valid_name,
+};
 use crate::ports::egress::Scheme;
 use crate::principal::Owner;
 
@@ -148,6 +151,7 @@ impl Policy {
             Capability::Workspace(wanted) => access.max(*wanted),
             _ => access,
         };
+        let wanted = &*self.named(wanted);
         deciding.workspace(wanted.iter().fold(WorkspaceAccess::None, access).min(ceiling.workspace));
         for capability in wanted {
             match capability {
@@ -163,6 +167,22 @@ impl Policy {
         }
         deciding.http(wanted, ceiling);
         (deciding.grants, deciding.findings)
+    }
+
+    /// What is wanted, with every secret by its name.
+    fn named<'a>(&self, wanted: &'a [Capability]) -> Cow<'a, [Capability]> {
+        let every = |capability: &Capability| matches!(capability, Capability::Secret(name) if name == ANY);
+        if !wanted.iter().any(every) {
+            return Cow::Borrowed(wanted);
+        }
+        let mut named: Vec<_> = wanted.iter().filter(|capability| !every(capability)).cloned().collect();
+        for name in self.secrets.keys() {
+            let secret = Capability::Secret(name.clone());
+            if !named.contains(&secret) {
+                named.push(secret);
+            }
+        }
+        Cow::Owned(named)
     }
 
     fn first(&self, subject: &Subject<'_>, default: Mode, speaks: impl Fn(&RuleSpec) -> bool) -> Verdict {

@@ -104,6 +104,9 @@ fn what_is_asked_is_not_granted_yet() {
     assert_eq!((grants.environment.as_slice(), grants.secrets.len(), grants.asks.len()), (&["A".to_owned()][..], 0, 2));
     let found: Vec<_> = findings.iter().map(|finding| (finding.capability.to_string(), finding.mode)).collect();
     assert_eq!(found, [("environment A".to_owned(), Mode::Audit), ("environment B".to_owned(), Mode::Deny)]);
+    // A tool may want every secret; which one it gets is decided by name.
+    let (grants, _) = policy.grants(&subject("t"), &[Capability::Secret(ANY.into())], &Ceiling::OPEN);
+    assert_eq!(grants.asks[0].capability, Capability::Secret("s".into()));
     // What is asked can't exceed the ceiling either.
     let (grants, _) = policy.grants(&subject("t"), &wanted, &Ceiling::of(&[]).expect("valid"));
     assert_eq!(grants.asks, []);
