@@ -40,7 +40,7 @@ fn run(attack: &str) -> Outcome {
         }
         "dropped" => {
             // Opened and let go without waiting for anything.
-            for _ in 0..20_000 {
+            for _ in 0..5_000 {
                 drop(send("https://example.com/", true));
             }
             attempts
