@@ -16,7 +16,6 @@ fn as_bytes<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Err
 /// From the host to a worker.
 #[expect(clippy::large_enum_variant, reason = "never kept: a box would cost each call an allocation")]
 #[derive(Debug, Serialize, Deserialize)]
-#[allow(clippy::large_enum_variant, reason = "it is made, written and read in place, never kept")]
 pub(crate) enum ToWorker<'a> {
     /// Before the first message: the directory of artefacts, as its descriptor.
     Artifacts,
