@@ -80,7 +80,12 @@ fn a_call_waits_for_its_owner_and_does_what_the_answer_says() {
     let arguments = ["--tenant", tenant, "--user", user, "--scopes", "calls:run tasks:read"];
     let agent = governed.server.client_with(&arguments);
 
-    let call = begin(&agent, &task, "sleeper_rw", json!({"ms": 1}));
+    // Who waits for the result is told at once that there is a question.
+    let asked =
+        agent.post(&format!("/v1/tasks/{task}/calls?wait=60"), &json!({"tool": "sleeper_rw", "arguments": {"ms": 1}}));
+    assert_eq!((asked.status, &asked.json()["state"]), (202, &json!("waiting")));
+    let call = asked.json()["id"].as_str().unwrap().to_owned();
+    assert!(asked.json()["question"]["id"].is_string());
     let waiting = until(&agent, &call, "waiting");
     let question = waiting["question"]["id"].as_str().unwrap();
     assert_eq!(waiting["question"]["capability"], json!({"kind": "workspace", "value": "read-write"}));

@@ -58,7 +58,8 @@ fn answer(api: &Api, call: &Call) -> Response {
 }
 
 /// Calls a tool. Answers with the ended call, or with 202 and `Location` if it
-/// has not ended after `wait` seconds. A client that goes away cancels nothing.
+/// has not ended after `wait` seconds, or sooner if it asks its owner something:
+/// then it is `waiting` and has a `question`. A client that goes away cancels nothing.
 /// With an `Idempotency-Key` the same request is done once in 24 hours.
 #[utoipa::path(post, path = "/v1/tasks/{task}/calls", tag = "calls",
     params(("task" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters"), WaitQuery),
@@ -80,7 +81,7 @@ pub async fn create(
     let mut submission = api.services.calls.submit(&task, new).await?;
     // Who waits for the end is not woken by the acceptance before it.
     if !wait.is_zero()
-        && let Ok(Some(call)) = tokio::time::timeout(wait, submission.ended()).await
+        && let Ok(Some(call)) = tokio::time::timeout(wait, submission.settled()).await
     {
         return Ok(answer(&api, &call));
     }
@@ -88,7 +89,7 @@ pub async fn create(
     // The key stands for another call, which may still run.
     if submitted.call.is_none()
         && let Some(mut waiter) = submitted.waiter
-        && let Ok(Some(call)) = tokio::time::timeout(wait, waiter.ended()).await
+        && let Ok(Some(call)) = tokio::time::timeout(wait, waiter.settled()).await
     {
         return Ok(answer(&api, &call));
     }

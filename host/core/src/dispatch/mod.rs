@@ -191,7 +191,7 @@ impl Dispatcher {
             for (cancel, mut done) in waiting {
                 cancel.cancel();
                 self.inner.pump();
-                let _ = done.wait_for(Option::is_some).await;
+                let _ = done.wait_for(submit::is_ended).await;
             }
         }
     }

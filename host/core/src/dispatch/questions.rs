@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Inner, lock};
 use crate::audit::{AuditBody, NewAudit};
-use crate::call::{Call, Step};
+use crate::call::{Call, CallState, Step};
 use crate::clock::{NewId as _, Timestamp};
 use crate::event::{EventBody, NewEvent};
 use crate::grants::Capability;
@@ -108,20 +108,30 @@ impl Inner {
         if !self.step(call, Step::Pause, &waiting).await? {
             return Ok(Answer { allowed: false, grant: None });
         }
+        self.tell(call.id, Some(CallState::Waiting { since: call.state.since().unwrap_or(now) }));
         let pause = pauses.begin(most);
         let answer = tokio::select! {
             biased;
-            // The call is over: its end is allowed from `waiting` too.
-            () = cancel.cancelled() => return Ok(Answer { allowed: false, grant: None }),
+            // The call is over, or who asked is gone.
+            () = cancel.cancelled() => None,
             answer = answer => answer.ok(),
             () = tokio::time::sleep(most) => None,
         };
         drop(pause);
+        self.tell(call.id, None);
         let (allowed, answered) = (answer.is_some_and(|answer| answer.allowed), answer.is_some());
         let body = AuditBody::QuestionAnswered { question: question.id, allowed, answered };
         self.record(call, body).await?;
         self.step(call, Step::Resume, &EventBody::CallAnswered { question: question.id, allowed, answered }).await?;
         Ok(answer.unwrap_or(Answer { allowed: false, grant: None }))
+    }
+
+    /// Tells who waits for the call that it waits, or goes on.
+    fn tell(&self, call: CallId, waiting: Option<CallState>) {
+        if let Some(active) = lock(&self.active).get(&call) {
+            let told = waiting.map(|state| Arc::new(Call { state, ..(*active.call).clone() }));
+            active.done.send_replace(told);
+        }
     }
 
     /// Stores a step of a call with its event. False if the call is in another state.

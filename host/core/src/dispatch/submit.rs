@@ -18,6 +18,7 @@ use crate::event::{EventBody, NewEvent};
 use crate::id::CallId;
 use crate::ports::store::{AcceptCall, Accepted, Idempotency};
 
+/// The ended call, or one that waits for an answer; nothing while it goes on.
 pub(super) type Done = watch::Sender<Option<Arc<Call>>>;
 
 /// Lets a client wait for the end of a call. Dropping it cancels nothing.
@@ -29,8 +30,17 @@ impl Waiter {
     /// The ended call; `None` if it will not end here: it was never accepted,
     /// or the host stops before.
     pub async fn ended(&mut self) -> Option<Arc<Call>> {
+        self.done.wait_for(is_ended).await.ok().and_then(|call| call.clone())
+    }
+
+    /// The call once it has ended, or waits for its owner's answer.
+    pub async fn settled(&mut self) -> Option<Arc<Call>> {
         self.done.wait_for(Option::is_some).await.ok().and_then(|call| call.clone())
     }
+}
+
+pub(super) fn is_ended(call: &Option<Arc<Call>>) -> bool {
+    call.as_ref().is_some_and(|call| call.state.is_ended())
 }
 
 /// What became of a submitted call.
@@ -54,6 +64,11 @@ impl Submission {
     /// [`Submission::accepted`] says what became of it.
     pub async fn ended(&mut self) -> Option<Arc<Call>> {
         self.waiter.ended().await
+    }
+
+    /// The same, but not later than when the call waits for its owner's answer.
+    pub async fn settled(&mut self) -> Option<Arc<Call>> {
+        self.waiter.settled().await
     }
 
     /// Waits until the call is stored.
