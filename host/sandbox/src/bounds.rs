@@ -8,7 +8,8 @@ use std::time::Duration;
 /// is faster than the store waits once they are out.
 pub(crate) const WINDOW: usize = 256 * 1024;
 
-/// What one emission costs beside its bytes: its frame and its event.
+/// What one emission, or piece of a body, costs beside its bytes: its frame and
+/// its event, or its allocation.
 pub(crate) const EMISSION_COST: usize = 64;
 
 /// Largest frame from the host: arguments (1 MiB) with room for their envelope.
@@ -74,7 +75,8 @@ pub(crate) const MAX_COMPONENTS: usize = 128;
 pub(crate) const MAX_EXCHANGES: usize = 16;
 
 /// Bytes of a response that are on their way to a guest which has not read
-/// them. A server that is faster than the guest waits once they are out.
+/// them, each piece with [`EMISSION_COST`] more, so that tiny ones don't come by
+/// the thousand. A server that is faster than the guest waits once they are out.
 pub(crate) const HTTP_WINDOW: usize = 128 * 1024;
 
 /// Largest piece of a body in one frame.

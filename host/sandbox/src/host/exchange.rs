@@ -15,13 +15,13 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
 use super::worker::Worker;
-use crate::bounds::{HTTP_PIECE, HTTP_WINDOW, MAX_HTTP_FIELDS, MAX_HTTP_HEAD};
+use crate::bounds::{EMISSION_COST, HTTP_PIECE, HTTP_WINDOW, MAX_HTTP_FIELDS, MAX_HTTP_HEAD};
 use crate::wire::{ToWorker, fields_size};
 
 /// What the checks of its worker's words and whoever carries it both know.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
-    /// Bytes of the response that the guest has not read.
+    /// What of the response the guest has not read, in bytes of its window.
     outstanding: AtomicUsize,
     room: Notify,
     /// The guest wants no more of it.
@@ -171,7 +171,7 @@ async fn pass_on(response: IncomingResponse, number: u32, exchange: &Exchange, l
         let mut data = data?;
         while !data.is_empty() {
             let piece = data.split_to(data.len().min(HTTP_PIECE));
-            exchange.until_room(piece.len()).await;
+            exchange.until_room(piece.len() + EMISSION_COST).await;
             line.tell(&ToWorker::HttpBody { exchange: number, data: &piece, last: false });
         }
     }

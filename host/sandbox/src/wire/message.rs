@@ -186,7 +186,7 @@ pub(crate) enum FromWorker<'a> {
     },
     /// The body of a request will never be whole.
     HttpBodyFailed { exchange: u32 },
-    /// The guest has read so many bytes of a response.
+    /// The guest has read so much of a response, in bytes of its window.
     HttpTaken { exchange: u32, bytes: u32 },
     /// The guest is done with an exchange: the last of every one.
     HttpDropped { exchange: u32 },

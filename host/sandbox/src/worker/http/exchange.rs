@@ -12,7 +12,7 @@ use wasmtime_wasi_http::Error;
 
 use super::super::call::Call;
 use super::error;
-use crate::bounds::{HTTP_PIECE, MAX_EXCHANGES};
+use crate::bounds::{EMISSION_COST, HTTP_PIECE, MAX_EXCHANGES};
 use crate::wire::{FromWorker, Request};
 
 /// The exchanges that a call has open. Allocates nothing for a call without.
@@ -39,7 +39,7 @@ struct State {
     head: Option<http::response::Parts>,
     pieces: VecDeque<Bytes>,
     end: Option<Result<(), EgressError>>,
-    /// Bytes that the guest has read and the host doesn't know of.
+    /// What of the window the guest has read, and the host doesn't know of.
     taken: usize,
 }
 
@@ -162,7 +162,7 @@ impl Handle {
         self.exchange.waker.register(context.waker());
         let mut state = self.exchange.state();
         if let Some(piece) = state.pieces.pop_front() {
-            state.taken += piece.len();
+            state.taken += piece.len() + EMISSION_COST;
             if state.taken >= HTTP_PIECE || state.pieces.is_empty() {
                 let bytes = u32::try_from(std::mem::take(&mut state.taken)).unwrap_or(u32::MAX);
                 drop(state);
