@@ -9,6 +9,8 @@
     reason = "a test that fails should say where"
 )]
 
+#[cfg(feature = "fuzz")]
+mod corpus;
 mod harness;
 mod router;
 mod scenarios;

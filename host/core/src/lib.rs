@@ -20,6 +20,8 @@ pub mod digest;
 pub mod dispatch;
 pub mod error;
 pub mod event;
+#[cfg(feature = "fuzz")]
+pub mod fuzzing;
 pub mod grants;
 pub mod hub;
 pub mod id;

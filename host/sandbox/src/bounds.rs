@@ -140,6 +140,9 @@ pub(crate) const MAX_FUNCTION_BODY: u32 = 1_000_000;
 /// Imports and exports of one component, each.
 pub(crate) const MAX_EXTERNS: u32 = 1_000;
 
+/// Longest name of an import or export, in bytes: all of them are reported.
+pub(crate) const MAX_EXTERN_NAME: usize = 256;
+
 /// Depth of components and modules within each other.
 pub(crate) const MAX_NESTING: u32 = 16;
 

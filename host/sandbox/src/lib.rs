@@ -18,6 +18,8 @@ mod config;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod engine;
+#[cfg(feature = "fuzz")]
+pub mod fuzzing;
 mod host;
 mod walls;
 mod wire;

@@ -33,10 +33,10 @@ const WASI: [(&str, &[&str]); 7] = [
 const OWN: [&str; 5] = ["types", "output", "progress", "log", "cancellation"];
 
 /// The interface that every tool exports.
-pub(super) const GUEST: &str = "bulkhead:tool/guest@0.1.0";
+pub(crate) const GUEST: &str = "bulkhead:tool/guest@0.1.0";
 
 /// Whether a tool may import `name`.
-pub(super) fn may_import(name: &str) -> bool {
+pub(crate) fn may_import(name: &str) -> bool {
     let Some((path, version)) = name.split_once('@') else { return false };
     let Some((package, interface)) = path.split_once('/') else { return false };
     if package == "bulkhead:tool" {
@@ -48,6 +48,9 @@ pub(super) fn may_import(name: &str) -> bool {
             .strip_prefix("0.2.")
             .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()))
 }
+
+/// Most names that are listed; an author who has more needs another hint than their names.
+const LISTED: usize = 10;
 
 /// What to tell an author about imports that can't be met.
 pub(super) fn unknown(imports: &[String]) -> String {
@@ -61,8 +64,14 @@ pub(super) fn unknown(imports: &[String]) -> String {
     format!(
         "the component imports what the host does not have: {}{hint}. A tool may import wasi:cli, io, clocks, random, \
          filesystem, sockets and http (types and outgoing-handler) of version 0.2, and bulkhead:tool/output, progress, log and cancellation@0.1.0",
-        imports.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        listed(imports)
     )
+}
+
+fn listed(imports: &[String]) -> String {
+    let names: Vec<String> = imports.iter().take(LISTED).map(|name| format!("`{name}`")).collect();
+    let more = imports.len() - names.len();
+    names.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
 }
 
 #[cfg(test)]

@@ -103,14 +103,14 @@ impl Inspection {
             }
             Payload::ComponentImportSection(section) if depth == 1 => {
                 for import in section.into_iter().take(bounds::MAX_EXTERNS as usize + 1) {
-                    self.imports.push(import?.name.name.to_owned());
+                    self.imports.push(kept(import?.name.name));
                 }
             }
             Payload::ComponentExportSection(section) if depth == 1 => {
                 for export in section.into_iter().take(bounds::MAX_EXTERNS as usize + 1) {
                     let export = export?;
                     if export.kind == ComponentExternalKind::Instance {
-                        self.exports.push(export.name.name.to_owned());
+                        self.exports.push(kept(export.name.name));
                     }
                 }
             }
@@ -120,6 +120,10 @@ impl Inspection {
     }
 
     fn check_counts(&self) -> Result<(), Problem> {
+        if self.imports.iter().chain(&self.exports).any(|name| name.len() > bounds::MAX_EXTERN_NAME) {
+            let most = u32::try_from(bounds::MAX_EXTERN_NAME).unwrap_or(u32::MAX);
+            return Err(too_complex("one of its imports or exports has a longer name", "bytes", most));
+        }
         let externs = |names: &[String]| u32::try_from(names.len()).unwrap_or(u32::MAX);
         let counts = [
             ("it has more functions", "functions", self.functions, bounds::MAX_FUNCTIONS),
@@ -147,6 +151,11 @@ impl Inspection {
         }
         Ok(())
     }
+}
+
+/// A name, or as much of it as shows that it is too long.
+fn kept(name: &str) -> String {
+    name[..name.ceil_char_boundary(bounds::MAX_EXTERN_NAME + 1)].to_owned()
 }
 
 fn too_complex(what: &str, unit: &str, max: u32) -> Problem {

@@ -13,6 +13,8 @@ use bulkhead_core::ports::sandbox::{PrepareError, SandboxError};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "fuzz")]
+pub(crate) use externs::{GUEST, may_import};
 pub use inspect::{Inspection, inspect_component};
 
 use crate::bounds::{MAX_ARTIFACT, MAX_COMPONENT};
@@ -59,11 +61,20 @@ const REQUIRED: &str = "required";
 /// Begins the line with the report; what else is printed is for the log.
 const REPORT: &str = "bulkhead-report: ";
 
+/// Longest reason that is passed on, in bytes: it is stored with the tool.
+const MAX_REASON: usize = 4_000;
+
 /// Codes that a child can reject with, as the port names them.
-const CODES: [&str; 7] =
+pub(crate) const CODES: [&str; 7] =
     ["not_wasm", "core_module", "invalid_wasm", "too_large", "too_complex", "unknown_import", "missing_export"];
 
 impl Report {
+    /// The line that tells it.
+    pub(crate) fn line(&self) -> String {
+        // Plain data: encoding it can't fail. If it did, the host would see no report.
+        format!("{REPORT}{}\n", serde_json::to_string(self).unwrap_or_default())
+    }
+
     /// The report in what a child printed.
     pub(crate) fn find(printed: &str) -> Option<Self> {
         let line = printed.lines().rev().find_map(|line| line.strip_prefix(REPORT))?;
@@ -75,12 +86,20 @@ impl Report {
         match self {
             Self::Rejected { code, reason } => {
                 let code = CODES.into_iter().find(|known| *known == code).unwrap_or("invalid_wasm");
-                Err(PrepareError::Rejected { code, reason })
+                Err(PrepareError::Rejected { code, reason: plain(&reason) })
             }
-            Self::Failed(reason) => Err(SandboxError::because(format!("the compiler failed: {reason}")).into()),
+            Self::Failed(reason) => {
+                Err(SandboxError::because(format!("the compiler failed: {}", plain(&reason))).into())
+            }
             answer => Ok(answer),
         }
     }
+}
+
+/// One line of text of a sensible length: the child has read hostile bytes.
+fn plain(text: &str) -> String {
+    let text = &text[..text.floor_char_boundary(MAX_REASON)];
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// A component that can't become a tool.
@@ -106,8 +125,7 @@ pub fn compile_main(args: &[String]) -> ExitCode {
         Err(error) => Report::Failed(format!("{error:#}")),
     };
     let failed = matches!(report, Report::Failed(_));
-    let line = serde_json::to_string(&report).unwrap_or_default();
-    let told = writeln!(std::io::stderr(), "{REPORT}{line}").is_ok();
+    let told = std::io::stderr().write_all(report.line().as_bytes()).is_ok();
     if failed || !told { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

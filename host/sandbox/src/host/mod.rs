@@ -5,6 +5,8 @@ mod clock;
 mod compiler;
 mod exchange;
 mod exchanges;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzzing;
 mod guard;
 mod judge;
 mod pool;

@@ -97,6 +97,12 @@ impl Outbox {
         }
     }
 
+    /// The bytes that are queued.
+    #[cfg(feature = "fuzz")]
+    pub(crate) fn queued(&self) -> Vec<u8> {
+        self.segments.iter().flat_map(|segment| &segment.bytes[segment.sent..]).copied().collect()
+    }
+
     /// Drops what is queued.
     #[cfg(feature = "bench")]
     pub(crate) fn clear(&mut self) {
@@ -147,6 +153,18 @@ impl Inbox {
     /// Notes that `read` bytes were put into the room.
     pub(super) fn received(&mut self, read: usize) {
         self.end = (self.end + read).min(self.buffer.len());
+    }
+
+    /// Takes bytes as if they had been received.
+    #[cfg(feature = "fuzz")]
+    pub(crate) fn put(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = self.room();
+            let (now, later) = bytes.split_at(bytes.len().min(room.len()));
+            room[..now.len()].copy_from_slice(now);
+            self.received(now.len());
+            bytes = later;
+        }
     }
 
     /// The next whole frame: its call and its kind with its body. `max` says

@@ -18,6 +18,8 @@ mod archive;
 mod child;
 mod confine;
 mod fill;
+#[cfg(feature = "fuzz")]
+pub mod fuzzing;
 mod git;
 mod process;
 mod protocol;

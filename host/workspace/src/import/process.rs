@@ -43,10 +43,10 @@ impl Drop for Group {
 }
 
 /// What is left when a child ended.
-struct Ended {
-    answer: Vec<u8>,
-    said: Vec<u8>,
-    status: ExitStatus,
+pub(super) struct Ended {
+    pub(super) answer: Vec<u8>,
+    pub(super) said: Vec<u8>,
+    pub(super) status: ExitStatus,
 }
 
 /// Runs one import in a child process.
@@ -172,7 +172,8 @@ async fn feed(stdin: Option<ChildStdin>, body: Option<ByteStream>) -> ImportErro
     refused(code::LIMIT_TIME, "the import did not end")
 }
 
-fn judge(config: &ImportConfig, ended: Ended) -> Result<Imported, ImportError> {
+/// What it means that a child ended like this.
+pub(super) fn judge(config: &ImportConfig, ended: Ended) -> Result<Imported, ImportError> {
     let line = ended.answer.split(|byte| *byte == b'\n').next().unwrap_or_default();
     if let Ok(report) = serde_json::from_slice::<Report>(line) {
         if !report.confined() {
