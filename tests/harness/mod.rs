@@ -1,5 +1,6 @@
 //! What every scenario needs: a real server process, a client, guests.
 
+pub mod attacks;
 pub mod client;
 pub mod guests;
 pub mod origin;

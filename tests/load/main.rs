@@ -1,7 +1,7 @@
 //! The load benchmark: `cargo bench --bench load`. Prints figures with their
 //! baselines, taken in the same run on the same machine; asserts nothing.
 //! `cargo bench --bench load -- calls` prints one section (`engine`, `calls`,
-//! `first`, `idle`, `deadline`, `neighbours`, `residue`, `tenants`, `density`, `readers`); BENCH_SECONDS is the length of a measurement.
+//! `first`, `idle`, `deadline`, `neighbours`, `abuse`, `residue`, `tenants`, `density`, `readers`); BENCH_SECONDS is the length of a measurement.
 //!
 //! - `POST …/calls` of a trivial tool over loopback, durable, at 1, 16 and 64
 //!   clients, beside a bare axum handler, the same call in process, and its two commits alone;
@@ -9,7 +9,7 @@
 //! - a cold call inside a worker, beside bare wasmtime; two workers beside one;
 //! - cold (never seen), cached on disk and warm first call;
 //! - how long after its deadline a guest still acts;
-//! - what spinning guests cost another tenant; what ten thousand calls leave behind;
+//! - what spinning guests cost another tenant; every hostile guest: how soon it is stopped, what others feel; what ten thousand calls leave behind;
 //! - 200 tenants in turn on cold workers; an idle host and worker, sleeping guests, a large interpreter;
 //! - memory per idle session and task; events per second to 1, 100 and 1,000 readers.
 
@@ -21,11 +21,15 @@
     reason = "a benchmark prints, and stops where it fails"
 )]
 
+mod abuse;
 mod baseline;
 mod client;
 mod deadline;
 mod density;
 mod engine;
+#[path = "../harness/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests use all of it")]
+mod harness;
 mod host;
 mod in_process;
 mod neighbours;
@@ -74,6 +78,9 @@ fn main() {
     }
     if wants("neighbours") {
         neighbours::report(span);
+    }
+    if wants("abuse") {
+        abuse::report(span);
     }
     if wants("residue") {
         residue::report();

@@ -37,6 +37,15 @@ fn run(attack: &str) -> Outcome {
                 black_box(&memory);
             }
         }
+        // The host does all the work: one handle, listed as often as there
+        // may be handles, and ready at once.
+        "poll_lists" => {
+            let ready = monotonic_clock::subscribe_duration(0);
+            let list = vec![&ready; 900];
+            loop {
+                black_box(wasip2::io::poll::poll(&list));
+            }
+        }
         _ => hostile::unknown(attack),
     }
 }

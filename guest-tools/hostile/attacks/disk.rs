@@ -9,6 +9,9 @@ use std::io::{self, Seek, SeekFrom, Write};
 
 use bulkhead_tool::Outcome;
 use bulkhead_tool::serde_json::json;
+use wasip2::clocks::wall_clock::Datetime;
+use wasip2::filesystem::preopens::get_directories;
+use wasip2::filesystem::types::{DescriptorFlags, NewTimestamp, OpenFlags, PathFlags};
 
 hostile::attacks!("disk", run);
 
@@ -47,6 +50,13 @@ fn run(attack: &str) -> Outcome {
                 fs::create_dir_all(&path)
             })
         }
+        // Each within the largest that a file may be; nothing is written.
+        "many_sparse" => repeat(|n| File::create(format!("/sparse-{n}"))?.set_len(1 << 30)),
+        // Deeper than any path is long, by names as long as they can be. The
+        // tests then list it, and delete it.
+        "tower" => tower(&"t".repeat(255), 3_000),
+        // Times that no calendar has; who lists the directory must bear them.
+        "times" => times(),
         "long_name" => report(File::create(format!("/{}", "n".repeat(10_000))).map(|_| 1)),
         // The names are gone, the space is not. Large ones, since the C library
         // has no more than about 120 files open.
@@ -67,6 +77,44 @@ fn run(attack: &str) -> Outcome {
         }),
         _ => hostile::unknown(attack),
     }
+}
+
+fn tower(name: &str, height: u64) -> Outcome {
+    let mut at = get_directories().pop().expect("the workspace").0;
+    for n in 0..height {
+        let rights = DescriptorFlags::READ | DescriptorFlags::MUTATE_DIRECTORY;
+        let next = at
+            .create_directory_at(name)
+            .and_then(|()| at.open_at(PathFlags::empty(), name, OpenFlags::DIRECTORY, rights));
+        match next {
+            Ok(next) => at = next,
+            Err(error) => {
+                return hostile::survived(&json!({ "done": n, "refused": true, "got": format!("{error:?}") }));
+            }
+        }
+    }
+    hostile::survived(&json!({ "done": height, "refused": false }))
+}
+
+fn times() -> Outcome {
+    let root = get_directories().pop().expect("the workspace").0;
+    let seconds = [0, 1, u64::MAX, i64::MAX as u64, 1 << 62, 253_402_300_800, 1 << 35, 1 << 34];
+    let got: Vec<String> = seconds
+        .iter()
+        .enumerate()
+        .map(|(n, seconds)| {
+            let name = format!("time-{n}");
+            let rights = DescriptorFlags::READ | DescriptorFlags::WRITE;
+            let made = root.open_at(PathFlags::empty(), &name, OpenFlags::CREATE, rights);
+            let time = |nanoseconds| NewTimestamp::Timestamp(Datetime { seconds: *seconds, nanoseconds });
+            // The second has more nanoseconds than a second.
+            let set = root.set_times_at(PathFlags::empty(), &name, time(0), time(0));
+            let odd = root.set_times_at(PathFlags::empty(), &name, time(u32::MAX), time(u32::MAX));
+            let read = root.stat_at(PathFlags::empty(), &name).map(|stat| stat.data_modification_timestamp);
+            format!("{:?} {set:?} {odd:?} {read:?}", made.err())
+        })
+        .collect();
+    hostile::survived(&json!({ "got": got }))
 }
 
 fn write_far() -> io::Result<u64> {

@@ -41,6 +41,7 @@ fn run(attack: &str) -> Outcome {
         "renames" => renames(&root, &mut attempts),
         "hard_links" => hard_links(&root, &mut attempts),
         "planted" => planted(&root, &mut attempts),
+        "swapped" => swapped(&root, &mut attempts),
         "odd_names" => odd_names(&root, &mut attempts),
         _ => return hostile::unknown(attack),
     }
@@ -165,6 +166,32 @@ fn planted(root: &Descriptor, attempts: &mut Attempts) {
     for name in ["planted-link", "planted-dir/secret", "planted-absolute", "planted-fifo", "planted-device"] {
         attempts.must_fail(&format!("open {name}"), open(root, name, OpenFlags::empty()));
         attempts.must_fail(&format!("write {name}"), open_to_write(root, name));
+    }
+}
+
+/// A directory that is open is moved, and a link out laid in its place: what
+/// is open still is where it was, and its name leads nowhere.
+fn swapped(root: &Descriptor, attempts: &mut Attempts) {
+    let _ = root.create_directory_at("inside/deeper");
+    let Ok(deeper) = open(root, "inside/deeper", OpenFlags::DIRECTORY) else { return };
+    attempts.note("move the open directory", root.rename_at("inside/deeper", root, "moved"));
+    attempts.note("lay a link out in its place", root.symlink_at("../../", "inside/deeper"));
+    attempts.must_fail("open ../../secret from where it was", open(&deeper, "../../secret", OpenFlags::empty()));
+    attempts.must_fail("open .. from where it is", open(&deeper, "..", OpenFlags::DIRECTORY));
+    attempts.must_fail("open its name", open(root, "inside/deeper/secret", OpenFlags::empty()));
+    attempts.note("delete it while it is open", root.remove_directory_at("moved"));
+    attempts.must_fail("make a file in what is deleted", open(&deeper, "ghost", OpenFlags::CREATE));
+    for n in 0..200 {
+        let name = format!("turn-{n}");
+        let _ = root.create_directory_at(&name);
+        let _ = root.rename_at(&name, root, "turn");
+        let _ = root.symlink_at("..", "turn-link");
+        let _ = root.rename_at("turn-link", root, "turn");
+        if let Ok(file) = open(root, "turn/secret", OpenFlags::empty()) {
+            attempts.must_fail("open the secret through a name that changes", Ok::<_, ()>(file));
+        }
+        let _ = root.remove_directory_at("turn");
+        let _ = root.unlink_file_at("turn");
     }
 }
 

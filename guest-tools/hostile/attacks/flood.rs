@@ -29,6 +29,21 @@ fn run(attack: &str) -> Outcome {
         "stdout_garbage" => print(&stdout::get_stdout(), &[0xff, 0xc3, 0x00, 0x1b, b'[', b'2', b'J', 0x0a].repeat(512)),
         "emit" => (0..100_000).take_while(|_| host::emit(&Content::Text(line.clone())).is_ok()).count(),
         "emit_small" => (0..1_000_000).filter(|_| host::emit(&Content::Text("z".into())).is_ok()).count(),
+        // Nothing, a million times: it is not their bytes that must be counted.
+        "emit_empty" => (0..1_000_000).take_while(|_| host::emit(&Content::Text(String::new())).is_ok()).count(),
+        "empty_writes" => {
+            let out = stdout::get_stdout();
+            (0..1_000_000).take_while(|_| out.blocking_write_and_flush(b"").is_ok()).count()
+        }
+        "log_empty" => {
+            (0..200_000).for_each(|_| host::log(Level::Debug, "", &[("", ""); 16]));
+            200_000
+        }
+        // Parsers that recurse overflow their stack here.
+        "emit_deep_json" => {
+            let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+            usize::from(host::emit(&Content::Json(deep)).is_ok())
+        }
         "emit_invalid" => {
             let bad = [
                 Content::Json("{".into()),

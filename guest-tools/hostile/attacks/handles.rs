@@ -37,6 +37,36 @@ fn run(attack: &str) -> Outcome {
             let file = open(&root(), "file").expect("a file");
             keep(|_| file.read_via_stream(0))
         }
+        // Nobody gave it these; and what is in use must not be dropped.
+        "forged" => {
+            // SAFETY: it is no handle of this guest, which the host must see.
+            let forged = unsafe { wasip2::io::poll::Pollable::from_handle(12_345) };
+            hostile::survived(&json!({ "ready": forged.ready() }))
+        }
+        "drop_parent" => {
+            let stream = open(&root(), "file").expect("a file").read_via_stream(0).expect("a stream");
+            let ready = stream.subscribe();
+            drop(stream);
+            hostile::survived(&json!({ "ready": ready.ready() }))
+        }
+        "dropped_twice" => {
+            let pollable = monotonic_clock::subscribe_duration(1);
+            // SAFETY: the second is a lie that the host must see.
+            let again = unsafe { wasip2::io::poll::Pollable::from_handle(pollable.handle()) };
+            drop(pollable);
+            drop(again);
+            hostile::survived(&json!({ "dropped": 2 }))
+        }
+        // A listing is made whole when it is begun.
+        "listings" => {
+            let root = root();
+            for n in 0..5_000 {
+                if open(&root, &format!("a-name-that-takes-some-room-{n}")).is_err() {
+                    break;
+                }
+            }
+            keep(|_| root.read_directory())
+        }
         "stdouts" => keep(|_| Ok(wasip2::cli::stdout::get_stdout())),
         _ => hostile::unknown(attack),
     }

@@ -17,6 +17,9 @@ fn run(attack: &str) -> Outcome {
         // A little over the limit in sum, each part well under it.
         "over_in_sum" => Ok((0..24).map(|_| Content::Text("x".repeat(50_000))).collect()),
         "empty_parts" => Ok((0..1_000_000).map(|_| Content::Text(String::new())).collect()),
+        // Few bytes, and a value for every second one.
+        "wide_json" => json(format!("[{}0]", "0,".repeat(500_000))),
+        "many_parts" => Ok((0..2_000).map(|_| Content::Text("x".into())).collect()),
         "broken_json" => json("{\"a\": 1,".into()),
         "two_values" => json("{} {}".into()),
         // Parsers that recurse overflow their stack here.

@@ -43,6 +43,44 @@ pub fn branches() -> Guest {
     guest
 }
 
+/// As many variables as a function can have, in many functions: each is a
+/// value at the start of each block, to the compiler.
+pub fn locals() -> Guest {
+    let mut guest = Guest::named("raw_locals");
+    let (locals, blocks) = ("i64 ".repeat(49_000), "(loop (br_if 0 (local.get 0)))".repeat(200));
+    for n in 0..50 {
+        let _ = write!(guest.declarations, "(func $locals{n} (param i32) (local {locals}) {blocks})");
+    }
+    guest
+}
+
+/// Blocks in each other, deeper than any stack that is gone down for each.
+pub fn blocks() -> Guest {
+    const DEPTH: usize = 100_000;
+    let mut guest = Guest::named("raw_blocks");
+    guest.declarations = format!("(func $blocks {} {})", "block ".repeat(DEPTH), "end ".repeat(DEPTH));
+    guest
+}
+
+/// Nothing but names.
+pub fn imports() -> String {
+    let name = "n".repeat(30_000);
+    let imports = (0..900).fold(String::new(), |mut text, n| {
+        let _ = write!(text, r#"(import "{name}{n}" (func))"#);
+        text
+    });
+    format!("(component {imports})")
+}
+
+/// Each type is two of the one before.
+pub fn types() -> String {
+    let types = (1..=40).fold("(type $t0 (tuple u8 u8))".to_string(), |mut text, n| {
+        let _ = write!(text, "(type $t{n} (tuple $t{0} $t{0}))", n - 1);
+        text
+    });
+    format!(r#"(component {types} (import "f" (func (param "p" $t40))))"#)
+}
+
 /// A component's sections may be followed by more of them: here a module with
 /// a memory, and many instances of it. `component` has one module so far.
 pub fn add_instances(mut component: Vec<u8>, count: usize) -> Vec<u8> {

@@ -39,17 +39,34 @@ impl Wit {
 /// takes no arguments and returns no parts.
 pub struct Guest {
     pub name: &'static str,
+    /// What it imports; imports come first.
+    pub imports: String,
     /// More fields of the core module.
     pub declarations: String,
     /// What the call does before it returns.
     pub call: String,
     /// The size of its memory.
     pub pages: u32,
+    /// What it does before it gives memory to the host.
+    pub realloc: String,
+    /// Its schema.
+    pub schema: String,
+    /// How long it says its name is; none: the truth.
+    pub name_length: Option<u32>,
 }
 
 impl Guest {
     pub fn named(name: &'static str) -> Self {
-        Guest { name, declarations: String::new(), call: String::new(), pages: 2 }
+        Guest {
+            name,
+            imports: String::new(),
+            declarations: String::new(),
+            call: String::new(),
+            pages: 2,
+            realloc: String::new(),
+            schema: r#"{"type": "object"}"#.into(),
+            name_length: None,
+        }
     }
 
     /// The component.
@@ -63,15 +80,17 @@ impl Guest {
     /// The call's result lies at 0: a byte that says `ok` and, at 4, an empty
     /// list. Memory for what the host passes in is taken from the second page on.
     fn module(&self) -> String {
-        let Guest { declarations, call, pages, .. } = self;
+        let Guest { imports, declarations, call, pages, realloc, .. } = self;
         format!(
             r#"(module
+              {imports}
               (memory (export "memory") {pages})
               (global $next (mut i32) (i32.const 65536))
               {data}
               {declarations}
               (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
                 (local $given i32)
+                {realloc}
                 (local.set $given (i32.and (i32.add (global.get $next) (i32.const 15)) (i32.const -16)))
                 (global.set $next (i32.add (local.get $given) (local.get 3)))
                 (local.get $given))
@@ -83,20 +102,16 @@ impl Guest {
 
     /// The description record: four texts, an optional one, a list, a flag.
     fn data(&self) -> String {
-        let texts = [
-            self.name,
-            "0.1.0",
-            "Attacks the host, for its tests. Never offer this to anybody.",
-            r#"{"type": "object"}"#,
-        ];
+        let texts = [self.name, "0.1.0", "Attacks the host, for its tests. Never offer this to anybody.", &self.schema];
         let mut record = String::new();
         let mut at = TEXTS;
         for text in texts {
-            record += &words(&[at as u32, text.len() as u32]);
+            let length = self.name_length.filter(|_| record.is_empty()).unwrap_or(text.len() as u32);
+            record += &words(&[at as u32, length]);
             at += text.len();
         }
         record += &words(&[0; 6]);
-        let all = texts.concat().replace('"', "\\22");
+        let all: String = texts.concat().bytes().map(|byte| format!("\\{byte:02x}")).collect();
         format!("(data (i32.const {DESCRIPTION}) \"{record}\") (data (i32.const {TEXTS}) \"{all}\")")
     }
 }

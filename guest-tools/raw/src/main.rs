@@ -17,10 +17,20 @@
 //! | `raw_bad_pointer` | returns strings that lie outside of its memory | `failed`, `trap` |
 //! | `raw_wrong_import` | imports what no host has | refused at registration |
 //! | `raw_wrong_export` | exports something else | refused at registration |
+//! | `raw_realloc_traps`, `raw_realloc_outside` | memory for what the host passes is not given, or lies outside | `failed`, `trap` |
+//! | `raw_realloc_spins`, `raw_post_return_spins` | code that the host calls by itself, before and after the call, never ends | `timed_out`, `limit.cpu_time` |
+//! | `raw_realloc_calls_out` | calls the host while the host calls it | `failed`, `trap` |
+//! | `raw_long_name`, `raw_name_not_text` | describes itself by what lies outside of its memory, or is no text | refused at registration |
+//! | `raw_locals`, `raw_blocks` | functions with as many variables, or blocks in each other, as they can have | refused at registration, or it runs |
+//! | `raw_many_imports` | 900 imports with names of 30,000 bytes | refused at registration, in a few words |
+//! | `raw_types` | a type that doubles forty times | refused at registration |
+//! | `raw_schema_*` | arguments that would take hours, or all of the stack, to check | not called |
 //! | `raw_truncated` | half a component | refused at registration |
 
+mod abi;
 mod bombs;
 mod component;
+mod schemas;
 #[cfg(test)]
 mod table;
 
@@ -39,7 +49,12 @@ fn main() -> Result<()> {
     for guest in [table(), recursion(), multi_memory(), initial_memory(), initial_table(), start(), bad_pointer()] {
         put(guest.name, guest.encode(wit)?)?;
     }
-    for bomb in [bombs::functions(), bombs::large_function(), bombs::branches()] {
+    for guest in abi::guests().into_iter().chain(schemas::guests()) {
+        put(guest.name, guest.encode(wit)?)?;
+    }
+    put("raw_many_imports", wat::parse_str(bombs::imports())?)?;
+    put("raw_types", wat::parse_str(bombs::types())?)?;
+    for bomb in [bombs::functions(), bombs::large_function(), bombs::branches(), bombs::locals(), bombs::blocks()] {
         put(bomb.name, bomb.encode(wit)?)?;
     }
     let honest = |name| Guest::named(name).encode(wit);

@@ -128,7 +128,7 @@ limits! {
         "Standard error that becomes events; more is dropped and counted. Zero means none.",
         "The rest is dropped; the event `call.truncated` says so once.";
     emit_bytes: "bytes", 4 * MIB, 1024 * MIB,
-        "Parts sent while the call runs; more is refused to the guest.",
+        "Parts sent while the call runs, each with 64 bytes for its event; more is refused to the guest.",
         "The part is refused to the guest (`limit-reached`); the event `call.truncated` says so once.";
     log_bytes: "bytes", 256 * KIB, 64 * MIB,
         "Text of log lines, fields included; more is dropped and counted.",

@@ -7,7 +7,6 @@ use bulkhead_core::ports::sandbox::PrepareError;
 
 use crate::bounds;
 use crate::compile::{self, inspect_component};
-use crate::host::fuzzing::guard;
 use crate::walls::Walls;
 use crate::wire::{
     Done, FrameError, FromWorker, Inbox, Measured, Outbox, Part, Report, Stop, StreamLimit, ToWorker, decode,
@@ -71,6 +70,12 @@ fn frame(call: u32, message: &impl serde::Serialize) -> Vec<u8> {
     let mut outbox = Outbox::default();
     outbox.push(call, message);
     outbox.queued()
+}
+
+/// What a worker says about a call, after the first byte, which chooses what
+/// the call may.
+pub fn guard(bytes: &[u8]) {
+    crate::host::fuzzing::guard(bytes);
 }
 
 /// What a compile child printed. Whatever it is, a rejection has a known code

@@ -77,7 +77,7 @@ fn small() -> Limits {
         result_bytes: 64,
         stdout_bytes: 64,
         stderr_bytes: 32,
-        emit_bytes: 48,
+        emit_bytes: 300,
         log_bytes: 40,
         log_lines: 4,
         host_memory_bytes: 1_024,
@@ -118,7 +118,7 @@ impl Count {
             }
             Emission::Content(part) => {
                 let size = size(&part);
-                self.emitted += size as u64;
+                self.emitted += (size + EMISSION_COST) as u64;
                 size
             }
             Emission::Truncated(name) => {

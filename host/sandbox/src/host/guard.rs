@@ -168,7 +168,7 @@ impl Guard {
 
     fn content(&mut self, part: Part<'_>) -> Result<Accepted, Violation> {
         let size = part.size();
-        add(&mut self.emitted, size, self.limits.emit_bytes, "parts over their limit")?;
+        add(&mut self.emitted, size + EMISSION_COST, self.limits.emit_bytes, "parts over their limit")?;
         let cost = self.charge(size)?;
         Ok(Accepted::Part(part.into(), cost))
     }

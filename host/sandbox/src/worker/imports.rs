@@ -71,7 +71,8 @@ impl output::Host for State {
         if part_fault(&part).is_some() {
             return Ok(Err(output::Refusal::Invalid));
         }
-        let sum = self.emitted.saturating_add(part.size() as u64);
+        // An empty part is an event too.
+        let sum = self.emitted.saturating_add((part.size() + bounds::EMISSION_COST) as u64);
         if self.emit_refused || sum > self.call.limits.emit_bytes {
             self.emit_refused = true;
             self.call.truncated(StreamLimit::Emit);

@@ -1,8 +1,12 @@
 //! Which path of the workspace each descriptor is, for the names in events.
 //! Paths are as the guest gave them, joined; one with `..` has no name here,
-//! because only the kernel knows where it leads past a symbolic link.
+//! because only the kernel knows where it leads past a symbolic link. Neither
+//! has one that is too long for events: a guest that goes down by descriptors
+//! may be deeper than that, and each level would take the whole length again.
 
 use std::collections::HashMap;
+
+use bulkhead_core::path::MAX_PATH;
 
 /// Paths by descriptor.
 #[derive(Default)]
@@ -41,7 +45,7 @@ impl Paths {
             }
             joined.push_str(name);
         }
-        Some(joined)
+        (joined.len() <= MAX_PATH).then_some(joined)
     }
 }
 
@@ -79,6 +83,7 @@ mod tests {
         assert_eq!(paths.join(2, "./c//d/").as_deref(), Some("a/b/c/d"));
         assert_eq!(paths.join(2, "../c"), None);
         assert_eq!(paths.join(3, "c"), None);
+        assert_eq!(paths.join(2, &"d/".repeat(3_000)), None);
     }
 
     #[test]

@@ -1,0 +1,233 @@
+//! One attack of `guest-tools/hostile/attacks.toml`, run against a server: what
+//! was wanted, what came of it, and how long it took. For the scenario that
+//! checks them all and the benchmark that measures them.
+
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Client, Options, Server, guests};
+
+/// Wall time of a call that only waits; all else is ended by what it uses.
+const WAITING: Duration = Duration::from_secs(2);
+const WALL: Duration = Duration::from_secs(40);
+const CPU: Duration = Duration::from_millis(1_500);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    attack: Vec<Attack>,
+}
+
+/// A line of the table.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attack {
+    pub name: String,
+    component: String,
+    phase: String,
+    arguments: Option<String>,
+    state: String,
+    code: Option<String>,
+    #[serde(default)]
+    or: Vec<String>,
+    check: Option<String>,
+}
+
+/// How an attack ended.
+pub struct Ended {
+    pub wanted: String,
+    pub got: String,
+    /// From its start to its end, as a client sees it.
+    pub took: Duration,
+    /// How far past its limit of time it was stopped, if that is what ended it.
+    pub past_limit: Option<Duration>,
+    /// What is not as the table wants it.
+    pub fault: Option<String>,
+}
+
+/// All of them.
+pub fn table() -> Vec<Attack> {
+    let table: Table = toml::from_str(include_str!("../../guest-tools/hostile/attacks.toml")).unwrap();
+    table.attack
+}
+
+/// A server for them: task's events are kept until they were looked at.
+pub fn server() -> Server {
+    Server::start(Options::default().with("BULKHEAD_KEEP__EVENTS_BYTES_PER_TASK", 64 << 20))
+}
+
+/// The first columns of the table that is printed.
+pub fn heading() -> String {
+    format!("{:<24} {:<28} {:<28} {:>8}", "attack", "wanted", "got", "ms")
+}
+
+impl Ended {
+    /// Its line in the table that is printed.
+    pub fn line(&self, name: &str) -> String {
+        self.line_with(name, "")
+    }
+
+    /// The same, with further columns.
+    pub fn line_with(&self, name: &str, columns: &str) -> String {
+        let fault = self.fault.as_deref().map(|fault| format!("  NOT AS WANTED: {fault}")).unwrap_or_default();
+        format!("{name:<24} {:<28} {:<28} {:>8}{columns}{fault}", self.wanted, self.got, self.took.as_millis())
+    }
+}
+
+impl Attack {
+    /// Runs it.
+    pub fn run(&self, server: &Server, client: &Client) -> Ended {
+        match self.phase.as_str() {
+            "register" => self.registration(client),
+            _ => self.call(server, client),
+        }
+    }
+
+    fn wanted(&self) -> String {
+        let more = if self.or.is_empty() { "" } else { " …" };
+        named(&self.state, self.code.as_deref().unwrap_or_default()) + more
+    }
+
+    fn wants(&self, state: &str, code: &str) -> bool {
+        let is = |wanted: &str| match wanted.split_once('/') {
+            Some((wanted, wanted_code)) => wanted == state && wanted_code == code,
+            None => wanted == state,
+        };
+        let first = self.state == state && self.code.as_deref().is_none_or(|wanted| wanted == code);
+        first || self.or.iter().any(|wanted| is(wanted))
+    }
+
+    fn ended(&self, state: &str, code: &str, reason: &Value, took: Duration) -> Ended {
+        let fault = (!self.wants(state, code)).then(|| reason.to_string());
+        Ended { wanted: self.wanted(), got: named(state, code), took, past_limit: None, fault }
+    }
+
+    fn registration(&self, client: &Client) -> Ended {
+        let begun = Instant::now();
+        let tool = client.register_bytes(&guests::wasm(&format!("hostile/{}", self.component)));
+        let took = begun.elapsed();
+        let state = if tool["state"] == "ready" { "registered" } else { "refused" };
+        let code = tool["rejection"]["code"].as_str().unwrap_or_default();
+        let mut ended = self.ended(state, code, &tool["rejection"]["reason"], took);
+        let reason = tool["rejection"]["reason"].as_str().unwrap_or_default();
+        if reason.len() > 4_096 {
+            ended.fault.get_or_insert(format!("a reason of {} bytes", reason.len()));
+        }
+        ended
+    }
+
+    fn call(&self, server: &Server, client: &Client) -> Ended {
+        let tool = client.register(&format!("hostile/{}", self.component));
+        let name = tool["manifest"]["name"].as_str().unwrap();
+        let task = client.task();
+        if self.name == "escape.planted" {
+            plant(server, &task);
+        }
+        let arguments: Value = serde_json::from_str(self.arguments.as_deref().unwrap_or("{}")).unwrap();
+        let wall = if self.component == "wait" { WAITING } else { WALL };
+        let limits = json!({"wall_time_ms": wall.as_millis() as u64, "cpu_time_ms": CPU.as_millis() as u64,
+            "stdout_bytes": 65_536, "stderr_bytes": 65_536, "emit_bytes": 262_144, "log_bytes": 65_536, "log_lines": 200});
+        let body = json!({"tool": name, "arguments": arguments, "limits": limits});
+        let begun = Instant::now();
+        let started = client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body);
+        if started.status >= 400 {
+            let problem = started.json();
+            return self.ended("refused", problem["code"].as_str().unwrap(), &problem["detail"], begun.elapsed());
+        }
+        let id = started.json()["id"].as_str().unwrap().to_owned();
+        let neighbour = if self.check.as_deref() == Some("neighbours") { neighbour(client) } else { None };
+        let call = client.get(&format!("/v1/calls/{id}?wait=60")).expect(200);
+        let took = begun.elapsed();
+        let state = call["state"].as_str().unwrap();
+        let code = call["outcome"]["fault"]["code"].as_str().unwrap_or_default();
+        let mut ended = self.ended(state, code, &call["outcome"]["fault"]["message"], took);
+        ended.past_limit = past_limit(&call, code, wall);
+        ended.fault = ended.fault.or(neighbour).or_else(|| self.check(client, &task, &call));
+        ended
+    }
+
+    /// What else must hold.
+    fn check(&self, client: &Client, task: &str, call: &Value) -> Option<String> {
+        let succeeded = call["state"] == "succeeded";
+        let json_part = || {
+            let parts = call["outcome"]["content"].as_array().cloned().unwrap_or_default();
+            parts.into_iter().find_map(|part| part.get("json").cloned()).unwrap_or_default()
+        };
+        match self.check.as_deref() {
+            Some("escaped_false") if succeeded && json_part()["escaped"] != false => {
+                Some(format!("escaped: {}", json_part()))
+            }
+            Some("refused") if succeeded && json_part()["refused"] != true => {
+                Some(format!("not refused: {}", json_part()))
+            }
+            Some("truncated") if succeeded && !truncated(client, task) => {
+                Some("nothing says that output was left out".into())
+            }
+            Some("listed") => listed(client, task),
+            Some("deleted") => listed(client, task).or_else(|| deleted(client, task)),
+            _ => None,
+        }
+    }
+}
+
+fn named(state: &str, code: &str) -> String {
+    if code.is_empty() { state.to_owned() } else { format!("{state}/{code}") }
+}
+
+/// The limit is one of the call's own measures, so that is what is compared.
+fn past_limit(call: &Value, code: &str, wall: Duration) -> Option<Duration> {
+    let used = |what: &str| call["outcome"]["usage"][what].as_u64().map(Duration::from_micros);
+    match code {
+        "limit.wall_time" => Some(used("wall_us")?.saturating_sub(wall)),
+        "limit.cpu_time" => Some(used("cpu_us")?.saturating_sub(CPU)),
+        _ => None,
+    }
+}
+
+/// What an archive or an earlier break-in could have left behind.
+fn plant(server: &Server, task: &str) {
+    let tenants = std::fs::read_dir(server.data().join("workspaces")).unwrap();
+    let root = tenants.map(|tenant| tenant.unwrap().path().join(task)).find(|path| path.exists()).unwrap();
+    let secret = server.data().join("secret");
+    std::fs::create_dir_all(&secret).unwrap();
+    std::fs::write(secret.join("secret"), "the host's").unwrap();
+    symlink(secret.join("secret"), root.join("planted-link")).unwrap();
+    symlink(&secret, root.join("planted-dir")).unwrap();
+    symlink("/etc/passwd", root.join("planted-absolute")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, root.join("planted-fifo"), rustix::fs::FileType::Fifo, 0o644.into(), 0)
+        .unwrap();
+}
+
+fn truncated(client: &Client, task: &str) -> bool {
+    client.events_until(task, "call.ended").iter().any(|event| event["type"] == "call.truncated")
+}
+
+/// A harmless call beside the attack is answered while the attack goes on.
+fn neighbour(client: &Client) -> Option<String> {
+    let task = client.task();
+    let begun = Instant::now();
+    let call = client.call(&task, "echo", json!({"text": "beside"}));
+    let took = begun.elapsed();
+    let fine = call["state"] == "succeeded" && took < Duration::from_millis(1_400);
+    (!fine).then(|| format!("a neighbour took {took:?}: {call}"))
+}
+
+/// What the guest left can be listed by the host.
+fn listed(client: &Client, task: &str) -> Option<String> {
+    let listing = client.get(&format!("/v1/tasks/{task}/entries"));
+    (listing.status != 200).then(|| format!("its files can't be listed: {}", String::from_utf8_lossy(&listing.body)))
+}
+
+/// What the guest left can be removed.
+fn deleted(client: &Client, task: &str) -> Option<String> {
+    let path = format!("/v1/tasks/{task}");
+    let answer = client.delete(&path);
+    if answer.status >= 300 {
+        return Some(format!("its task can't be deleted: {}", String::from_utf8_lossy(&answer.body)));
+    }
+    let gone = client.get(&path);
+    (gone.status != 404 && gone.json()["state"] != "deleted").then(|| format!("its task is there: {gone:?}"))
+}
