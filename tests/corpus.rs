@@ -41,7 +41,7 @@ fn nothing_in_the_corpus_breaks_what_must_hold() {
             let input = std::fs::read(&path).unwrap();
             assert!(input.len() <= MAX_INPUT, "{} has {} bytes", path.display(), input.len());
             // The name stands above the panic of an input that breaks something.
-            println!("{}", path.display());
+            eprintln!("{}", path.display());
             (target.run)(&input);
         }
     }

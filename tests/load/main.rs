@@ -16,6 +16,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::print_stderr,
     missing_docs,
     unreachable_pub,
     reason = "a benchmark prints, and stops where it fails"

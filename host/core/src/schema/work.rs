@@ -26,14 +26,7 @@ const MAX_DEPTH: u32 = 512;
 /// subschemas at the same place once more, and may again for what it finds.
 const UNEVALUATED: u64 = 3;
 
-/// Subschemas for the same place.
-const LISTS: [&str; 3] = ["allOf", "anyOf", "oneOf"];
-const SINGLE: [&str; 4] = ["not", "if", "then", "else"];
-const NAMED: [&str; 2] = ["dependentSchemas", "dependencies"];
 const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
-/// Subschemas for every entry, or for those that no other is for.
-const OF_ENTRIES: [&str; 2] = ["additionalProperties", "unevaluatedProperties"];
-const OF_ITEMS: [&str; 4] = ["items", "additionalItems", "unevaluatedItems", "contains"];
 /// Values, not schemas: what looks like a keyword in them is none.
 const VALUES: [&str; 4] = ["const", "enum", "default", "examples"];
 
@@ -200,81 +193,84 @@ impl Walk<'_> {
         if depth > MAX_DEPTH {
             return None;
         }
-        if let Some(Value::Array(choices)) = keywords.get("enum") {
-            self.spend(choices.len() as u64 / 8)?;
-        }
-        match value {
-            Value::String(string) => self.spend(text(string))?,
-            Value::Object(entries) => self.entries(keywords, entries, depth + 1)?,
-            Value::Array(items) => self.items(keywords, items, depth + 1)?,
-            _ => {}
+        if let Value::String(string) = value {
+            self.spend(text(string))?;
         }
         let unevaluated = keywords.keys().any(|name| name.starts_with("unevaluated"));
-        for _ in 0..if unevaluated { UNEVALUATED } else { 1 } {
-            self.same_place(keywords, value, depth + 1)?;
-        }
-        Some(())
-    }
-
-    fn same_place(&mut self, keywords: &Map<String, Value>, value: &Value, depth: u32) -> Left {
-        for name in LISTS {
-            for schema in keywords.get(name).and_then(Value::as_array).into_iter().flatten() {
-                self.visit(schema, value, depth)?;
+        let times = if unevaluated { UNEVALUATED } else { 1 };
+        for (name, keyword) in keywords {
+            match value {
+                Value::Object(entries) => self.entries(name, keyword, entries, depth + 1)?,
+                Value::Array(items) => self.items(name, keyword, items, depth + 1)?,
+                _ => {}
             }
-        }
-        for schema in SINGLE.iter().filter_map(|name| keywords.get(*name)) {
-            self.visit(schema, value, depth)?;
-        }
-        for name in NAMED {
-            for schema in keywords.get(name).and_then(Value::as_object).into_iter().flat_map(Map::values) {
-                self.visit(schema, value, depth)?;
-            }
-        }
-        let work = self.work;
-        for reference in REFERENCES.iter().filter_map(|name| keywords.get(*name)?.as_str()) {
-            self.visit(work.target(reference)?, value, depth)?;
-        }
-        Some(())
-    }
-
-    fn entries(&mut self, keywords: &Map<String, Value>, entries: &Map<String, Value>, depth: u32) -> Left {
-        for (name, schema) in keywords.get("properties").and_then(Value::as_object).into_iter().flatten() {
-            self.spend(1)?;
-            if let Some(value) = entries.get(name) {
-                self.visit(schema, value, depth)?;
-            }
-        }
-        for schema in keywords.get("patternProperties").and_then(Value::as_object).into_iter().flat_map(Map::values) {
-            for (name, value) in entries {
-                self.spend(text(name))?;
-                self.visit(schema, value, depth)?;
-            }
-        }
-        for schema in OF_ENTRIES.iter().filter_map(|name| keywords.get(*name)) {
-            for value in entries.values() {
-                self.visit(schema, value, depth)?;
-            }
-        }
-        if let Some(schema) = keywords.get("propertyNames") {
-            for name in entries.keys() {
-                self.visit(schema, &Value::String(name.clone()), depth)?;
+            for _ in 0..times {
+                self.same_place(name, keyword, value, depth + 1)?;
             }
         }
         Some(())
     }
 
-    fn items(&mut self, keywords: &Map<String, Value>, items: &[Value], depth: u32) -> Left {
-        for name in ["prefixItems", "items"] {
-            let schemas = keywords.get(name).and_then(Value::as_array).into_iter().flatten();
-            for (schema, value) in schemas.zip(items) {
-                self.visit(schema, value, depth)?;
+    /// A keyword whose subschemas are for the same value.
+    fn same_place(&mut self, name: &str, keyword: &Value, value: &Value, depth: u32) -> Left {
+        match (name, keyword) {
+            ("allOf" | "anyOf" | "oneOf", Value::Array(schemas)) => {
+                schemas.iter().try_for_each(|schema| self.visit(schema, value, depth))
             }
+            ("not" | "if" | "then" | "else", schema) => self.visit(schema, value, depth),
+            ("dependentSchemas" | "dependencies", Value::Object(schemas)) => {
+                schemas.values().try_for_each(|schema| self.visit(schema, value, depth))
+            }
+            ("enum", Value::Array(choices)) => self.spend(choices.len() as u64 / 8),
+            (name, Value::String(reference)) if REFERENCES.contains(&name) => {
+                let work = self.work;
+                self.visit(work.target(reference)?, value, depth)
+            }
+            _ => Some(()),
         }
-        for schema in OF_ITEMS.iter().filter_map(|name| keywords.get(*name)).filter(|schema| !schema.is_array()) {
-            for value in items {
-                self.visit(schema, value, depth)?;
+    }
+
+    /// A keyword whose subschemas are for the entries of an object.
+    fn entries(&mut self, name: &str, keyword: &Value, entries: &Map<String, Value>, depth: u32) -> Left {
+        match (name, keyword) {
+            ("properties", Value::Object(schemas)) => {
+                self.spend(schemas.len() as u64 / 8)?;
+                let known = schemas.iter().filter_map(|(name, schema)| Some((schema, entries.get(name)?)));
+                for (schema, value) in known {
+                    self.visit(schema, value, depth)?;
+                }
             }
+            ("patternProperties", Value::Object(schemas)) => {
+                for schema in schemas.values() {
+                    for (name, value) in entries {
+                        self.spend(text(name))?;
+                        self.visit(schema, value, depth)?;
+                    }
+                }
+            }
+            ("additionalProperties" | "unevaluatedProperties", schema) => {
+                entries.values().try_for_each(|value| self.visit(schema, value, depth))?;
+            }
+            ("propertyNames", schema) => {
+                for name in entries.keys() {
+                    self.visit(schema, &Value::String(name.clone()), depth)?;
+                }
+            }
+            _ => {}
         }
         Some(())
+    }
+
+    /// A keyword whose subschemas are for the items of an array.
+    fn items(&mut self, name: &str, keyword: &Value, items: &[Value], depth: u32) -> Left {
+        match (name, keyword) {
+            ("prefixItems" | "items", Value::Array(schemas)) => {
+                schemas.iter().zip(items).try_for_each(|(schema, value)| self.visit(schema, value, depth))
+            }
+            ("items" | "additionalItems" | "unevaluatedItems" | "contains", schema) => {
+                items.iter().try_for_each(|value| self.visit(schema, value, depth))
+            }
+            _ => Some(()),
+        }
     }
 }
