@@ -65,7 +65,7 @@ pub fn blocks() -> Guest {
 /// Nothing but names.
 pub fn imports() -> String {
     let name = "n".repeat(30_000);
-    let imports = (0..900).fold(String::new(), |mut text, n| {
+    let imports = (0..200).fold(String::new(), |mut text, n| {
         let _ = write!(text, r#"(import "{name}{n}" (func))"#);
         text
     });

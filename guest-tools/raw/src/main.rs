@@ -22,7 +22,7 @@
 //! | `raw_realloc_calls_out` | calls the host while the host calls it | `failed`, `trap` |
 //! | `raw_long_name`, `raw_name_not_text` | describes itself by what lies outside of its memory, or is no text | refused at registration |
 //! | `raw_locals`, `raw_blocks` | functions with as many variables, or blocks in each other, as they can have | refused at registration, or it runs |
-//! | `raw_many_imports` | 900 imports with names of 30,000 bytes | refused at registration, in a few words |
+//! | `raw_many_imports` | 200 imports with names of 30,000 bytes | refused at registration, in a few words |
 //! | `raw_types` | a type that doubles forty times | refused at registration |
 //! | `raw_schema_*` | arguments that would take hours, or all of the stack, to check | not called |
 //! | `raw_truncated` | half a component | refused at registration |
