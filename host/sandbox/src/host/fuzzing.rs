@@ -19,6 +19,9 @@ use crate::wire::{FromWorker, Inbox, decode};
 /// The call that runs; all others do not.
 const CALL: u32 = 1;
 
+/// A frame of a request has this many bytes at least.
+const MAX_REQUESTS: usize = 1 << 20;
+
 /// What was let through so far.
 #[derive(Default)]
 struct Count {
@@ -39,7 +42,9 @@ pub(crate) fn guard(bytes: &[u8]) {
     let access = [WorkspaceAccess::None, WorkspaceAccess::Read, WorkspaceAccess::ReadWrite][usize::from(flags & 3) % 3];
     let limits = if flags & 0x20 == 0 { small() } else { Limits::default() };
     let wall = Duration::from_millis(if flags & 0x10 == 0 { 20 } else { limits.wall_time_ms });
-    let known = Known { limits: &limits, wall, cancelled: flags & 0x04 != 0 };
+    let over_after = Duration::from_millis(limits.wall_time_ms);
+    let known = Known { limits: &limits, elapsed: wall, wall, over_after, cancelled: flags & 0x04 != 0 };
+    let mut asked = Vec::new();
     let (mut guard, mut count) = (Guard::new(limits.clone(), access), Count::default());
     let mut inbox = Inbox::default();
     inbox.put(stream);
@@ -59,6 +64,17 @@ pub(crate) fn guard(bytes: &[u8]) {
                 Err(_) => return,
             },
             Accepted::Done => return judged(&known, body),
+            // Who carries them keeps them open; their bodies are read by nobody here.
+            Accepted::Request(request, cost) => {
+                asked.push(request);
+                assert!(asked.len() <= MAX_REQUESTS, "more requests than frames");
+                count.outstanding += cost;
+                continue;
+            }
+            Accepted::Exchange(cost) => {
+                guard.credited(cost);
+                continue;
+            }
         };
         count.take(&limits, access, emissions, cost);
         if flags & 0x80 != 0 {
