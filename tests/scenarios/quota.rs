@@ -131,3 +131,35 @@ fn all_workspaces_of_a_user_together_have_a_quota() {
     }
     client.post("/v1/tasks", &json!({})).problem(422, "over_limit");
 }
+
+#[test]
+fn what_an_import_brings_counts_and_goes_if_it_is_too_much() {
+    let server = Server::start(Options::default().with("BULKHEAD_QUOTA__WORKSPACE_BYTES_PER_USER", 20_000));
+    let client = server.client();
+    let archive = |size: usize| {
+        let mut header = vec![0_u8; 512];
+        header[..1].copy_from_slice(b"a");
+        header[100..107].copy_from_slice(b"0000644");
+        header[124..135].copy_from_slice(format!("{size:011o}").as_bytes());
+        header[136..147].copy_from_slice(b"00000000000");
+        header[148..156].copy_from_slice(b"        ");
+        header[156] = b'0';
+        header[257..263].copy_from_slice(b"ustar\0");
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        header.extend(vec![b'x'; size.next_multiple_of(512)]);
+        header.extend(vec![0; 1024]);
+        header
+    };
+    let import = |size| {
+        let kind = [("content-type", "application/x-tar")];
+        client.send("POST", "/v1/tasks/archive", &kind, &archive(size))
+    };
+    assert_eq!(import(15_000).expect(201)["state"], "ready");
+    let failed = import(15_000).expect(201);
+    assert_eq!(failed["state"], "failed", "{failed}");
+    assert!(failed["failure"].as_str().unwrap().contains("quota"), "{failed}");
+    // What did not fit takes no room; what fills it up leaves none for another.
+    assert_eq!(import(5_000).expect(201)["state"], "ready");
+    assert_eq!(import(10).problem(507, "workspace_full")["limit"], "quota.workspace_bytes_per_user");
+}

@@ -55,7 +55,9 @@ impl Extent {
         self.bytes <= other.bytes && self.entries <= other.entries
     }
 
-    fn min(self, other: Self) -> Self {
+    /// The lesser of each.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
         Self { bytes: self.bytes.min(other.bytes), entries: self.entries.min(other.entries) }
     }
 
@@ -187,6 +189,31 @@ impl Quotas {
             return Err(Error::OverLimit { what: "tasks of this user; delete one first", limit: self.user.tasks });
         }
         Ok(())
+    }
+
+    /// Refuses to fill a workspace of a user who has no room left.
+    ///
+    /// # Errors
+    /// If so, or the store fails.
+    pub async fn room_to_fill(&self, owner: Owner) -> Result<(), Error> {
+        let (most, room) = (self.user.workspaces, self.user.workspaces.less(self.taken(owner).await?));
+        match room {
+            Extent { bytes: 0, .. } => {
+                Err(Error::WorkspaceFull { limit: "quota.workspace_bytes_per_user", value: most.bytes })
+            }
+            Extent { entries: 0, .. } => {
+                Err(Error::WorkspaceFull { limit: "quota.workspace_entries_per_user", value: most.entries })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the user holds more than may be: then what was filled in last goes.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn is_over(&self, owner: Owner) -> Result<bool, Error> {
+        Ok(!self.taken(owner).await?.is_within(self.user.workspaces))
     }
 
     /// A task is there from now on, and empty.

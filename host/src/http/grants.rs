@@ -34,7 +34,7 @@ pub async fn give(
     Ok((StatusCode::CREATED, Json(GrantBody::from(&grant))))
 }
 
-/// Lists the newest 256 grants of a task, those that ended included.
+/// Lists the newest 1,024 grants of a task, those that ended included.
 #[utoipa::path(get, path = "/v1/tasks/{task}/grants", tag = "grants", params(("task" = String, Path)),
     responses((status = 200, body = Items<GrantBody>), (status = "4XX", body = Problem)))]
 pub async fn list(

@@ -26,6 +26,8 @@ fn mark(path: &Path) -> Mark {
 pub struct Loader {
     path: PathBuf,
     marks: Vec<(PathBuf, Mark)>,
+    /// What was read last could not be put in force: it is tried again.
+    failed: bool,
 }
 
 impl Loader {
@@ -34,7 +36,7 @@ impl Loader {
     /// # Errors
     /// If it can't be used; then the server does not start.
     pub fn first(path: &Path) -> Result<(Self, Loaded), PolicyError> {
-        let mut loader = Self { path: path.to_owned(), marks: Vec::new() };
+        let mut loader = Self { path: path.to_owned(), marks: Vec::new(), failed: false };
         let loaded = loader.read()?;
         Ok((loader, loaded))
     }
@@ -56,7 +58,7 @@ impl Loader {
     }
 
     fn changed(&self) -> bool {
-        self.marks.iter().any(|(path, known)| mark(path) != *known)
+        self.failed || self.marks.iter().any(|(path, known)| mark(path) != *known)
     }
 }
 
@@ -69,6 +71,7 @@ pub async fn watch(
     failures: Arc<AtomicU64>,
     stop: CancellationToken,
 ) {
+    let mut last = String::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -79,17 +82,26 @@ pub async fn watch(
             let read = loader.changed().then(|| loader.read());
             (loader, read)
         });
-        let Ok((back, read)) = looked.await else { return };
+        // A filesystem that hangs must not hold up the stop.
+        let looked = tokio::select! {
+            () = stop.cancelled() => return,
+            looked = looked => looked,
+        };
+        let Ok((back, read)) = looked else { return };
         loader = back;
         let installed = match read {
             None => continue,
             Some(Ok(loaded)) => install(&services.services, loaded).await.map_err(|error| error.to_string()),
             Some(Err(error)) => Err(error.to_string()),
         };
-        if let Err(error) = installed {
+        loader.failed = installed.is_err();
+        let error = installed.err().unwrap_or_default();
+        // Tried again at each look; told once.
+        if !error.is_empty() && error != last {
             failures.fetch_add(1, Relaxed);
             tracing::error!(error, "the changed policy can't be used; the one before stays in force");
         }
+        last = error;
     }
 }
 

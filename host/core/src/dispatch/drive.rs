@@ -19,9 +19,9 @@ use crate::quota::Extent;
 /// A result up to this size is in the event itself; a larger one is read from the call.
 const INLINE_RESULT: usize = 16 * 1024;
 /// Between two tries to store an end that the store refused.
-const RETRY: Duration = Duration::from_millis(200);
+pub(super) const RETRY: Duration = Duration::from_millis(200);
 /// So many tries; then the call stays as it is and recovery ends it at the next start.
-const RETRIES: u32 = 150;
+pub(super) const RETRIES: u32 = 150;
 
 impl Inner {
     /// Starts a call that waited, unless it was cancelled meanwhile.
@@ -76,7 +76,8 @@ impl Inner {
     /// Runs a call whose `running` is stored, and stores its end.
     pub(super) async fn drive(self: Arc<Self>, call: Arc<Call>, slot: Slot) {
         let (pauses, cancel) = (Pauses::default(), self.cancel_of(&call));
-        let granted = self.grant(&call, &pauses, &cancel).await;
+        // What is waited for before the guest starts is no time of its own.
+        let granted = self.grant(&call, &Pauses::default(), &cancel).await;
         let call = match &granted {
             Ok((grants, _)) => Arc::new(Call { grants: grants.clone(), ..(*call).clone() }),
             Err(_) => call,
@@ -160,7 +161,8 @@ impl Inner {
         let told = !matches!(outcome.ending, Ending::Interrupted { .. });
         match sink.created().filter(|_| told) {
             Some(entries) => {
-                let added = Extent { bytes: outcome.usage.written_bytes, entries };
+                // A worker may say what it wants; it was given no more than this.
+                let added = Extent { bytes: outcome.usage.written_bytes, entries }.min(sink.room());
                 (added != Extent::default()).then(|| self.parts.quotas.added(call.owner, call.task, added)).flatten()
             }
             None => {

@@ -21,6 +21,7 @@ use crate::pause::Pauses;
 use crate::policy::{Policy, Secret};
 use crate::ports::egress::{Body, EgressError, IncomingResponse, OutgoingRequest, Timeouts};
 use crate::ports::sandbox::GuestRequest;
+use crate::ports::store::StoreError;
 
 /// How long the steps of an exchange may take if the guest does not say, and
 /// at most.
@@ -42,7 +43,16 @@ pub(super) struct Broker {
     pub(super) sent: Arc<AtomicU64>,
     pub(super) received: Arc<AtomicU64>,
     /// What the owner said, and whose turn it is to ask.
-    answers: tokio::sync::Mutex<Vec<(HttpPattern, bool)>>,
+    answers: Arc<tokio::sync::Mutex<Answers>>,
+}
+
+/// What a call remembers of what its owner said.
+#[derive(Default)]
+struct Answers {
+    known: Vec<(HttpPattern, bool)>,
+    /// Nobody answered: nobody will be asked again, or a guest could wait for
+    /// as long as it finds something to ask.
+    nobody: bool,
 }
 
 /// A request that was decided.
@@ -73,7 +83,7 @@ impl Broker {
             requests: AtomicU64::new(0),
             sent: Arc::default(),
             received: Arc::default(),
-            answers: tokio::sync::Mutex::default(),
+            answers: Arc::default(),
         }
     }
 
@@ -160,7 +170,7 @@ impl Broker {
     /// The first entry of the call's grants that means the request decides.
     async fn decide(self: &Arc<Self>, to: &Destination) -> Result<Decided, EgressError> {
         let Some(HttpGrant { mode, rule, private, .. }) =
-            self.grants.http.iter().find(|grant| grant.pattern.matches(to)).cloned()
+            self.grants.http.iter().find(|grant| grant.decides(to)).cloned()
         else {
             return Ok(Decided { allowed: false, mode: Mode::Deny, rule: None, grant: None, private: [].into() });
         };
@@ -178,7 +188,7 @@ impl Broker {
         to: &Destination,
         rule: Option<Arc<str>>,
     ) -> Result<(bool, Option<GrantId>), EgressError> {
-        let store = |error: crate::ports::store::StoreError| {
+        let store = |error: StoreError| {
             tracing::error!(call = %self.call.id, %error, "a request could not be decided");
             EgressError::Internal
         };
@@ -186,35 +196,59 @@ impl Broker {
             Capability::Http(text) => text.parse::<HttpPattern>().is_ok_and(|pattern| pattern.matches(to)),
             _ => false,
         };
-        // One at a time: what is asked now may be answered for the next.
-        let mut answers = self.answers.lock().await;
         if let Some(grant) = self.inner.take_grant(&self.call, fits).await.map_err(store)? {
             return Ok((true, Some(grant)));
         }
-        if let Some((_, allowed)) = answers.iter().find(|(pattern, _)| pattern.matches(to)) {
-            return Ok((*allowed, None));
+        // What servers may take for something else can't be asked precisely.
+        if to.is_ambiguous() {
+            return Ok((false, None));
         }
-        let pattern = HttpPattern::exactly(to);
-        let (broker, what) = (self.clone(), (Capability::Http(pattern.to_string()), rule));
+        let (broker, to) = (self.clone(), to.clone());
         // On its own: a guest that gives up must not leave the call waiting.
         let gone = self.cancel.child_token();
         let _asker = gone.clone().drop_guard();
-        let asking =
-            self.inner.tracker.spawn(async move { broker.inner.ask(&broker.call, what, &broker.pauses, &gone).await });
-        let answer = asking.await.map_err(|_| EgressError::Internal)?.map_err(store)?;
-        if let Some(grant) = answer.grant {
-            self.inner.holds(&self.call, grant);
+        let asking = self.inner.tracker.spawn(async move { broker.ask_in_turn(&to, rule, &gone).await });
+        asking.await.map_err(|_| EgressError::Internal)?.map_err(store)
+    }
+
+    /// One question of a call at a time: what is asked now may be answered for
+    /// the next.
+    async fn ask_in_turn(
+        &self,
+        to: &Destination,
+        rule: Option<Arc<str>>,
+        gone: &CancellationToken,
+    ) -> Result<(bool, Option<GrantId>), StoreError> {
+        let mut answers = self.answers.lock().await;
+        let fits = |capability: &Capability| match capability {
+            Capability::Http(text) => text.parse::<HttpPattern>().is_ok_and(|pattern| pattern.matches(to)),
+            _ => false,
+        };
+        if let Some(grant) = self.inner.take_grant(&self.call, fits).await? {
+            return Ok((true, Some(grant)));
         }
-        if answers.len() < MAX_ANSWERS {
-            answers.push((pattern, answer.allowed));
+        if let Some((_, allowed)) = answers.known.iter().find(|(pattern, _)| pattern.matches(to)) {
+            return Ok((*allowed, None));
+        }
+        if answers.nobody || gone.is_cancelled() {
+            return Ok((false, None));
+        }
+        let pattern = HttpPattern::exactly(to);
+        let what = (Capability::Http(pattern.to_string()), rule);
+        let answer = self.inner.ask(&self.call, what, &self.pauses, gone).await?;
+        answers.nobody = !answer.answered && !gone.is_cancelled();
+        // A grant has uses and an end of its own: it is looked at each time.
+        if answer.answered && answer.grant.is_none() && answers.known.len() < MAX_ANSWERS {
+            answers.known.push((pattern, answer.allowed));
         }
         Ok((answer.allowed, answer.grant))
     }
 
     /// The granted secrets that go to there, by name.
     fn secrets(&self, to: &Destination) -> Vec<(String, Secret)> {
-        let known =
-            self.grants.secrets.iter().filter_map(|name| Some((name.clone(), self.policy.secret(name)?.clone())));
+        // Those of now: one that was changed, or goes elsewhere, is not used as it was.
+        let policy = self.inner.parts.policies.current();
+        let known = self.grants.secrets.iter().filter_map(|name| Some((name.clone(), policy.secret(name)?.clone())));
         known.filter(|(_, secret)| secret.goes_to(to)).collect()
     }
 

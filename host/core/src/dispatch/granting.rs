@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::drive::chain;
 use super::{Dispatcher, Inner, lock};
-use crate::audit::{AuditBody, Decision};
+use crate::audit::{AuditBody, Decision, NewAudit};
 use crate::call::{Call, CallState};
 use crate::error::Error;
 use crate::grants::{Capability, Grant, Grants, Mode};
@@ -19,6 +19,8 @@ use crate::ports::store::StoreError;
 
 /// Most live grants of a task.
 pub const MAX_GRANTS: u32 = 256;
+/// Grants of a task that are looked at, the newest, those that ended included.
+pub const GRANTS_LOOKED_AT: u32 = 4 * MAX_GRANTS;
 
 impl Inner {
     /// What a call would get now, and what of that is to be written down.
@@ -51,8 +53,11 @@ impl Inner {
         if now.policy != call.grants.policy && !call.grants.within(&now) {
             return Err(Fault::new(code::GRANT_REVOKED, "the policy changed before the call started; call again"));
         }
-        for finding in findings {
-            self.record(call, decided(call, finding)).await.map_err(|error| host(&error))?;
+        if !findings.is_empty() {
+            let records = findings.into_iter().map(|finding| {
+                NewAudit::new(self.parts.ids.now(), call.owner, call.task, Some(call.id), &decided(call, finding))
+            });
+            self.parts.store.append_audit(records.collect()).await.map_err(|error| host(&error))?;
         }
         // What was recorded with the call is what it gets: never more.
         let mut grants = call.grants.clone();
@@ -87,11 +92,7 @@ impl Inner {
             self.record(call, AuditBody::CapabilityDecided { tool, capability, decision }).await?;
             return Ok(true);
         }
-        let answer = self.ask(call, what, pauses, cancel).await?;
-        if let Some(grant) = answer.grant {
-            self.holds(call, grant);
-        }
-        Ok(answer.allowed)
+        Ok(self.ask(call, what, pauses, cancel).await?.allowed)
     }
 
     /// Uses a live grant of the task that fits, and notes that the call stands on it.
@@ -115,7 +116,7 @@ impl Inner {
 
     async fn live_grants(&self, task: TaskId) -> Result<Vec<Grant>, StoreError> {
         let now = self.parts.ids.now();
-        let mut grants = self.parts.store.list_grants(task, MAX_GRANTS * 4).await?;
+        let mut grants = self.parts.store.list_grants(task, GRANTS_LOOKED_AT).await?;
         grants.retain(|grant| grant.is_live(now));
         Ok(grants)
     }

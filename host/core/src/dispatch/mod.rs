@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use drive::chain;
-pub use granting::MAX_GRANTS;
+pub use granting::{GRANTS_LOOKED_AT, MAX_GRANTS};
 pub use lanes::LaneLimits;
 pub use questions::{Answer, Question};
 pub use recovery::Recovered;
@@ -208,6 +208,10 @@ impl Dispatcher {
 
     /// Answers a question. False if it is not open: it was answered, or its time is up.
     pub fn answer(&self, call: CallId, question: QuestionId, answer: Answer) -> bool {
+        // Before the call goes on: taking the grant back from now on ends it.
+        if let (Some(grant), Some(active)) = (answer.grant, lock(&self.inner.active).get_mut(&call)) {
+            active.holds.push(grant);
+        }
         self.inner.questions.answer(call, question, answer)
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::drive::{RETRIES, RETRY};
 use super::{Inner, lock};
 use crate::audit::{AuditBody, NewAudit};
 use crate::call::{Call, CallState, Step};
@@ -38,6 +39,13 @@ pub struct Answer {
     pub allowed: bool,
     /// The grant that was given with it.
     pub grant: Option<GrantId>,
+    /// False if nobody said so, and it is taken for a no.
+    pub answered: bool,
+}
+
+impl Answer {
+    /// What nobody's answer is taken for.
+    const NOBODY: Self = Self { allowed: false, grant: None, answered: false };
 }
 
 /// Questions that are open.
@@ -52,11 +60,14 @@ struct Open {
 }
 
 /// Takes an open question away, whatever becomes of who asked.
-struct Asking<'a>(&'a Questions, CallId);
+struct Asking<'a>(&'a Questions, CallId, QuestionId);
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        lock(&self.0.open).remove(&self.1);
+        let mut open = lock(&self.0.open);
+        if open.get(&self.1).is_some_and(|open| open.question.id == self.2) {
+            open.remove(&self.1);
+        }
     }
 }
 
@@ -98,7 +109,7 @@ impl Inner {
         // Open before it is told, so that a client that is told can answer.
         let (reply, answer) = oneshot::channel();
         lock(&self.questions.open).insert(call.id, Open { question: question.clone(), reply });
-        let _asking = Asking(&self.questions, call.id);
+        let _asking = Asking(&self.questions, call.id, question.id);
         let waiting = EventBody::CallWaiting {
             question: question.id,
             capability: question.capability.clone(),
@@ -106,7 +117,7 @@ impl Inner {
             until: until.to_string(),
         };
         if !self.step(call, Step::Pause, &waiting).await? {
-            return Ok(Answer { allowed: false, grant: None });
+            return Ok(Answer::NOBODY);
         }
         self.tell(call.id, Some(CallState::Waiting { since: call.state.since().unwrap_or(now) }));
         let pause = pauses.begin(most);
@@ -121,9 +132,30 @@ impl Inner {
         self.tell(call.id, None);
         let (allowed, answered) = (answer.is_some_and(|answer| answer.allowed), answer.is_some());
         let body = AuditBody::QuestionAnswered { question: question.id, allowed, answered };
-        self.record(call, body).await?;
-        self.step(call, Step::Resume, &EventBody::CallAnswered { question: question.id, allowed, answered }).await?;
-        Ok(answer.unwrap_or(Answer { allowed: false, grant: None }))
+        let recorded = self.record(call, body).await;
+        // Whatever else fails: the call goes on, and its state says so.
+        let event = EventBody::CallAnswered { question: question.id, allowed, answered };
+        let resumed = self.resume(call, &event).await;
+        recorded.and(resumed)?;
+        let answer = answer.unwrap_or(Answer::NOBODY);
+        if let Some(grant) = answer.grant {
+            // What was asked for is the first use of it.
+            self.parts.store.use_grant(grant, self.parts.ids.now()).await?;
+        }
+        Ok(answer)
+    }
+
+    /// Moves the call on, trying again while the store refuses.
+    async fn resume(&self, call: &Call, event: &EventBody) -> Result<(), StoreError> {
+        let mut attempt = 0;
+        loop {
+            match self.step(call, Step::Resume, event).await {
+                Ok(_) => return Ok(()),
+                Err(error) if attempt >= RETRIES || self.stop_now.is_cancelled() => return Err(error),
+                Err(_) => attempt += 1,
+            }
+            tokio::time::sleep(RETRY).await;
+        }
     }
 
     /// Tells who waits for the call that it waits, or goes on.

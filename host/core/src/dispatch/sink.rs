@@ -18,7 +18,7 @@ use crate::grants::WorkspaceAccess;
 use crate::limits::Limits;
 use crate::ports::egress::{EgressError, IncomingResponse};
 use crate::ports::sandbox::{Emission, GuestRequest, Sink};
-use crate::quota::Room;
+use crate::quota::{Extent, Room};
 
 /// About ten progress events a second are enough for a person.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -78,6 +78,11 @@ impl CallSink {
         lock(&self.batch).room = Some(room);
     }
 
+    /// What the guest may have added at most.
+    pub(super) fn room(&self) -> Extent {
+        lock(&self.batch).room.map(|room| room.extent).unwrap_or_default()
+    }
+
     /// Adds an event of the host's own about the call.
     pub(super) fn note(self: &Arc<Self>, body: EventBody) {
         let start_timer = {
@@ -110,7 +115,7 @@ impl CallSink {
             (batch.take(true), batch.changes_lost)
         };
         let mut events = self.events(bodies);
-        if lost && self.call.grants.workspace == WorkspaceAccess::ReadWrite {
+        if lost && self.call.grants.most_workspace() == WorkspaceAccess::ReadWrite {
             events.extend(self.walk().await);
         }
         events

@@ -84,7 +84,7 @@ impl Destination {
     /// # Errors
     /// If it has more than one meaning, or none.
     pub fn parse(method: &str, scheme: Scheme, authority: &str, target: &str) -> Result<Self, PatternError> {
-        if !is_method(method) || method.eq_ignore_ascii_case("connect") {
+        if !is_method(method) || method.contains('*') || method.eq_ignore_ascii_case("connect") {
             return refuse(format!("`{}` is not a method that can be sent", shown(method)));
         }
         let (host, port) = split_port(authority)?;
@@ -103,7 +103,9 @@ impl Destination {
         };
         // Servers that ignore case in methods exist, so a rule must too.
         let method = method.to_ascii_uppercase();
-        Ok(Self { method, scheme, host: parse_host(host)?, port, path: path.to_owned(), query })
+        // In patterns it stands for whatever follows.
+        let path = path.replace('*', "%2A");
+        Ok(Self { method, scheme, host: parse_host(host)?, port, path, query })
     }
 
     /// The URL without its query, which may hold what nobody should read in a log.
@@ -119,10 +121,17 @@ impl Destination {
     }
 
     /// Whether different servers may read the path differently.
-    fn ambiguous_path(&self) -> bool {
-        let path = self.path.to_ascii_lowercase();
-        let encoded = ["%2e", "%2f", "%5c", "%00", "\\", "//"].iter().any(|what| path.contains(what));
-        encoded || path.split('/').any(|segment| matches!(segment, "." | "..") || segment.contains(';'))
+    pub fn is_ambiguous(&self) -> bool {
+        let path = &self.path;
+        let encoded = path.split('%').skip(1).any(|rest| {
+            let byte = rest.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            // What need not be encoded has a second spelling; the rest of these is read as what it stands for.
+            byte.is_none_or(|byte| byte.is_ascii_alphanumeric() || b"-._~/\\%;\0".contains(&byte))
+        });
+        encoded
+            || path.contains("//")
+            || path.contains('\\')
+            || path.split('/').any(|segment| matches!(segment, "." | "..") || segment.contains(';'))
     }
 }
 
@@ -239,7 +248,7 @@ fn parse_path(text: &str) -> Result<PathPattern, PatternError> {
         None => (text, false),
     };
     let plain = Destination::parse("GET", Scheme::Https, "a", fixed)?;
-    if plain.query.is_some() || fixed.contains('*') || plain.ambiguous_path() {
+    if plain.query.is_some() || fixed.contains('*') || plain.is_ambiguous() {
         return refuse(format!("`{}` is not a path: no query, no `..`, and `*` only at its end", shown(text)));
     }
     Ok(match (prefix, fixed) {
@@ -274,7 +283,7 @@ impl PathPattern {
         match self {
             Self::Any => true,
             // What a server may take for another path is no match for a part of them.
-            _ if destination.ambiguous_path() => false,
+            _ if destination.is_ambiguous() => false,
             Self::Prefix(prefix) => destination.path.starts_with(prefix.as_str()),
             Self::One(path) => destination.path == *path,
         }
@@ -310,8 +319,7 @@ impl HttpPattern {
 
     /// The pattern of exactly this host and path, with this method.
     pub fn exactly(destination: &Destination) -> Self {
-        let path =
-            if destination.ambiguous_path() { PathPattern::Any } else { PathPattern::One(destination.path.clone()) };
+        let path = PathPattern::One(destination.path.clone());
         Self {
             methods: vec![destination.method.clone()],
             scheme: destination.scheme,
@@ -319,6 +327,13 @@ impl HttpPattern {
             port: Some(destination.port),
             path,
         }
+    }
+
+    /// Whether the pattern means this request, or a server may take the request
+    /// for one that it means.
+    pub fn touches(&self, destination: &Destination) -> bool {
+        let whole = Self { path: PathPattern::Any, ..self.clone() };
+        self.matches(destination) || (destination.is_ambiguous() && whole.matches(destination))
     }
 
     /// Whether the pattern means this request.

@@ -46,7 +46,7 @@ pub const ANY: &str = "*";
 
 /// Something a tool wants beside pure computation (`capability` in `wit/tool.wit`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(tag = "kind", content = "value", rename_all = "kebab-case")]
+#[serde(tag = "kind", content = "value", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Capability {
     /// The task's workspace.
     Workspace(WorkspaceAccess),
@@ -222,6 +222,34 @@ pub struct HttpGrant {
     pub private: Vec<IpNet>,
 }
 
+impl HttpGrant {
+    /// Whether this entry decides about the request. What refuses or asks does
+    /// so already if a server may take the request for one that is meant.
+    pub fn decides(&self, to: &Destination) -> bool {
+        match self.mode {
+            Mode::Allow | Mode::Audit => self.pattern.matches(to),
+            Mode::Deny | Mode::Ask => self.pattern.touches(to),
+        }
+    }
+
+    /// Whether whoever had `self` loses nothing by `other`, whatever rule says so.
+    fn kept_by(&self, other: &Self) -> bool {
+        let mode = self.mode == other.mode || (self.mode == Mode::Ask && other.mode == Mode::Allow);
+        mode && self.pattern == other.pattern && self.private == other.private
+    }
+}
+
+/// Whether nothing of `mine` is refused by `theirs`: each entry is there, in
+/// order, and what stands between them only grants.
+fn keeps(mine: &[HttpGrant], theirs: &[HttpGrant]) -> bool {
+    let mut left = mine.iter().peekable();
+    theirs.iter().all(|entry| match left.peek() {
+        None => true,
+        Some(next) if next.kept_by(entry) => left.next().is_some(),
+        Some(_) => matches!(entry.mode, Mode::Allow | Mode::Audit),
+    }) && left.peek().is_none()
+}
+
 /// A capability that the owner is asked for before the guest starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
@@ -268,6 +296,15 @@ impl Grants {
         })
     }
 
+    fn has(&self, capability: &Capability) -> bool {
+        match capability {
+            Capability::Workspace(access) => *access <= self.workspace,
+            Capability::Environment(name) => self.environment.contains(name),
+            Capability::Secret(name) => self.secrets.contains(name),
+            Capability::Http(_) => false,
+        }
+    }
+
     /// Adds what the owner granted.
     pub fn add(&mut self, capability: &Capability) {
         match capability {
@@ -285,8 +322,10 @@ impl Grants {
         self.workspace <= other.workspace
             && all(&self.environment, &other.environment)
             && all(&self.secrets, &other.secrets)
-            && (self.asks.is_empty() || self.asks == other.asks)
-            && (self.http.is_empty() || self.http == other.http)
+            && self.asks.iter().all(|asked| {
+                other.asks.iter().any(|theirs| theirs.capability == asked.capability) || other.has(&asked.capability)
+            })
+            && keeps(&self.http, &other.http)
     }
 }
 
@@ -337,11 +376,40 @@ mod tests {
     }
 
     #[test]
+    fn only_what_grants_less_is_less() {
+        let entry = |text: &str, mode, rule: &str| HttpGrant {
+            pattern: text.parse().expect("a pattern"),
+            mode,
+            rule: Some(rule.into()),
+            private: Vec::new(),
+        };
+        let grants = |http: &[HttpGrant]| Grants { http: http.to_vec(), ..Grants::default() };
+        let (deny, allow) = (entry("https://a/x", Mode::Deny, "d"), entry("https://a", Mode::Allow, "a"));
+        let before = grants(&[deny.clone(), allow.clone()]);
+        let renamed = entry("https://a", Mode::Allow, "other");
+        assert!(before.within(&grants(&[deny.clone(), renamed])));
+        let more = entry("https://b", Mode::Allow, "b");
+        assert!(before.within(&grants(&[more.clone(), deny.clone(), allow.clone(), more.clone()])));
+        for less in [
+            vec![allow.clone()],
+            vec![deny.clone()],
+            vec![allow.clone(), deny.clone()],
+            vec![entry("https://a/y", Mode::Ask, "n"), deny.clone(), allow.clone()],
+            vec![deny.clone(), entry("https://a", Mode::Ask, "a")],
+        ] {
+            assert!(!before.within(&grants(&less)), "{less:?}");
+        }
+        assert!(grants(&[entry("https://a", Mode::Ask, "a")]).within(&grants(&[allow])));
+    }
+
+    #[test]
     fn rows_of_older_servers_are_read() {
         let ceiling: Ceiling = serde_json::from_str(r#"{"workspace":"read-write"}"#).expect("a ceiling");
         assert_eq!(ceiling, Ceiling::OPEN);
         let grants: Grants = serde_json::from_str(r#"{"workspace":"read"}"#).expect("grants");
         assert_eq!(grants, Grants::workspace(WorkspaceAccess::Read));
+        let more = r#"{"kind":"http","value":"a","uses":1}"#;
+        assert!(serde_json::from_str::<Capability>(more).is_err(), "a field beside it would be lost");
         assert_eq!(serde_json::to_string(&grants).expect("JSON"), r#"{"workspace":"read"}"#);
     }
 }

@@ -46,7 +46,7 @@ fn outside(what: impl ToString) -> Decided {
 impl Policy {
     /// Which rule decides what of a tool's wishes in a task.
     pub fn explain(&self, subject: &Subject<'_>, wanted: &[Capability], ceiling: &Ceiling) -> Vec<Explained> {
-        let wanted = self.named(wanted);
+        let wanted = self.named(subject, wanted);
         let explained = wanted.iter().map(|capability| {
             let decisions = match capability {
                 Capability::Workspace(access) => self.explain_workspace(subject, *access, ceiling),

@@ -151,7 +151,7 @@ impl Policy {
             Capability::Workspace(wanted) => access.max(*wanted),
             _ => access,
         };
-        let wanted = &*self.named(wanted);
+        let wanted = &*self.named(subject, wanted);
         deciding.workspace(wanted.iter().fold(WorkspaceAccess::None, access).min(ceiling.workspace));
         for capability in wanted {
             match capability {
@@ -169,8 +169,9 @@ impl Policy {
         (deciding.grants, deciding.findings)
     }
 
-    /// What is wanted, with every secret by its name.
-    fn named<'a>(&self, wanted: &'a [Capability]) -> Cow<'a, [Capability]> {
+    /// What is wanted, with each secret by its name that is decided otherwise
+    /// than by a refusal: the names of others' secrets are nobody's business.
+    fn named<'a>(&self, subject: &Subject<'_>, wanted: &'a [Capability]) -> Cow<'a, [Capability]> {
         let every = |capability: &Capability| matches!(capability, Capability::Secret(name) if name == ANY);
         if !wanted.iter().any(every) {
             return Cow::Borrowed(wanted);
@@ -178,7 +179,7 @@ impl Policy {
         let mut named: Vec<_> = wanted.iter().filter(|capability| !every(capability)).cloned().collect();
         for name in self.secrets.keys() {
             let secret = Capability::Secret(name.clone());
-            if !named.contains(&secret) {
+            if self.secret_of(subject, name).0 != Mode::Deny && !named.contains(&secret) {
                 named.push(secret);
             }
         }
@@ -205,8 +206,12 @@ impl Policy {
     /// Which requests are decided how, in order.
     fn http(&self, subject: &Subject<'_>, within: &[HttpPattern]) -> Vec<HttpGrant> {
         let mut grants: Vec<HttpGrant> = Vec::new();
+        // The first decide, so what is cut off is refused: never more.
         let mut add = |pattern: &HttpPattern, mode: Mode, rule: Option<&Arc<str>>, private: &[IpNet]| {
             for wanted in within {
+                if grants.len() >= MAX_HTTP_GRANTS {
+                    return;
+                }
                 let Some(pattern) = wanted.intersect(pattern) else { continue };
                 if !grants.iter().any(|known| known.pattern == pattern) {
                     grants.push(HttpGrant { pattern, mode, rule: rule.cloned(), private: private.to_vec() });
@@ -231,18 +236,24 @@ fn names(list: &[String], name: &str) -> bool {
     list.iter().any(|known| known == "*" || known == name)
 }
 
-/// The requests that both a tool wants and a task allows.
+/// The requests that both a tool wants and a task allows, so many that nobody
+/// who writes them can make the host work for long.
 fn wanted_http(wanted: &[Capability], ceiling: &Ceiling) -> Vec<HttpPattern> {
-    let wanted = wanted.iter().filter_map(|capability| match capability {
-        Capability::Http(text) => text.parse::<HttpPattern>().ok(),
-        _ => None,
-    });
-    match &ceiling.http {
-        None => wanted.collect(),
-        Some(allowed) => wanted
-            .flat_map(|one| allowed.iter().filter_map(move |two| one.intersect(two)).collect::<Vec<_>>())
-            .collect(),
+    let mut within: Vec<HttpPattern> = Vec::new();
+    let mut add = |pattern: HttpPattern| {
+        if within.len() < MAX_ENTRIES && !within.contains(&pattern) {
+            within.push(pattern);
+        }
+    };
+    for capability in wanted {
+        let Capability::Http(text) = capability else { continue };
+        let Ok(pattern) = text.parse::<HttpPattern>() else { continue };
+        match &ceiling.http {
+            None => add(pattern),
+            Some(allowed) => allowed.iter().filter_map(|allowed| pattern.intersect(allowed)).for_each(&mut add),
+        }
     }
+    within
 }
 
 impl Rule {
@@ -314,8 +325,6 @@ impl Deciding<'_> {
         let within = wanted_http(wanted, ceiling);
         if !within.is_empty() {
             self.grants.http = self.policy.http(self.subject, &within);
-            // The first decide, so what is cut off is refused: never more.
-            self.grants.http.truncate(MAX_HTTP_GRANTS);
         }
     }
 }

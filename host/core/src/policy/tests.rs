@@ -66,6 +66,34 @@ fn the_first_rule_that_speaks_of_it_decides() {
 }
 
 #[test]
+fn a_refusal_holds_for_what_a_server_may_take_for_it() {
+    let policy = build(json!({"version": 1, "rule": [
+        {"name": "no-admin", "mode": "deny", "http": ["https://a/admin/*"]},
+        {"name": "web", "mode": "allow", "http": ["https://a"]},
+    ]}))
+    .expect("valid");
+    let (grants, _) = policy.grants(&subject("t"), &wants(&["https://*"]), &Ceiling::OPEN);
+    let decided = |path: &str| {
+        let to = Destination::parse("GET", Scheme::Https, "a", path).expect("a destination");
+        grants.http.iter().find(|grant| grant.decides(&to)).map(|grant| grant.mode)
+    };
+    for path in ["/admin/x", "//admin/x", "/./admin/x", "/x/../admin/y", "/%61dmin/x", "/admin%2fx", "/admin/x;y"] {
+        assert_eq!(decided(path), Some(Mode::Deny), "{path}");
+    }
+    assert_eq!(decided("/other"), Some(Mode::Allow));
+}
+
+#[test]
+fn what_tool_and_task_and_policy_multiply_to_is_bounded() {
+    let hosts: Vec<_> = (0..64).map(|number| format!("https://*.h{number}.example")).collect();
+    let rules: Vec<_> = (0..200).map(|number| format!("https://*/p{number}/*")).collect();
+    let policy = build(json!({"version": 1, "rule": [{"name": "r", "mode": "allow", "http": rules}]})).expect("valid");
+    let hosts: Vec<_> = hosts.iter().map(String::as_str).collect();
+    let (grants, _) = policy.grants(&subject("t"), &wants(&hosts), &Ceiling::OPEN);
+    assert_eq!(grants.http.len(), MAX_HTTP_GRANTS);
+}
+
+#[test]
 fn rules_are_about_tenants_users_and_digests() {
     let about = |key: &str, value: String| {
         let policy =

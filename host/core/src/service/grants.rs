@@ -8,7 +8,7 @@ use super::Ports;
 use crate::access::{FrozenTask, OwnedCall, OwnedTask};
 use crate::audit::{Audit, AuditBody, NewAudit};
 use crate::clock::NewId as _;
-use crate::dispatch::{Answer, Dispatcher, MAX_GRANTS, Question};
+use crate::dispatch::{Answer, Dispatcher, GRANTS_LOOKED_AT, MAX_GRANTS, Question};
 use crate::error::Error;
 use crate::grants::{Capability, Grant};
 use crate::id::{CallId, GrantId, QuestionId, TaskId};
@@ -102,12 +102,12 @@ impl Grants {
         }
     }
 
-    /// The newest grants of a task, those that ended included.
+    /// The newest grants of a task, as many as are looked at, those that ended included.
     ///
     /// # Errors
     /// If the store fails.
     pub async fn list(&self, task: &OwnedTask) -> Result<Vec<Grant>, Error> {
-        Ok(self.ports.store.list_grants(task.task().id, MAX_GRANTS).await?)
+        Ok(self.ports.store.list_grants(task.task().id, GRANTS_LOOKED_AT).await?)
     }
 
     /// Takes a grant back and ends the calls that stand on it. How many.
@@ -156,7 +156,14 @@ impl Grants {
             }
             None => None,
         };
-        if self.dispatcher.answer(call.id, id, Answer { allowed, grant }) { Ok(()) } else { Err(closed()) }
+        if self.dispatcher.answer(call.id, id, Answer { allowed, grant, answered: true }) {
+            return Ok(());
+        }
+        // Somebody else was first, or time was up: then nothing was granted.
+        if let Some(grant) = grant {
+            self.revoke(task, grant).await?;
+        }
+        Err(closed())
     }
 
     /// What the policy in force makes of a tool's wishes in a task.

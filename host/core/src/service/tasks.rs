@@ -1,5 +1,6 @@
 //! Tasks: create, fill, list, archive, restore, delete, follow.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
@@ -19,7 +20,7 @@ use crate::limits::{Limits, LimitsPatch};
 use crate::ports::import::{Import, ImportError, Imported};
 use crate::ports::store::Page;
 use crate::ports::workspace::ByteStream;
-use crate::quota::Quotas;
+use crate::quota::{Extent, Quotas};
 use crate::task::{Source, Task, TaskState};
 use crate::tool::{MAX_CAPABILITIES, PinnedTool, ToolSet};
 
@@ -109,6 +110,9 @@ impl Tasks {
         };
         let tools = self.pin(permit, new.tools).await?;
         self.parts.quotas.one_more_task(permit.owner()).await?;
+        if !matches!(new.fill, Fill::Empty) {
+            self.parts.quotas.room_to_fill(permit.owner()).await?;
+        }
         let now = self.parts.ports.ids.now();
         let (source, state) = match &new.fill {
             Fill::Empty => (Source::Empty, TaskState::Ready),
@@ -180,12 +184,7 @@ impl Tasks {
         let filled = match self.parts.ports.workspaces.open(task.owner.tenant, task.id).await {
             Ok(root) => {
                 let imported = self.parts.ports.importer.import(root.clone(), import).await;
-                // What it takes counts for its owner from now on; if it can't
-                // be told now, the first call tells.
-                if let Err(error) = self.parts.quotas.measured(task.owner, task.id, &root).await {
-                    tracing::warn!(task = %task.id, error = %chain(&error), "a new workspace could not be measured");
-                }
-                imported
+                self.within_quota(task, &root).await.and(imported)
             }
             Err(error) => Err(ImportError::Io(std::io::Error::other(error))),
         };
@@ -198,9 +197,35 @@ impl Tasks {
             }
         };
         let moved = self.move_to(task.id, to, failure.as_deref(), &bodies).await;
+        if matches!(moved, Ok(false)) {
+            // It was deleted while it was filled.
+            self.parts.quotas.end(task.owner, task.id);
+        }
         if let Err(error) = moved {
             tracing::error!(task = %task.id, error = %chain(&error), "the state of a task could not be stored");
         }
+    }
+
+    /// Measures what was filled in. What makes its user hold too much goes again.
+    async fn within_quota(&self, task: &Task, root: &Arc<OwnedFd>) -> Result<(), ImportError> {
+        let failed = |error: Error| ImportError::Io(std::io::Error::other(error));
+        let quotas = &self.parts.quotas;
+        quotas.measured(task.owner, task.id, root).await.map_err(failed)?;
+        if !quotas.is_over(task.owner).await.map_err(failed)? {
+            return Ok(());
+        }
+        // The record stays, and says why; the directory comes again, empty.
+        let workspaces = &self.parts.ports.workspaces;
+        let emptied = async {
+            workspaces.remove(task.owner.tenant, task.id).await?;
+            workspaces.create(task.owner.tenant, task.id).await
+        };
+        emptied.await.map_err(|error| failed(error.into()))?;
+        quotas.begin(task.owner, task.id);
+        let noted = self.parts.ports.store.note_extent(task.id, Extent::default()).await;
+        noted.map_err(|error| failed(error.into()))?;
+        let reason = "the source has more than the user's quota of workspaces has room for; delete other tasks first";
+        Err(ImportError::Refused { code: "quota", reason: reason.into() })
     }
 
     async fn move_to(

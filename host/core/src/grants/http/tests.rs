@@ -37,10 +37,25 @@ fn patterns_mean_what_they_say() {
 
 #[test]
 fn a_path_that_servers_read_differently_matches_no_part_of_them() {
-    for path in ["/v1/../admin", "/v1/%2e%2e/admin", "/v1/./x", "/v1//x", "/v1/%2Fx", "/v1/\\x", "/v1/..;/x", "/v1/%00"]
-    {
+    for path in [
+        "/v1/../admin",
+        "/v1/%2e%2e/admin",
+        "/v1/./x",
+        "/v1//x",
+        "/v1/%2Fx",
+        "/v1/\\x",
+        "/v1/..;/x",
+        "/v1/%00",
+        "/v%31/x",
+        "/v1/%zz",
+        "/v1/%",
+    ] {
         let destination = get(&format!("https://a{path}"));
         assert!(!pattern("https://a/v1/*").matches(&destination), "{path}");
+        // For a refusal it is as good as meant.
+        assert!(pattern("https://a/v1/*").touches(&destination), "{path}");
+        assert!(!pattern("POST https://a/v1/*").touches(&destination), "{path}");
+        assert!(!pattern("https://b/v1/*").touches(&destination), "{path}");
         assert!(pattern("https://a").matches(&destination), "{path}");
     }
 }
@@ -122,4 +137,16 @@ fn an_intersection_means_what_both_mean() {
             }
         }
     }
+}
+
+#[test]
+fn a_pattern_of_a_request_means_that_request_alone() {
+    for path in ["/repos/*", "/*", "/a*b", "/x"] {
+        let destination = get(&format!("https://a{path}"));
+        let text = HttpPattern::exactly(&destination).to_string();
+        let again = pattern(&text);
+        assert!(again.matches(&destination), "{text}");
+        assert!(!again.matches(&get("https://a/repos/b")) && !again.matches(&get("https://a/")), "{text}");
+    }
+    assert!(Destination::parse("*", Scheme::Https, "a", "/").is_err());
 }
