@@ -2,6 +2,7 @@
 //! panics if something does not hold; the same functions are fuzzed by
 //! `tests/fuzz/run` and replayed on the corpus by the tests.
 
+mod policy;
 mod seeds;
 
 use serde_json::Value;
@@ -22,11 +23,17 @@ pub struct Target {
 }
 
 /// The targets of this package.
-pub const TARGETS: [Target; 3] = [
+pub const TARGETS: [Target; 4] = [
+    Target { name: "policy", run: policy, seeds: policy::seeds },
     Target { name: "schema", run: schema, seeds: seeds::schema_seeds },
     Target { name: "manifest", run: manifest, seeds: seeds::manifest_seeds },
     Target { name: "path", run: path, seeds: seeds::path_seeds },
 ];
+
+/// A policy and, behind a NUL, a request that it decides.
+pub fn policy(bytes: &[u8]) {
+    policy::policy(bytes);
+}
 
 /// A schema and, behind a NUL, arguments: what a guest says it takes, and what
 /// a client gives it.
