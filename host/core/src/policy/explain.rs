@@ -92,7 +92,7 @@ impl Policy {
             .map(|grant| decided(format!("http {}", grant.pattern), (grant.mode, grant.rule), "http"))
             .collect();
         decisions.push(Decided {
-            what: "every other request".into(),
+            what: format!("every other of {capability}"),
             mode: Mode::Deny,
             rule: None,
             because: "no rule that the tool's and the task's ceilings leave room for speaks of it".into(),

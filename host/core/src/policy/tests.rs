@@ -187,7 +187,7 @@ fn an_explanation_names_the_rule() {
             "workspace read allow None",
             "workspace write deny Some(\"ro\")",
             "http GET https://a/x/* allow Some(\"web\")",
-            "every other request deny None",
+            "every other of http https://a/x/* deny None",
         ]
     );
 }
