@@ -61,7 +61,7 @@ description: "fetches"
 permissions:
   storage:
     allow:
-      - uri: "fs://work/agent/**"
+      - uri: "fs://data/**"
         access: ["read"]
   network:
     allow:
