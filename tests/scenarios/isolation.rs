@@ -65,3 +65,75 @@ fn two_tenants_never_share_a_worker() {
     }
     assert!(seen[1].len() > seen[0].len(), "the second tenant got a worker of its own: {seen:?}");
 }
+
+#[test]
+fn a_guest_that_takes_long_steps_back() {
+    let server = Server::start(Options::default().with("BULKHEAD_WORKERS__PER_TENANT", 1));
+    let client = server.client();
+    let tool = client.register("hostile/cpu");
+    let task = client.task();
+    let body = json!({
+        "tool": tool["manifest"]["name"], "arguments": {"attack": "spin"}, "limits": {"wall_time_ms": 2_000},
+    });
+    let call = client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202);
+    client.events_until(&task, "call.started");
+    std::thread::sleep(Duration::from_millis(1_500));
+    let threads: Vec<Thread> = super::crash::children_of(server.pid()).into_iter().flat_map(threads_of).collect();
+    let busiest = threads.iter().max_by_key(|thread| thread.ticks).expect("a worker");
+    assert_eq!(busiest.name, "background", "{threads:?}");
+    let first = threads.iter().find(|thread| thread.pid == busiest.pid && thread.first).expect("its first thread");
+    assert!(busiest.nice > first.nice, "{threads:?}");
+    client.get(&format!("/v1/calls/{}?wait=30", call["id"].as_str().unwrap())).expect(200);
+}
+
+#[derive(Debug)]
+struct Thread {
+    pid: u32,
+    first: bool,
+    name: String,
+    nice: i64,
+    /// Processor time of the user's mode.
+    ticks: u64,
+}
+
+/// `proc_pid_stat(5)` of each thread.
+fn threads_of(pid: u32) -> Vec<Thread> {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let thread = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        Some(Thread {
+            pid,
+            first: task.file_name().to_str()? == pid.to_string(),
+            name: name.to_owned(),
+            ticks: fields[11].parse().ok()?,
+            nice: fields[16].parse().ok()?,
+        })
+    };
+    tasks.filter_map(|task| thread(task.ok()?)).collect()
+}
+
+#[test]
+fn users_of_a_tenant_have_equal_shares_however_many_guests_they_start() {
+    let server = Server::start(Options::default().with("BULKHEAD_WORKERS__PER_TENANT", 1));
+    let tenant = "ten_01jd8n2m4v0000000000000000";
+    let user = |name: &str| server.client_with(&["--tenant", tenant, "--user", name]);
+    let (many, one) = (user("usr_01jd8n2m4v0000000000000001"), user("usr_01jd8n2m4v0000000000000002"));
+    let tool = many.register("hostile/cpu")["manifest"]["name"].clone();
+    let start = |client: &crate::harness::Client| {
+        let body = json!({"tool": tool, "arguments": {"attack": "spin"}, "limits": {"wall_time_ms": 2_000}});
+        let path = format!("/v1/tasks/{}/calls?wait=0", client.task());
+        client.post(&path, &body).expect(202)["id"].as_str().unwrap().to_owned()
+    };
+    let theirs: Vec<_> = (0..6).map(|_| start(&many)).collect();
+    let own = start(&one);
+    let cpu = |client: &crate::harness::Client, id: &str| {
+        let call = client.get(&format!("/v1/calls/{id}?wait=30")).expect(200);
+        assert_eq!(call["state"], "timed_out", "{call}");
+        call["outcome"]["usage"]["cpu_us"].as_u64().unwrap()
+    };
+    let (theirs, own) = (theirs.iter().map(|id| cpu(&many, id)).sum::<u64>(), cpu(&one, &own));
+    // By number it would be a sixth of theirs.
+    assert!(own * 2 > theirs, "{own} us beside {theirs} us");
+}

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use bulkhead_core::digest::Digest;
 use bulkhead_core::grants::{Grants, WorkspaceAccess};
-use bulkhead_core::id::{CallId, TaskId, TenantId};
+use bulkhead_core::id::{CallId, TaskId, TenantId, UserId};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::outcome::Ending;
 use bulkhead_core::pause::Pauses;
 use bulkhead_core::ports::sandbox::{Emission, Prepared, Run, Sandbox, Sink};
+use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
 use bulkhead_sandbox::{ColdCalls, WasmConfig, WasmSandbox};
 use tokio_util::sync::CancellationToken;
@@ -66,7 +67,7 @@ async fn through_a_worker(component: bytes::Bytes, arguments: &str, scratch: &st
     let directory = Arc::new(std::fs::File::open(scratch)?.into());
     let run = |prepared: &Prepared| Run {
         call: CallId::from_parts(1, 1),
-        tenant: TenantId::from_parts(1, 1),
+        owner: Owner { tenant: TenantId::from_parts(1, 1), user: UserId::from_parts(1, 1) },
         task: TaskId::from_parts(1, 1),
         component: Digest::of(b""),
         artifact: prepared.artifact.clone(),

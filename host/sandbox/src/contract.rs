@@ -14,12 +14,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::grants::{Grants, WorkspaceAccess};
-use bulkhead_core::id::{CallId, TaskId, TenantId};
+use bulkhead_core::id::{CallId, TaskId, TenantId, UserId};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::outcome::{Content, Ending, Outcome, code};
 use bulkhead_core::pause::Pauses;
 use bulkhead_core::ports::egress::{EgressError, IncomingResponse};
 use bulkhead_core::ports::sandbox::{Emission, GuestRequest, PrepareError, Prepared, Run, Sandbox, SandboxError, Sink};
+use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -87,7 +88,7 @@ impl Subject {
     async fn run(&self, component: &Bytes, arguments: &str, wall_time_ms: u64) -> Run {
         Run {
             call: CallId::from_parts(1, 1),
-            tenant: TenantId::from_parts(1, 1),
+            owner: Owner { tenant: TenantId::from_parts(1, 1), user: UserId::from_parts(1, 1) },
             task: TaskId::from_parts(1, 1),
             component: Digest::of(component),
             artifact: self.prepare(component).await.artifact,

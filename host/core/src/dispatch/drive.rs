@@ -135,7 +135,7 @@ impl Inner {
         let _ = sink.broker.set(broker);
         let run = Run {
             call: call.id,
-            tenant: call.owner.tenant,
+            owner: call.owner,
             task: call.task,
             component: call.tool_digest,
             artifact: tool.artifact.clone(),

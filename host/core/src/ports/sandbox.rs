@@ -18,6 +18,7 @@ use crate::limits::Limits;
 use crate::outcome::{Content, Outcome};
 use crate::pause::Pauses;
 use crate::ports::egress::{Body, EgressError, IncomingResponse, Scheme};
+use crate::principal::Owner;
 use crate::quota::Extent;
 use crate::tool::{Artifact, Manifest};
 
@@ -76,8 +77,9 @@ impl SandboxError {
 pub struct Run {
     /// The call.
     pub call: CallId,
-    /// Whose worker runs it.
-    pub tenant: TenantId,
+    /// Whose it is: a worker of its tenant runs it, and it shares that worker's
+    /// time with other users.
+    pub owner: Owner,
     /// The task whose workspace it sees.
     pub task: TaskId,
     /// Digest of the component.

@@ -16,12 +16,13 @@ mod run;
 mod spawn;
 mod worker;
 
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bulkhead_core::grants::WorkspaceAccess;
-use bulkhead_core::id::{TaskId, TenantId};
+use bulkhead_core::id::{TaskId, TenantId, UserId};
 use bulkhead_core::outcome::Outcome;
 use bulkhead_core::ports::sandbox::{PrepareError, Prepared, Run, Sandbox, SandboxError, Sink};
 use bulkhead_core::tool::Artifact;
@@ -144,6 +145,7 @@ impl Sandbox for WasmSandbox {
         let workspace = run.workspace.as_ref().filter(|_| access != WorkspaceAccess::None);
         let job = Job {
             entry: Entry::Call,
+            user: number(run.owner.user),
             artifact: run.artifact.key,
             open: &|| host.opening(&run.artifact),
             workspace: workspace.map(|directory| (run.task, directory)),
@@ -160,7 +162,7 @@ impl Sandbox for WasmSandbox {
             let place = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Ok(run::cancelled_before()),
-                place = host.pool.place(run.tenant, run.task) => place?,
+                place = host.pool.place(run.owner.tenant, run.task) => place?,
             };
             match run::run(place, &job, &*sink, &cancel, &|| host.pool.stopping()).await {
                 // The guest never started: this is no retry of a call.
@@ -182,4 +184,11 @@ impl Sandbox for WasmSandbox {
     async fn shutdown(&self) {
         self.host.pool.shut_down().await;
     }
+}
+
+/// A user among those of a worker. Two that happen to have the same number
+/// share one share.
+fn number(user: UserId) -> u32 {
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(user);
+    (hash >> 32) as u32
 }

@@ -97,6 +97,7 @@ impl Host {
         let place = Place::take(&worker.0);
         let job = Job {
             entry: Entry::Describe,
+            user: 0,
             artifact: artifact.key,
             open: &|| self.opening(artifact),
             workspace: None,

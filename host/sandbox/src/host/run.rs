@@ -32,6 +32,8 @@ const CREDIT: usize = WINDOW / 4;
 /// A call, as a worker needs it.
 pub(super) struct Job<'a> {
     pub(super) entry: Entry,
+    /// Whose it is among the users of a worker.
+    pub(super) user: u32,
     pub(super) artifact: Digest,
     /// Opens the compiled component, checked; asked only if it is not loaded.
     pub(super) open: &'a (dyn Fn() -> Opening + Sync),
@@ -152,6 +154,7 @@ fn message<'a>(job: &Job<'a>, now: Instant) -> (Start<'a>, Instant) {
     let deadline = now + Duration::from_millis(job.limits.wall_time_ms);
     let start = Start {
         entry: job.entry,
+        user: job.user,
         component: 0,
         task: None,
         access: job.access,

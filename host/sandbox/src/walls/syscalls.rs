@@ -142,6 +142,9 @@ fn allow_list(code: Code) -> Result<BpfProgram, Error> {
         [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC].map(|what| what as u64);
     rules.insert(libc::SYS_fcntl, any_of(1, &descriptor)?);
     rules.insert(libc::SYS_clone, any_of(0, &THREADS)?);
+    // A thread steps back; stepping forward takes a capability that is gone.
+    let this_thread = [(0, libc::PRIO_PROCESS as u64), (1, 0)].map(|(argument, value)| equal(argument, value));
+    rules.insert(libc::SYS_setpriority, vec![SeccompRule::new(this_thread.into_iter().collect::<Result<_, _>>()?)?]);
     program(rules, SeccompAction::Errno(errno(libc::EPERM)), SeccompAction::Allow)
 }
 
@@ -160,6 +163,10 @@ fn masked(argument: u8, mask: u64, value: u64) -> Result<SeccompRule, Error> {
 
 fn any_of(argument: u8, values: &[u64]) -> Result<Vec<SeccompRule>, Error> {
     values.iter().map(|value| rule(argument, SeccompCmpOp::Eq, *value)).collect()
+}
+
+fn equal(argument: u8, value: u64) -> Result<SeccompCondition, Error> {
+    Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, value)?)
 }
 
 fn rule(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, Error> {

@@ -91,6 +91,9 @@ pub(crate) enum Entry {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Start<'a> {
     pub entry: Entry,
+    /// Whose it is among the users of this worker: guests of different users
+    /// have equal shares of what time there is for those that take long.
+    pub user: u32,
     pub component: u32,
     /// The workspace, if one is granted.
     pub task: Option<u32>,

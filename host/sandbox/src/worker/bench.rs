@@ -48,7 +48,12 @@ impl ColdCalls {
         let workspace =
             workspace.map(|path| Ok::<_, std::io::Error>(Workspace::new(std::fs::File::open(path)?))).transpose()?;
         Ok(Self {
-            shared: Arc::new(Shared { engine, ticker, budget: Arc::new(Budget::new(u64::MAX)) }),
+            shared: Arc::new(Shared {
+                engine,
+                ticker,
+                background: Arc::default(),
+                budget: Arc::new(Budget::new(u64::MAX)),
+            }),
             loaded,
             link: Arc::default(),
             workspace,

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, nice, set_parent_process_death_signal, setrlimit};
 use rustix::thread::set_no_new_privs;
 use rustix::time::{ClockId, clock_gettime};
+use tokio::runtime::{Builder, Runtime};
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
+use super::background::Background;
 use super::limiter::Budget;
 use super::link::Link;
 use super::load::linker;
@@ -61,13 +63,13 @@ fn boot() -> wasmtime::Result<End> {
     let artifacts = descriptors.pop_front().ok_or_else(missing)?;
     let domain = if bind.has_domain { Some(descriptors.pop_front().ok_or_else(missing)?) } else { None };
     let pool = Pool { slots: bind.slots.max(1), pagemap_scan: bind.pagemap_scan };
-    limits(&bind, pool)?;
+    let nice = limits(&bind, pool)?;
     let left = if bind.leave_network { &[][..] } else { &[Part::NetworkNamespace] };
     let walls = walls::give_up(left);
     let engine = runner(pool)?;
     let linker = linker(&engine)?;
     // Made now, because making it takes calls that serving does not.
-    let runtime = runtime()?;
+    let (runtime, second) = (runtime()?, second_runtime()?);
     // Likewise: the first look at a clock asks where the kernel maps it.
     let _ = clock_gettime(ClockId::Monotonic);
     let grants = [
@@ -76,7 +78,7 @@ fn boot() -> wasmtime::Result<End> {
     ];
     let walls = walls::shut_in(walls, grants.into_iter().flatten(), Code::Loaded, &[]);
     drop((domain, artifacts));
-    serve(socket, &bind, walls, Up { engine, linker, runtime }, inbox, descriptors)
+    serve(socket, &bind, walls, Up { engine, linker, runtime, second, nice }, inbox, descriptors)
 }
 
 /// Lets go of everything but the socket, and dies with the host.
@@ -117,7 +119,8 @@ fn bound(socket: &OwnedFd, inbox: &mut Inbox, descriptors: &mut VecDeque<OwnedFd
     }
 }
 
-fn limits(bind: &Bind, pool: Pool) -> wasmtime::Result<()> {
+/// Sets its limits. Its niceness.
+fn limits(bind: &Bind, pool: Pool) -> wasmtime::Result<i32> {
     let within = |resource, wanted: u64| {
         let maximum = getrlimit(resource).maximum;
         let wanted = maximum.map_or(wanted, |maximum| maximum.min(wanted));
@@ -126,27 +129,34 @@ fn limits(bind: &Bind, pool: Pool) -> wasmtime::Result<()> {
     within(Resource::Nofile, MAX_DESCRIPTORS)?;
     // Counts what is made writable, so it holds inside the reserved pool too.
     within(Resource::Data, bind.memory_bytes + OWN_MEMORY + pool.mapped())?;
-    nice(i32::from(bind.nice))?;
-    Ok(())
+    Ok(nice(i32::from(bind.nice))?)
 }
 
 /// What is made before the walls are up.
 struct Up {
     engine: Engine,
     linker: Linker<State>,
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
+    /// That of the background.
+    second: Runtime,
+    nice: i32,
 }
 
 /// Guests take turns of a tick; the socket and timers are looked at between any
 /// two, so that a spinning guest holds nothing up for longer.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
+fn runtime() -> std::io::Result<Runtime> {
+    Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .global_queue_interval(1)
         .event_interval(1)
         .max_blocking_threads(2)
         .build()
+}
+
+/// Has no socket. Whatever blocks there has the priority of its thread.
+fn second_runtime() -> std::io::Result<Runtime> {
+    Builder::new_current_thread().enable_time().max_blocking_threads(2).build()
 }
 
 fn serve(
@@ -161,6 +171,7 @@ fn serve(
     let shared = Shared {
         // The first thread beside this one: behind the same walls.
         ticker: Arc::new(Ticker::start(up.engine.clone())?),
+        background: Background::start(up.second, up.nice)?,
         budget: Arc::new(Budget::new(bind.memory_bytes)),
         engine: up.engine,
     };

@@ -16,8 +16,8 @@ use tokio::sync::Notify;
 use super::fs::Journal;
 use super::http::Exchanges;
 use super::link::Link;
-use crate::bounds::{self, EMISSION_COST, WINDOW};
-use crate::wire::{FromWorker, StreamLimit};
+use crate::bounds::{self, CANCEL_GRACE, EMISSION_COST, WINDOW};
+use crate::wire::{FromWorker, Stop, StreamLimit};
 
 /// Output of a pass is sent in pieces of about this size.
 const CHUNK: usize = 32 * 1024;
@@ -36,6 +36,9 @@ pub(super) struct Call {
     window: Mutex<Window>,
     credit: Notify,
     pub(super) waker: AtomicWaker,
+    /// Something happened that may end it; for whoever watches it.
+    pub(super) poked: Notify,
+    long: AtomicBool,
     output: Mutex<Output>,
     /// Bytes read from and written to files.
     pub(super) read: AtomicU64,
@@ -92,6 +95,8 @@ impl Call {
             window: Mutex::default(),
             credit: Notify::new(),
             waker: AtomicWaker::new(),
+            poked: Notify::new(),
+            long: AtomicBool::new(false),
             output: Mutex::default(),
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -111,7 +116,40 @@ impl Call {
     /// Moves the end of its wall time.
     pub(super) fn put_off(&self, deadline: Instant) {
         self.deadline.store(nanoseconds(deadline.saturating_duration_since(self.begun)), Relaxed);
+        self.wake();
+    }
+
+    /// Has it looked at.
+    fn wake(&self) {
         self.waker.wake();
+        self.poked.notify_one();
+    }
+
+    /// Why it may not go on, if it may not; its processor time aside.
+    pub(super) fn over(&self, now: Instant) -> Option<Stop> {
+        if self.aborted() {
+            return Some(Stop::Aborted);
+        }
+        if now >= self.deadline() {
+            return Some(Stop::Wall);
+        }
+        self.cancelled().is_some_and(|since| now >= since + CANCEL_GRACE).then_some(Stop::Cancelled)
+    }
+
+    /// When to look again whether it may go on.
+    pub(super) fn next_look(&self) -> Instant {
+        let deadline = self.deadline();
+        self.cancelled().map_or(deadline, |since| deadline.min(since + CANCEL_GRACE))
+    }
+
+    /// Notes that it takes long.
+    pub(super) fn takes_long(&self) {
+        self.long.store(true, Relaxed);
+    }
+
+    /// Whether it takes long.
+    pub(super) fn is_long(&self) -> bool {
+        self.long.load(Relaxed)
     }
 
     /// Its HTTP exchanges.
@@ -123,7 +161,7 @@ impl Call {
     pub(super) fn cancel(&self) {
         lock(&self.cancelled).get_or_insert_with(Instant::now);
         self.credit.notify_waiters();
-        self.waker.wake();
+        self.wake();
     }
 
     /// Since when the call is cancelled.
@@ -134,7 +172,7 @@ impl Call {
     /// Ends the guest at its next turn.
     pub(super) fn abort(&self) {
         self.aborted.store(true, Relaxed);
-        self.waker.wake();
+        self.wake();
     }
 
     pub(super) fn aborted(&self) -> bool {

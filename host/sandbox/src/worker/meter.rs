@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::task::{Context, Poll};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -13,15 +13,16 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Sleep;
 use wasmtime::Engine;
 
+use super::background::LONG;
 use super::call::Call;
-use crate::bounds::{CANCEL_GRACE, TICK};
+use crate::bounds::TICK;
 use crate::wire::Stop;
 
 /// Ticks without a guest after which the ticker sleeps until it is woken.
 const IDLE_TICKS: u32 = 50;
 
 /// Processor time of this thread.
-fn thread_time() -> Duration {
+pub(super) fn thread_time() -> Duration {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
@@ -29,51 +30,66 @@ fn thread_time() -> Duration {
 /// Counts the engine's epoch while guests run.
 pub(super) struct Ticker {
     thread: Thread,
-    /// Counted up at every poll of a guest.
-    polls: Arc<AtomicU64>,
-    parked: Arc<AtomicBool>,
+    turns: Arc<Turns>,
+}
+
+/// Polls of guests, by any thread.
+#[derive(Default)]
+struct Turns {
+    begun: AtomicU64,
+    ended: AtomicU64,
+    /// The ticker sleeps until the next.
+    parked: AtomicBool,
+}
+
+impl Turns {
+    /// How many have begun, and whether one goes on.
+    fn look(&self) -> (u64, bool) {
+        // In this order: one that ends in between seems to go on, and is looked
+        // at again.
+        let ended = self.ended.load(SeqCst);
+        let begun = self.begun.load(SeqCst);
+        (begun, begun != ended)
+    }
 }
 
 impl Ticker {
     /// Starts the thread; it lives as long as the process.
     pub(super) fn start(engine: Engine) -> std::io::Result<Self> {
-        let (polls, parked) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (seen, sleeping) = (polls.clone(), parked.clone());
+        let turns = Arc::<Turns>::default();
+        let seen = turns.clone();
         let thread = std::thread::Builder::new().name("ticker".into()).stack_size(64 * 1024).spawn(move || {
             let (mut last, mut idle) = (0, 0);
             loop {
                 std::thread::sleep(TICK);
                 engine.increment_epoch();
-                let now = seen.load(Relaxed);
-                // Odd while a guest is being polled, however long that takes.
-                idle = if now == last && now % 2 == 0 { idle + 1 } else { 0 };
-                last = now;
+                let (begun, goes_on) = seen.look();
+                idle = if begun == last && !goes_on { idle + 1 } else { 0 };
+                last = begun;
                 if idle < IDLE_TICKS {
                     continue;
                 }
-                sleeping.store(true, std::sync::atomic::Ordering::SeqCst);
-                while sleeping.load(std::sync::atomic::Ordering::SeqCst)
-                    && seen.load(std::sync::atomic::Ordering::SeqCst) == last
-                {
+                seen.parked.store(true, SeqCst);
+                while seen.parked.load(SeqCst) && seen.begun.load(SeqCst) == last {
                     std::thread::park();
                 }
-                sleeping.store(false, std::sync::atomic::Ordering::SeqCst);
+                seen.parked.store(false, SeqCst);
                 idle = 0;
             }
         })?;
-        Ok(Self { thread: thread.thread().clone(), polls, parked })
+        Ok(Self { thread: thread.thread().clone(), turns })
     }
 
     fn enter(&self) {
-        self.polls.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        if self.parked.load(std::sync::atomic::Ordering::SeqCst) {
-            self.parked.store(false, std::sync::atomic::Ordering::SeqCst);
+        self.turns.begun.fetch_add(1, SeqCst);
+        if self.turns.parked.load(SeqCst) {
+            self.turns.parked.store(false, SeqCst);
             self.thread.unpark();
         }
     }
 
     fn leave(&self) {
-        self.polls.fetch_add(1, Relaxed);
+        self.turns.ended.fetch_add(1, SeqCst);
     }
 }
 
@@ -94,24 +110,11 @@ impl<F: Future> Metered<F> {
     }
 
     fn stopped(&self) -> Option<Stop> {
-        if self.call.aborted() {
-            return Some(Stop::Aborted);
+        match self.call.over(Instant::now()) {
+            Some(Stop::Aborted) => Some(Stop::Aborted),
+            _ if self.used >= self.allowed => Some(Stop::Cpu),
+            over => over,
         }
-        if self.used >= self.allowed {
-            return Some(Stop::Cpu);
-        }
-        let now = Instant::now();
-        if now >= self.call.deadline() {
-            return Some(Stop::Wall);
-        }
-        self.call.cancelled().is_some_and(|since| now >= since + CANCEL_GRACE).then_some(Stop::Cancelled)
-    }
-
-    /// When to look again at a guest that waits.
-    fn next_look(&self) -> Instant {
-        let grace = self.call.cancelled().map(|since| since + CANCEL_GRACE);
-        let deadline = self.call.deadline();
-        grace.map_or(deadline, |grace| grace.min(deadline))
     }
 }
 
@@ -134,11 +137,14 @@ impl<F: Future> Future for Metered<F> {
             return Poll::Ready((Ok(output), this.used));
         }
         this.call.flush_changes();
+        if this.used >= LONG {
+            this.call.takes_long();
+        }
         this.call.waker.register(context.waker());
         if let Some(stop) = this.stopped() {
             return Poll::Ready((Err(stop), this.used));
         }
-        let look = tokio::time::Instant::from_std(this.next_look());
+        let look = tokio::time::Instant::from_std(this.call.next_look());
         let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(look)));
         if timer.deadline() != look {
             timer.as_mut().reset(look);

@@ -2,6 +2,7 @@
 //! the host has said what it is for, so that walls can be put up between that
 //! message and the engine.
 
+mod background;
 #[cfg(feature = "bench")]
 mod bench;
 mod bindings;

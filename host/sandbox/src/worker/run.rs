@@ -8,6 +8,7 @@ use wasmtime::component::{ComponentExportIndex, Instance, InstancePre, TypedFunc
 use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::filesystem::Dir;
 
+use super::background::Background;
 use super::bindings::bulkhead::tool::types::{Capability, Content, Description, ToolError, WorkspaceAccess};
 use super::call::Call;
 use super::fault::{self, Class};
@@ -32,6 +33,7 @@ pub(super) struct Loaded {
 pub(super) struct Shared {
     pub(super) engine: Engine,
     pub(super) ticker: Arc<Ticker>,
+    pub(super) background: Arc<Background>,
     pub(super) budget: Arc<Budget>,
 }
 

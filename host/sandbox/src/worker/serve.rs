@@ -2,15 +2,16 @@
 //! thread; it polls the socket itself, so that a short call costs one wake-up.
 
 use std::collections::{HashMap, VecDeque};
-use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::component::Linker;
 
+use super::background::{self, Background};
 use super::call::Call;
 use super::http::Exchange;
 use super::link::Link;
@@ -208,21 +209,22 @@ impl Server {
             arguments: start.arguments.to_owned(),
         };
         let (shared, link) = (self.shared.clone(), self.link.clone());
-        begin(async move {
-            run(shared, call, job).await;
+        let running = call.clone();
+        let running = async move {
+            run(shared, running, job).await;
             link.end(id);
-        });
+        };
+        begin(self.shared.background.clone(), start.user, call, Box::pin(running));
     }
 }
 
 /// Gives a call its first turn at once, before all that run already: most
 /// calls end within it. What is left takes turns with the others.
-fn begin(call: impl Future<Output = ()> + Send + 'static) {
-    let mut call = Box::pin(call);
+fn begin(background: Arc<Background>, user: u32, call: Arc<Call>, mut running: BoxFuture<'static, ()>) {
     // The first turn has no one to wake: the task that follows asks again.
     let mut nobody = Context::from_waker(Waker::noop());
-    if call.as_mut().poll(&mut nobody).is_pending() {
-        tokio::spawn(call);
+    if running.as_mut().poll(&mut nobody).is_pending() {
+        tokio::spawn(background::run(background, user, call, running));
     }
 }
 

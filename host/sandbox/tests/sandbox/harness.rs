@@ -9,13 +9,14 @@ use async_trait::async_trait;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::event::Stream;
 use bulkhead_core::grants::{Grants, WorkspaceAccess};
-use bulkhead_core::id::{CallId, TaskId, TenantId};
+use bulkhead_core::id::{CallId, TaskId, TenantId, UserId};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::outcome::{Content, Ending, Outcome};
 use bulkhead_core::pause::Pauses;
 use bulkhead_core::ports::egress::{EgressError, IncomingResponse};
 use bulkhead_core::ports::sandbox::{Emission, GuestRequest, Prepared, Run, Sandbox, SandboxError, Sink};
 use bulkhead_core::ports::workspace::OneDomain;
+use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
 use bulkhead_sandbox::{WasmConfig, WasmSandbox};
 use bytes::Bytes;
@@ -96,7 +97,7 @@ pub(crate) struct Bench {
     pub(crate) sandbox: Arc<WasmSandbox>,
     pub(crate) config: WasmConfig,
     pub(crate) limits: Limits,
-    pub(crate) tenant: TenantId,
+    pub(crate) owner: Owner,
     pub(crate) workspace: tempfile::TempDir,
     _cache: Arc<tempfile::TempDir>,
 }
@@ -143,7 +144,7 @@ impl Bench {
             sandbox: Arc::new(WasmSandbox::new(config.clone()).unwrap()),
             config,
             limits,
-            tenant: TenantId::from_parts(1, 1),
+            owner: Owner { tenant: TenantId::from_parts(1, 1), user: UserId::from_parts(1, 1) },
             workspace,
             _cache: cache,
         }
@@ -158,7 +159,7 @@ impl Bench {
         let directory = std::fs::File::open(self.workspace.path()).unwrap();
         Run {
             call: CallId::from_parts(1, 1),
-            tenant: self.tenant,
+            owner: self.owner,
             task: TaskId::from_parts(1, 1),
             component: Digest::of(b"unused"),
             artifact: prepared.artifact.clone(),

@@ -45,7 +45,7 @@ async fn tenants_never_share_a_worker_and_idle_ones_leave() {
     let echo = bench.prepare(&guests::echo()).await;
     let before = bench.sandbox.stats().started;
     for tenant in 1..=3 {
-        bench.tenant = TenantId::from_parts(9, tenant);
+        bench.owner.tenant = TenantId::from_parts(9, tenant);
         assert_eq!(text(&bench.run(bench.call(&echo, "{}", WorkspaceAccess::None)).await.unwrap()), "{}");
     }
     assert_eq!(bench.sandbox.stats().started, before + 3);
@@ -81,10 +81,10 @@ async fn strict_workers_serve_one_task_and_reach_its_workspace_alone() {
         assert_eq!(text(&bench.run(run).await.unwrap()), "{}");
     }
     assert_eq!(bench.sandbox.stats().started, before + 2);
-    let wanted = [(bench.tenant, Some(tasks[0])), (bench.tenant, Some(tasks[1]))];
+    let wanted = [(bench.owner.tenant, Some(tasks[0])), (bench.owner.tenant, Some(tasks[1]))];
     assert_eq!(*asked.0.lock().unwrap(), wanted);
     // A task that is gone keeps no process.
-    bench.sandbox.forget(bench.tenant, tasks[0]).await;
+    bench.sandbox.forget(bench.owner.tenant, tasks[0]).await;
     bench.until("its worker leaves", |stats| stats.workers == 1).await;
 }
 
@@ -93,7 +93,7 @@ async fn a_full_house_makes_room_by_ending_an_idle_worker() {
     let mut bench = Bench::with(|config| config.max_workers = 1);
     let echo = bench.prepare(&guests::echo()).await;
     for tenant in 1..=3 {
-        bench.tenant = TenantId::from_parts(9, tenant);
+        bench.owner.tenant = TenantId::from_parts(9, tenant);
         assert_eq!(text(&bench.run(bench.call(&echo, "{}", WorkspaceAccess::None)).await.unwrap()), "{}");
     }
     assert!(bench.sandbox.stats().workers <= 1);

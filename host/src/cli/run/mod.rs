@@ -156,7 +156,7 @@ async fn call(
     let without_workspace = wanted.workspace.is_none() && granted(&Ceiling::OPEN).workspace != WorkspaceAccess::None;
     let call = Call {
         call: System.call_id(),
-        tenant: owner.tenant,
+        owner,
         task: System.task_id(),
         component: digest,
         artifact,
