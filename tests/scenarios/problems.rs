@@ -60,6 +60,7 @@ fn what_is_not_a_tool_is_rejected_with_the_reason() {
     for (what, bytes, code) in [
         ("text", b"#!/bin/sh\necho".to_vec(), "not_wasm"),
         ("core module", core_module, "core_module"),
+        ("old command", guests::wasm("hostile/raw_core_command"), "missing_export"),
         ("cut off", echo[..echo.len() / 2].to_vec(), "invalid_wasm"),
         ("unknown import", guests::wasm("hostile/raw_wrong_import"), "unknown_import"),
         ("no export", guests::wasm("hostile/raw_wrong_export"), "missing_export"),
@@ -72,6 +73,21 @@ fn what_is_not_a_tool_is_rejected_with_the_reason() {
     }
     client.send("POST", "/v1/tools", &[], b"").problem(400, "invalid_request");
     assert_eq!(client.register("fixtures/echo")["state"], "ready");
+}
+
+#[test]
+fn a_core_module_is_a_tool_by_the_digest_of_what_was_sent() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    let module = guests::wasm("fixtures/touch_core");
+    let tool = client.register_bytes(&module);
+    assert_eq!((&tool["state"], &tool["manifest"]["name"]), (&json!("ready"), &json!("touch")), "{tool}");
+    let digest = bulkhead_core::digest::Digest::of(&module).to_string();
+    assert_eq!((&tool["digest"], &tool["size"]), (&json!(digest), &json!(module.len())));
+    let task = client.task();
+    let call = client.call(&task, "touch", json!({"create": [{"path": "a", "content": "x"}]}));
+    assert_eq!(call["state"], "succeeded", "{call}");
+    assert_eq!(client.get(&format!("/v1/tasks/{task}/files/a")).body, b"x");
 }
 
 #[test]

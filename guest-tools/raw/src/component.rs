@@ -33,6 +33,19 @@ impl Wit {
         let world = resolve.select_world(&[package], Some("tool"))?;
         Ok(Wit { resolve, world })
     }
+
+    /// A world of its own, from text.
+    pub fn parse(text: &str, world: &str) -> Result<Self> {
+        let mut resolve = Resolve::default();
+        let package = resolve.push_str("world.wit", text)?;
+        let world = resolve.select_world(&[package], Some(world))?;
+        Ok(Wit { resolve, world })
+    }
+
+    /// Puts the world into a core module.
+    pub fn embed(&self, module: &mut Vec<u8>) -> Result<()> {
+        embed_component_metadata(module, &self.resolve, self.world, StringEncoding::UTF8)
+    }
 }
 
 /// What is special about a guest. Without anything it is an honest tool that
@@ -69,10 +82,16 @@ impl Guest {
         }
     }
 
+    /// The core module, with its world in a section.
+    pub fn core(&self, wit: &Wit) -> Result<Vec<u8>> {
+        let mut module = wat::parse_str(self.module())?;
+        wit.embed(&mut module)?;
+        Ok(module)
+    }
+
     /// The component.
     pub fn encode(&self, wit: &Wit) -> Result<Vec<u8>> {
-        let mut module = wat::parse_str(self.module())?;
-        embed_component_metadata(&mut module, &wit.resolve, wit.world, StringEncoding::UTF8)?;
+        let module = self.core(wit)?;
         // Not validated: some are invalid on purpose, in a host's eyes.
         ComponentEncoder::default().validate(false).module(&module)?.encode()
     }

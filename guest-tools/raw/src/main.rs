@@ -25,11 +25,18 @@
 //! | `raw_many_imports` | 200 imports with names of 30,000 bytes | refused at registration, in a few words |
 //! | `raw_types` | a type that doubles forty times | refused at registration |
 //! | `raw_schema_*` | arguments that would take hours, or all of the stack, to check | not called |
+//! | `raw_core_large` | a core module with preview 1's functions under other names, and 40,000 more that call them | refused at registration, or it runs |
+//! | `raw_core_broken_world` | a core module whose world is cut off | refused at registration |
+//! | `raw_core_large_world` | the same, and its world is 16 MB of nothing | refused at registration |
+//! | `raw_core_types` | a core module whose world has a type that doubles forty times | refused at registration |
+//! | `raw_core_command` | an old command | refused at registration: it exports no tool |
+//! | `raw_core_env` | a core module that imports what no adapter has | refused at registration |
 //! | `raw_truncated` | half a component | refused at registration |
 
 mod abi;
 mod bombs;
 mod component;
+mod core;
 mod schemas;
 #[cfg(test)]
 mod table;
@@ -62,6 +69,9 @@ fn main() -> Result<()> {
     let mut half = honest("raw_truncated")?;
     half.truncate(half.len() / 2);
     put("raw_truncated", half)?;
+    for (name, module) in core::modules(wit)? {
+        put(name, module)?;
+    }
     put("raw_wrong_import", wat::parse_str(r#"(component (import "evil:host/door@1.0.0" (func)))"#)?)?;
     put("raw_wrong_export", wat::parse_str(component::WRONG_EXPORT)?)?;
     Ok(())

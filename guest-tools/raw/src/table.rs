@@ -24,7 +24,7 @@ fn every_attack_is_in_the_table() {
         tabled.insert(component.to_string());
         let source = match component {
             raw if raw.starts_with("raw_") => {
-                ["main", "abi", "schemas"].map(|file| read(&format!("../raw/src/{file}.rs"))).concat()
+                ["main", "abi", "core", "schemas"].map(|file| read(&format!("../raw/src/{file}.rs"))).concat()
             }
             liar if liar.starts_with("liar_") => read(&format!("liars/{liar}.rs")),
             theme => read(&format!("attacks/{theme}.rs")),

@@ -143,6 +143,10 @@ pub(crate) const MAX_EXTERNS: u32 = 1_000;
 /// Longest name of an import or export, in bytes: all of them are reported.
 pub(crate) const MAX_EXTERN_NAME: usize = 256;
 
+/// Largest description of a core module's world, in bytes: the one of `wit/`
+/// takes 3,000, and what it takes to read one grows faster than its size.
+pub(crate) const MAX_WORLD: u32 = 64 * 1024;
+
 /// Depth of components and modules within each other.
 pub(crate) const MAX_NESTING: u32 = 16;
 

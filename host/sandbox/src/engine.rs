@@ -122,11 +122,12 @@ pub(crate) fn runner(pool: Pool) -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
-/// Names everything an artefact depends on beside its component.
+/// Names everything an artefact depends on beside its component; `adapting` is
+/// what becomes of core modules before they are compiled.
 ///
 /// # Errors
 /// If the engine can't be made.
-pub(crate) fn fingerprint() -> wasmtime::Result<[u8; 32]> {
+pub(crate) fn fingerprint(adapting: &[u8]) -> wasmtime::Result<[u8; 32]> {
     struct Feed(Sha256);
     impl Hasher for Feed {
         fn finish(&self) -> u64 {
@@ -140,6 +141,19 @@ pub(crate) fn fingerprint() -> wasmtime::Result<[u8; 32]> {
     let mut feed = Feed(Sha256::new());
     feed.write(env!("CARGO_PKG_VERSION").as_bytes());
     feed.write_u32(SETTINGS_VERSION);
+    feed.write(adapting);
     std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut feed);
     Ok(feed.0.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_adapts_core_modules_is_part_of_the_fingerprint() {
+        let of = |adapting: &[u8]| fingerprint(adapting).expect("an engine");
+        assert_eq!(of(b"one adapter"), of(b"one adapter"));
+        assert_ne!(of(b"one adapter"), of(b"one adapter more"));
+    }
 }

@@ -65,6 +65,9 @@ fn text(report: &Report) -> String {
     };
     line("digest", report.digest.clone());
     line("size", show_bytes(inspection.size));
+    if inspection.adapted {
+        line("adapted", "a core module; what follows is of the component that the host makes of it".into());
+    }
     line("world", report.world.map_or_else(|| "none: it can't be a tool".into(), str::to_owned));
     if let Some(problem) = &inspection.problem {
         line("problem", format!("{}: {}", problem.code, one_line(&problem.reason)));

@@ -49,6 +49,22 @@ pub(crate) fn may_import(name: &str) -> bool {
             .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()))
 }
 
+/// What to tell an author whose component exports something else.
+pub(super) fn missing(exports: &[String]) -> String {
+    let exported = match exports {
+        [] => "nothing".to_owned(),
+        exports => listed(exports),
+    };
+    let command = exports.iter().any(|name| name.starts_with("wasi:cli/run@"));
+    let hint = if command {
+        ". It is a command: nothing in it says what it is called, does and takes, so it can't be called as a tool. Make it a \
+         library that exports that interface, and do in `call` what `main` does"
+    } else {
+        "; a tool exports that interface (wit/tool.wit)"
+    };
+    format!("the component exports {exported} and not `{GUEST}`{hint}")
+}
+
 /// Most names that are listed; an author who has more needs another hint than their names.
 const LISTED: usize = 10;
 
@@ -68,7 +84,7 @@ pub(super) fn unknown(imports: &[String]) -> String {
     )
 }
 
-fn listed(imports: &[String]) -> String {
+pub(super) fn listed(imports: &[String]) -> String {
     let names: Vec<String> = imports.iter().take(LISTED).map(|name| format!("`{name}`")).collect();
     let more = imports.len() - names.len();
     names.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }

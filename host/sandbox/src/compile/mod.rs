@@ -1,7 +1,10 @@
-//! The compile child: reads a component from standard input, looks at it, and
-//! writes native code to standard output. Everything here sees hostile bytes,
-//! so it runs under hard limits and answers one question per process.
+//! The compile child: reads a component from standard input, or a core module
+//! that can be made one, looks at it, and writes native code to standard
+//! output. Everything here sees hostile bytes, so it runs under hard limits and
+//! answers one question per process.
 
+mod adapt;
+mod count;
 mod externs;
 mod inspect;
 
@@ -137,18 +140,19 @@ fn answer(args: &[String]) -> wasmtime::Result<Report> {
     confine(cpu.parse().map_err(|_| usage())?, memory.parse().map_err(|_| usage())?)?;
     shut_in(isolation == REQUIRED)?;
     if mode == Mode::Fingerprint {
-        return Ok(Report::Fingerprint(hex::encode(engine::fingerprint()?)));
+        let adapting = adapt::fingerprint().map_err(wasmtime::Error::msg)?;
+        return Ok(Report::Fingerprint(hex::encode(engine::fingerprint(&adapting)?)));
     }
     let mut component = Vec::new();
     std::io::stdin().take(MAX_COMPONENT as u64 + 1).read_to_end(&mut component)?;
-    let inspection = inspect_component(&component);
+    let (inspection, adapted) = inspect::look(&component);
     if mode == Mode::Inspect {
         return Ok(Report::Inspected(Box::new(inspection)));
     }
     if let Some(Problem { code, reason }) = inspection.problem {
         return Ok(Report::Rejected { code, reason });
     }
-    match engine::compiler()?.precompile_component(&component) {
+    match engine::compiler()?.precompile_component(adapted.as_deref().unwrap_or(&component)) {
         Ok(artifact) => {
             std::io::stdout().write_all(&artifact)?;
             std::io::stdout().flush()?;

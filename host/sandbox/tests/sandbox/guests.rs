@@ -81,7 +81,18 @@ fn core(imports: &str, items: &str, body: &str) -> String {
     )
 }
 
+/// The same as a core module, with its world in a section, as a linker for WASI
+/// preview 1 leaves it.
+pub(crate) fn core_tool(imports: &str, body: &str) -> Bytes {
+    module(&core(imports, "", body)).into()
+}
+
 fn component(core: &str) -> Bytes {
+    let mut encoder = wit_component::ComponentEncoder::default().module(&module(core)).expect("a module");
+    encoder.encode().expect("a component").into()
+}
+
+fn module(core: &str) -> Vec<u8> {
     let mut module = wat::parse_str(core).unwrap_or_else(|error| panic!("{error}\n{core}"));
     let mut resolve = wit_parser::Resolve::new();
     let wit = concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit");
@@ -89,6 +100,5 @@ fn component(core: &str) -> Bytes {
     let world = resolve.select_world(&[package], Some("tool")).expect("the world is there");
     wit_component::embed_component_metadata(&mut module, &resolve, world, wit_component::StringEncoding::UTF8)
         .expect("embedded");
-    let mut encoder = wit_component::ComponentEncoder::default().module(&module).expect("a module");
-    encoder.encode().expect("a component").into()
+    module
 }

@@ -8,6 +8,7 @@ mod calls;
 #[cfg(feature = "contract")]
 mod contract;
 mod emissions;
+mod fits;
 mod guests;
 mod harness;
 mod http;
