@@ -68,13 +68,22 @@ pub(super) fn missing(exports: &[String]) -> String {
 /// Most names that are listed; an author who has more needs another hint than their names.
 const LISTED: usize = 10;
 
+/// Whether it is an interface of WASI 0.3 or one of its candidates.
+pub(super) fn is_wasi_03(name: &str) -> bool {
+    name.starts_with("wasi:") && name.split_once('@').is_some_and(|(_, version)| version.starts_with("0.3."))
+}
+
+/// What to do about what is of 0.3.
+pub(super) const BUILD_FOR_02: &str =
+    " (this host runs WASI 0.2, without async functions, streams and futures of components; build for wasm32-wasip2)";
+
 /// What to tell an author about imports that can't be met.
 pub(super) fn unknown(imports: &[String]) -> String {
     let http = imports.iter().any(|name| name.starts_with("wasi:http/incoming-handler"));
-    let p3 = imports.iter().any(|name| name.contains("@0.3"));
-    let hint = match (http, p3) {
+    let later = imports.iter().any(|name| is_wasi_03(name));
+    let hint = match (http, later) {
+        (_, true) => BUILD_FOR_02,
         (true, _) => " (tools send requests and get none)",
-        (_, true) => " (WASI 0.3 is not supported; build for WASI 0.2)",
         _ => "",
     };
     format!(

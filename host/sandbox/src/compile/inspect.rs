@@ -52,7 +52,9 @@ pub(super) fn look(bytes: &[u8]) -> (Inspection, Option<Vec<u8>>) {
 }
 
 pub(super) fn invalid(error: &wasmparser::BinaryReaderError) -> Problem {
-    Problem::new("invalid_wasm", format!("the component is not valid: {error}"))
+    // So the validator calls what is switched off with `CM_ASYNC`.
+    let hint = if error.message().contains("component model async") { externs::BUILD_FOR_02 } else { "" };
+    Problem::new("invalid_wasm", format!("the component is not valid: {error}{hint}"))
 }
 
 /// The proposals that the engine has switched on.
@@ -84,6 +86,11 @@ impl Inspection {
     fn weigh(&mut self, bytes: &[u8]) -> Result<(), Problem> {
         self.count(bytes)?;
         self.check_counts()?;
+        // Before it is valid: what is of 0.3 is not valid here, and this says why.
+        let later: Vec<String> = self.imports.iter().filter(|name| externs::is_wasi_03(name)).cloned().collect();
+        if !later.is_empty() {
+            return Err(Problem::new("unknown_import", externs::unknown(&later)));
+        }
         Validator::new_with_features(features()).validate_all(bytes).map_err(|error| invalid(&error))?;
         Ok(())
     }
@@ -136,7 +143,24 @@ mod tests {
         let inspection = inspect_component(&import);
         let problem = inspection.problem.expect("an unknown import");
         assert_eq!(problem.code, "unknown_import");
-        assert!(problem.reason.contains("`wasi:http/types@0.3.0` (WASI 0.3 is not supported"), "{}", problem.reason);
+        assert!(problem.reason.contains("`wasi:http/types@0.3.0` (this host runs WASI 0.2"), "{}", problem.reason);
+    }
+
+    #[test]
+    fn what_is_of_wasi_03_is_told_so_before_it_is_found_invalid() {
+        let text = r#"(component
+            (import "wasi:cli/environment@0.2.0" (instance))
+            (import "wasi:clocks/monotonic-clock@0.3.0" (instance (export "wait-for" (func async (param "how-long" u64)))))
+            (import "wasi:cli/stdout@0.3.0-rc-2026-01-06" (instance)))"#;
+        let problem = inspect_component(&wat(text)).problem.expect("a problem");
+        assert_eq!(problem.code, "unknown_import");
+        let named =
+            "`wasi:clocks/monotonic-clock@0.3.0`, `wasi:cli/stdout@0.3.0-rc-2026-01-06` (this host runs WASI 0.2";
+        assert!(problem.reason.contains(named) && problem.reason.contains("wasm32-wasip2"), "{}", problem.reason);
+        // The same without such an import.
+        let text = r#"(component (import "bulkhead:tool/log@0.1.0" (instance (export "f" (func async)))))"#;
+        let problem = inspect_component(&wat(text)).problem.expect("a problem");
+        assert!(problem.code == "invalid_wasm" && problem.reason.contains("WASI 0.2"), "{}", problem.reason);
     }
 
     #[test]
