@@ -65,14 +65,23 @@ impl<F: Fn() -> Readings + Send + Sync + 'static> Collector for Elsewhere<F> {
             ("policy_failures", "Changed policies that could not be used", policy_failures),
             ("workers_started", "Worker processes that were started", workers.started),
             ("workers_lost", "Workers that died or had to be killed", workers.lost),
+            ("workers_retired", "Workers that took no further calls because swap appeared", workers.retired),
             ("worker_protocol_errors", "Workers that broke the protocol: a sign of an attack", workers.protocol_errors),
         ];
         for (name, help, value) in counters {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
-        let now = ConstGauge::new(i64::try_from(workers.workers).unwrap_or(i64::MAX));
-        now.encode(encoder.encode_descriptor("workers", "Worker processes now", None, now.metric_type())?)
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let gauges = [
+            ("workers", "Worker processes now", number(workers.workers)),
+            ("swap", "1 if this machine swaps: memory of guests is then cleared the slow way", i64::from(workers.swap)),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
     }
 }
 

@@ -64,6 +64,10 @@ pub struct WasmConfig {
     pub start_timeout: Duration,
     /// How long workers may take to end when the sandbox is shut down.
     pub shutdown_grace: Duration,
+    /// Where the kernel lists its swap areas.
+    pub swaps: PathBuf,
+    /// Time between two looks at them.
+    pub swap_interval: Duration,
 }
 
 impl WasmConfig {
@@ -90,6 +94,8 @@ impl WasmConfig {
             describe_limits: describe_limits(),
             start_timeout: Duration::from_secs(10),
             shutdown_grace: Duration::from_secs(2),
+            swaps: "/proc/swaps".into(),
+            swap_interval: Duration::from_secs(1),
         }
     }
 }

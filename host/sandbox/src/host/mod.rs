@@ -14,6 +14,7 @@ mod prepare;
 mod pump;
 mod run;
 mod spawn;
+mod swap;
 mod worker;
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::pump::{Gone, pump};
 use super::spawn::{Spawner, command};
+use super::swap::Swap;
 use super::worker::Worker;
 use crate::config::{Isolation, WasmConfig};
 use crate::wire::Bind;
@@ -39,6 +40,12 @@ pub struct WasmStats {
     pub lost: u64,
     /// Those of them that broke the protocol: a sign of an attack.
     pub protocol_errors: u64,
+    /// Workers now that rely on there being no swap.
+    pub scanning: usize,
+    /// Workers that took no further calls because swap appeared.
+    pub retired: u64,
+    /// Whether this machine swaps, or might.
+    pub swap: bool,
 }
 
 #[derive(Default)]
@@ -46,6 +53,7 @@ struct Counters {
     started: AtomicU64,
     lost: AtomicU64,
     protocol_errors: AtomicU64,
+    retired: AtomicU64,
 }
 
 /// Whose a worker is: it runs nobody else's guests, before or after.
@@ -68,7 +76,7 @@ pub(super) struct Pool {
     tasks: TaskTracker,
     stop: CancellationToken,
     counters: Counters,
-    pagemap_scan: bool,
+    swap: Swap,
     leave_network: AtomicBool,
     /// The directory of artefacts.
     artifacts: Arc<OwnedFd>,
@@ -101,16 +109,10 @@ impl Drop for Place {
     }
 }
 
-/// Whether used memory may be found by a scan of the page map. A page that is
-/// swapped out escapes it, and would show one call's bytes to the next.
-fn no_swap() -> bool {
-    std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() <= 1)
-}
-
 impl Pool {
     pub(super) fn new(config: Arc<WasmConfig>, artifacts: Arc<OwnedFd>) -> io::Result<Arc<Self>> {
-        let pagemap_scan = no_swap();
-        if !pagemap_scan {
+        let swap = Swap::look(config.swaps.clone());
+        if swap.is_on() {
             tracing::info!(
                 "swap is in use or can't be seen: workers clear memory the slow way (30 instead of 15 microseconds a call)"
             );
@@ -124,11 +126,12 @@ impl Pool {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             counters: Counters::default(),
-            pagemap_scan,
+            swap,
             leave_network: AtomicBool::new(true),
             artifacts,
         });
         pool.tasks.spawn(Self::reap(pool.clone()));
+        pool.tasks.spawn(Self::watch_swap(pool.clone()));
         Ok(pool)
     }
 
@@ -173,12 +176,14 @@ impl Pool {
         let least = own.iter().filter(|worker| worker.is_open()).min_by_key(|worker| load(worker)).cloned();
         let idle = least.as_ref().is_some_and(|worker| load(worker) == 0);
         let total: usize = workers.values().map(Vec::len).sum();
+        // A retired one is on its way out: it takes nobody's place.
+        let staying = own.iter().filter(|worker| !worker.is_retired()).count();
         let may_start = match home.task {
-            None => own.len() < self.config.workers_per_tenant.max(1),
+            None => staying < self.config.workers_per_tenant.max(1),
             // A tenant with many tasks leaves half of the workers to others.
             Some(_) => {
                 let tenants = workers.iter().filter(|(other, _)| other.tenant == home.tenant);
-                own.is_empty() && tenants.map(|(_, own)| own.len()).sum::<usize>() < self.config.max_workers.div_ceil(2)
+                staying == 0 && tenants.map(|(_, own)| own.len()).sum::<usize>() < self.config.max_workers.div_ceil(2)
             }
         };
         if !idle && may_start {
@@ -212,7 +217,10 @@ impl Pool {
 
     fn start_worker(self: &Arc<Self>, home: Option<Home>, slots: u32) -> Arc<Worker> {
         let config = &self.config;
-        let worker = Arc::new(Worker::new(config.kill_grace, config.isolation, self.room.clone()));
+        // Decided here, while no other worker can come or go: who retires those that
+        // scan finds this one among them, or it does not scan.
+        let scans = !self.swap.is_on();
+        let worker = Arc::new(Worker::new(config.kill_grace, config.isolation, scans, self.room.clone()));
         self.counters.started.fetch_add(1, Relaxed);
         let (pool, started) = (self.clone(), worker.clone());
         self.tasks.spawn(async move {
@@ -244,7 +252,7 @@ impl Pool {
             slots,
             nice: self.config.nice,
             memory_bytes: self.config.memory_per_worker,
-            pagemap_scan: self.pagemap_scan,
+            pagemap_scan: worker.scans,
         };
         worker.bind(bind, self.artifacts.clone(), domain);
         self.spawn_process().await
@@ -314,6 +322,40 @@ impl Pool {
         }
     }
 
+    pub(super) fn swap(&self) -> &Swap {
+        &self.swap
+    }
+
+    pub(super) fn swap_interval(&self) -> Duration {
+        self.config.swap_interval
+    }
+
+    /// Lets those that scan the page map take no further call; tells how many.
+    /// One that belongs to nobody runs one job only, so it may.
+    pub(super) fn retire_scanning(&self) -> u64 {
+        let workers = self.workers();
+        let scanning = workers.values().flatten().filter(|worker| worker.scans && worker.retire());
+        let retired = scanning.count() as u64;
+        drop(workers);
+        self.counters.retired.fetch_add(retired, Relaxed);
+        self.room.notify_waiters();
+        retired
+    }
+
+    /// Ends those of them that have nothing left to do.
+    pub(super) fn end_retired(&self) {
+        for worker in self.workers().values().flatten() {
+            if worker.is_retired() && worker.load.load(Relaxed) == 0 {
+                worker.shut_down();
+            }
+        }
+    }
+
+    /// Resolves once the pool is being shut down.
+    pub(super) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
     /// Drops a task's workspace in every worker that may have it.
     pub(super) fn forget(&self, tenant: TenantId, task: TaskId) {
         let home = self.home(tenant, task);
@@ -365,6 +407,9 @@ impl Pool {
             started: self.counters.started.load(Relaxed),
             lost: self.counters.lost.load(Relaxed),
             protocol_errors: self.counters.protocol_errors.load(Relaxed),
+            scanning: workers.values().flatten().filter(|worker| worker.scans).count(),
+            retired: self.counters.retired.load(Relaxed),
+            swap: self.swap.is_on(),
         }
     }
 }

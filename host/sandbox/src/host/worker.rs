@@ -130,6 +130,8 @@ pub(super) struct Inner {
     leave_by: Option<Instant>,
     pub(super) idle_since: Instant,
     open: bool,
+    /// Ends once it is idle, and takes nobody's place until then.
+    retired: bool,
     /// What it said that it must not have.
     pub(super) violation: Option<&'static str>,
     /// Why it must run nothing.
@@ -149,6 +151,8 @@ pub(super) struct Worker {
     pub(super) load: AtomicUsize,
     pub(super) kill_grace: Duration,
     isolation: Isolation,
+    /// Whether it finds what guests used by a scan of the page map: only without swap.
+    pub(super) scans: bool,
     /// Told when there is room for another call.
     room: Arc<Notify>,
 }
@@ -174,7 +178,7 @@ pub(super) enum Started {
 }
 
 impl Worker {
-    pub(super) fn new(kill_grace: Duration, isolation: Isolation, room: Arc<Notify>) -> Self {
+    pub(super) fn new(kill_grace: Duration, isolation: Isolation, scans: bool, room: Arc<Notify>) -> Self {
         let inner = Inner {
             outbox: Outbox::default(),
             calls: HashMap::new(),
@@ -185,6 +189,7 @@ impl Worker {
             leave_by: None,
             idle_since: Instant::now(),
             open: true,
+            retired: false,
             violation: None,
             unfit: None,
             walls: Walls::default(),
@@ -197,6 +202,7 @@ impl Worker {
             load: AtomicUsize::new(0),
             kill_grace,
             isolation,
+            scans,
             room,
         }
     }
@@ -242,6 +248,18 @@ impl Worker {
     /// Takes no further calls; true if it did until now.
     pub(super) fn close(&self) -> bool {
         std::mem::replace(&mut self.inner().open, false)
+    }
+
+    /// Takes no further calls and ends once it is idle; true if it did take them.
+    pub(super) fn retire(&self) -> bool {
+        let mut inner = self.inner();
+        inner.retired |= inner.open;
+        std::mem::replace(&mut inner.open, false)
+    }
+
+    /// Whether it was told so.
+    pub(super) fn is_retired(&self) -> bool {
+        self.inner().retired
     }
 
     /// Waits until the worker takes calls.
@@ -368,7 +386,10 @@ impl Worker {
     pub(super) fn shut_down(&self) {
         let mut inner = self.inner();
         inner.open = false;
-        inner.leave_by.get_or_insert(Instant::now() + ABORT_GRACE);
+        if inner.leave_by.is_some() {
+            return;
+        }
+        inner.leave_by = Some(Instant::now() + ABORT_GRACE);
         inner.outbox.push(0, &ToWorker::Shutdown);
         drop(inner);
         self.wake.notify_one();

@@ -157,6 +157,47 @@ async fn a_call_that_waits_for_a_place_can_be_cancelled() {
 }
 
 #[tokio::test]
+async fn no_worker_that_scans_runs_another_guest_once_there_is_swap() {
+    let swaps = tempfile::NamedTempFile::new().unwrap();
+    let heading = "Filename Type Size Used Priority\n";
+    std::fs::write(swaps.path(), heading).unwrap();
+    let mut bench = Bench::with(|config| {
+        config.swaps = swaps.path().into();
+        config.swap_interval = Duration::from_millis(20);
+        config.workers_per_tenant = 1;
+        config.idle_timeout = Duration::from_secs(3_600);
+    });
+    let (echo, spin) = (bench.prepare(&guests::echo()).await, bench.prepare(&guests::until_cancelled()).await);
+    let call = |bench: &Bench| bench.call(&echo, "{}", WorkspaceAccess::None);
+    assert_eq!(text(&bench.run(call(&bench)).await.unwrap()), "{}");
+    bench.until("one worker stays, and scans", |stats| stats.workers == 1 && stats.scanning == 1).await;
+
+    std::fs::write(swaps.path(), format!("{heading}/dev/zram0 partition 1024 0 -2\n")).unwrap();
+    bench.until("the idle one is ended", |stats| stats.workers == 0).await;
+    assert_eq!(text(&bench.run(call(&bench)).await.unwrap()), "{}");
+    let stats = bench.sandbox.stats();
+    assert_eq!((stats.workers, stats.scanning, stats.retired, stats.swap), (1, 0, 1, true));
+
+    // Gone again; its worker leaves with the next one that scans.
+    std::fs::write(swaps.path(), heading).unwrap();
+    bench.until("it is seen", |stats| !stats.swap).await;
+    bench.owner.tenant = TenantId::from_parts(2, 2);
+    let cancel = CancellationToken::new();
+    let busy = bench.spawn(bench.call(&spin, "{}", WorkspaceAccess::None), Remember::new(), cancel.clone());
+    bench.until("it runs in one that scans", |stats| stats.calls == 1 && stats.scanning == 1).await;
+    std::fs::write(swaps.path(), format!("{heading}/swapfile file 1024 0 -2\n")).unwrap();
+    bench.until("the busy one is retired", |stats| stats.retired == 2).await;
+    // Not behind the busy one, although the tenant may have one worker only.
+    let beside = bench.run(call(&bench)).await.unwrap();
+    assert_eq!(text(&beside), "{}");
+    assert!(!busy.is_finished(), "what runs may end");
+    cancel.cancel();
+    assert_eq!(summary(&busy.await.unwrap().unwrap()), "succeeded");
+    bench.until("it leaves once it is idle", |stats| stats.scanning == 0).await;
+    assert_eq!(bench.sandbox.stats().lost, 0);
+}
+
+#[tokio::test]
 async fn a_tampered_artefact_is_never_loaded() {
     let bench = Bench::new();
     let echo = bench.prepare(&guests::echo()).await;
