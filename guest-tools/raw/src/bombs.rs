@@ -56,9 +56,17 @@ pub fn locals() -> Guest {
 
 /// Blocks in each other, deeper than any stack that is gone down for each.
 pub fn blocks() -> Guest {
-    const DEPTH: usize = 100_000;
-    let mut guest = Guest::named("raw_blocks");
-    guest.declarations = format!("(func $blocks {} {})", "block ".repeat(DEPTH), "end ".repeat(DEPTH));
+    nested("raw_blocks", "block ", 100_000)
+}
+
+/// Loops in each other, which cost the compiler forty times as much.
+pub fn loops() -> Guest {
+    nested("raw_loops", "loop ", 20_000)
+}
+
+fn nested(name: &'static str, open: &str, depth: usize) -> Guest {
+    let mut guest = Guest::named(name);
+    guest.declarations = format!("(func $nested {} {})", open.repeat(depth), "end ".repeat(depth));
     guest
 }
 

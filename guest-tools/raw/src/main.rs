@@ -21,7 +21,8 @@
 //! | `raw_realloc_spins`, `raw_post_return_spins` | code that the host calls by itself, before and after the call, never ends | `timed_out`, `limit.cpu_time` |
 //! | `raw_realloc_calls_out` | calls the host while the host calls it | `failed`, `trap` |
 //! | `raw_long_name`, `raw_name_not_text` | describes itself by what lies outside of its memory, or is no text | refused at registration |
-//! | `raw_locals`, `raw_blocks` | functions with as many variables, or blocks in each other, as they can have | refused at registration, or it runs |
+//! | `raw_locals` | functions with as many variables as they can have | refused at registration, or it runs |
+//! | `raw_blocks`, `raw_loops` | 100,000 blocks in each other, or 20,000 loops | refused at registration |
 //! | `raw_many_imports` | 200 imports with names of 30,000 bytes | refused at registration, in a few words |
 //! | `raw_types` | a type that doubles forty times | refused at registration |
 //! | `raw_schema_*` | arguments that would take hours, or all of the stack, to check | not called |
@@ -61,7 +62,14 @@ fn main() -> Result<()> {
     }
     put("raw_many_imports", wat::parse_str(bombs::imports())?)?;
     put("raw_types", wat::parse_str(bombs::types())?)?;
-    for bomb in [bombs::functions(), bombs::large_function(), bombs::branches(), bombs::locals(), bombs::blocks()] {
+    for bomb in [
+        bombs::functions(),
+        bombs::large_function(),
+        bombs::branches(),
+        bombs::locals(),
+        bombs::blocks(),
+        bombs::loops(),
+    ] {
         put(bomb.name, bomb.encode(wit)?)?;
     }
     let honest = |name| Guest::named(name).encode(wit);

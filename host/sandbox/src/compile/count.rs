@@ -1,7 +1,7 @@
 //! How much there is of everything in a component or core module, before a
 //! compiler is asked to make something of it.
 
-use wasmparser::{ComponentExternalKind, Encoding, Instance, Parser, Payload};
+use wasmparser::{ComponentExternalKind, Encoding, FunctionBody, Instance, Operator, Parser, Payload};
 
 use super::Problem;
 use super::inspect::{Inspection, invalid};
@@ -37,6 +37,11 @@ impl Inspection {
             Payload::CodeSectionEntry(body) => {
                 let size = u32::try_from(body.range().len()).unwrap_or(u32::MAX);
                 self.largest_function = self.largest_function.max(size);
+                if size <= bounds::MAX_FUNCTION_BODY {
+                    let (blocks, loops) = depths(&body)?;
+                    self.deepest_blocks = self.deepest_blocks.max(blocks);
+                    self.deepest_loops = self.deepest_loops.max(loops);
+                }
             }
             Payload::InstanceSection(section) => {
                 for instance in section {
@@ -74,6 +79,8 @@ impl Inspection {
         let counts = [
             ("it has more functions", "functions", self.functions, bounds::MAX_FUNCTIONS),
             ("one of its functions is larger", "bytes", self.largest_function, bounds::MAX_FUNCTION_BODY),
+            ("blocks of one function lie deeper in each other", "blocks", self.deepest_blocks, bounds::MAX_BLOCKS),
+            ("loops of one function lie deeper in each other", "loops", self.deepest_loops, bounds::MAX_LOOPS),
             ("it makes more core instances", "core instances", self.core_instances, bounds::MAX_CORE_INSTANCES),
             ("it has more memories", "memories", self.memories, bounds::MAX_MEMORIES),
             ("it has more tables", "tables", self.tables, bounds::MAX_TABLES),
@@ -85,6 +92,32 @@ impl Inspection {
             None => Ok(()),
         }
     }
+}
+
+/// How deep blocks lie within each other, and loops among them. Not read further
+/// than shows that it is too deep.
+fn depths(body: &FunctionBody<'_>) -> wasmparser::Result<(u32, u32)> {
+    let mut operators = body.get_operators_reader()?;
+    // What is open, and whether it is a loop.
+    let mut open = Vec::new();
+    let (mut loops, mut most_blocks, mut most_loops) = (0_u32, 0_u32, 0);
+    while !operators.eof() && most_blocks <= bounds::MAX_BLOCKS && most_loops <= bounds::MAX_LOOPS {
+        let is_loop = match operators.read()? {
+            Operator::Loop { .. } => true,
+            // What is switched off and opens one is refused by the validator.
+            Operator::Block { .. } | Operator::If { .. } => false,
+            Operator::End => {
+                loops -= u32::from(open.pop() == Some(true));
+                continue;
+            }
+            _ => continue,
+        };
+        open.push(is_loop);
+        loops += u32::from(is_loop);
+        most_loops = most_loops.max(loops);
+        most_blocks = most_blocks.max(u32::try_from(open.len()).unwrap_or(u32::MAX));
+    }
+    Ok((most_blocks, most_loops))
 }
 
 /// A name, or as much of it as shows that it is too long.

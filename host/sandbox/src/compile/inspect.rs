@@ -33,6 +33,10 @@ pub struct Inspection {
     pub functions: u32,
     /// Size of the largest function body, in bytes.
     pub largest_function: u32,
+    /// Depth of blocks within each other, in the function with most of it.
+    pub deepest_blocks: u32,
+    /// The same of loops alone.
+    pub deepest_loops: u32,
     /// Why it can't be a tool, if it can't.
     pub problem: Option<Problem>,
 }
@@ -169,5 +173,16 @@ mod tests {
         assert_eq!(problem(&wat(&format!("(component {memories})"))), "too_complex");
         let nested = (0..20).fold(String::new(), |inner, _| format!("(component {inner})"));
         assert_eq!(problem(&wat(&nested)), "too_complex");
+        for (what, most) in [("block", bounds::MAX_BLOCKS), ("loop", bounds::MAX_LOOPS), ("i32.const 1 if", 10_000)] {
+            let nested = |depth: u32| {
+                let (open, close) = (format!("{what} ").repeat(depth as usize), "end ".repeat(depth as usize));
+                // Beside each other they are not in each other.
+                wat(&format!("(component (core module (func loop end {open} {close}) (func {open} {close})))"))
+            };
+            assert_eq!(problem(&nested(most)), "missing_export");
+            let reason = inspect_component(&nested(100_000)).problem.map(|problem| problem.reason).unwrap_or_default();
+            let (said, counted) = (format!("the {most} "), format!("at least {}", most + 1));
+            assert!(reason.contains(&said) && reason.contains(&counted) && reason.contains("split"), "{reason}");
+        }
     }
 }
