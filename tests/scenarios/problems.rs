@@ -1,6 +1,8 @@
 //! Bad input of every kind: its own clear problem, and nothing is lost.
 
-use serde_json::json;
+use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use crate::harness::{Options, Server, guests};
 
@@ -88,6 +90,46 @@ fn a_core_module_is_a_tool_by_the_digest_of_what_was_sent() {
     let call = client.call(&task, "touch", json!({"create": [{"path": "a", "content": "x"}]}));
     assert_eq!(call["state"], "succeeded", "{call}");
     assert_eq!(client.get(&format!("/v1/tasks/{task}/files/a")).body, b"x");
+}
+
+#[test]
+fn how_far_a_registration_is_can_be_followed() {
+    let server = Server::start(Options::default().with("BULKHEAD_TOOLS__COMPILE_AT_ONCE", 1));
+    let client = server.client();
+    let send =
+        |wasm: &[u8]| client.send("POST", "/v1/tools", &[("content-type", "application/wasm")], wasm).expect(202);
+    // The same component with other bytes behind it was never seen.
+    let fresh = |name: &str| [guests::wasm("http_request"), vec![0, 5, 4], name.as_bytes().to_vec()].concat();
+    let first = send(&fresh("one!"));
+    let second = send(&fresh("two!"));
+    assert_eq!((&second["state"], &second["progress"]["stage"]), (&json!("compiling"), &json!("queued")), "{second}");
+    let path = |tool: &Value| format!("/v1/tools/{}", tool["id"].as_str().unwrap());
+    let (mut stages, mut last) = (Vec::new(), first["progress"].clone());
+    loop {
+        let tool = client.get(&path(&first)).expect(200);
+        if tool["state"] != "compiling" {
+            assert_eq!(tool["state"], "ready", "{tool}");
+            assert!(tool.get("progress").is_none(), "{tool}");
+            break;
+        }
+        // Stored and not told yet, it is compiling without a stage.
+        let Some(progress) = tool.get("progress") else { continue };
+        assert!(progress["elapsed_ms"].as_u64() >= last["elapsed_ms"].as_u64(), "{last} {progress}");
+        if stages.last() != Some(&progress["stage"]) {
+            stages.push(progress["stage"].clone());
+        }
+        last = progress.clone();
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(stages.contains(&json!("compiling")), "{stages:?}");
+    let order: Vec<usize> = stages
+        .iter()
+        .map(|stage| ["queued", "inspecting", "compiling", "describing"].iter().position(|name| stage == name).unwrap())
+        .collect();
+    assert!(order.is_sorted(), "{stages:?}");
+    let waited = client.get(&format!("{}?wait=60", path(&second))).expect(200);
+    assert_eq!(waited["state"], "ready", "{waited}");
+    client.get(&format!("{}?wait=-1", path(&second))).problem(400, "invalid_request");
 }
 
 #[test]

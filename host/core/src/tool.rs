@@ -140,6 +140,11 @@ pub enum ToolState {
 }
 
 impl ToolState {
+    /// Whether it is not known yet what becomes of it.
+    pub fn is_compiling(&self) -> bool {
+        matches!(self, Self::Compiling)
+    }
+
     /// The name of the state.
     pub fn name(&self) -> &'static str {
         match self {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::args::{Global, Server, Tools};
 use super::client::Client;
 use super::exit::{Exit, Failure};
-use super::output::{Output, table};
+use super::output::{Output, one_line, table};
 use super::units::show_bytes;
 use super::{inspect, sandbox};
 use crate::builtin;
@@ -92,7 +92,8 @@ fn register(server: &Server, component: &[u8], operator: bool, output: &Output) 
                 format!("{id} is still being compiled; look again by `bulkhead tools list`"),
             ));
         }
-        output.status(&format!("compiling, {} s", since.elapsed().as_secs()));
+        let stage = tool.pointer("/progress/stage").and_then(Value::as_str).unwrap_or("compiling");
+        output.status(&format!("{}, {} s", one_line(stage), since.elapsed().as_secs()));
         std::thread::sleep(POLL);
         tool = client.get(&format!("/v1/tools/{id}"))?;
     }

@@ -26,7 +26,12 @@ const ANSWER_BYTES: usize = 1536;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 fn wait_of(api: &Api, query: &WaitQuery, default: Duration) -> Result<Duration, Problem> {
-    let Some(seconds) = query.wait else { return Ok(default) };
+    seconds(api, query.wait, default)
+}
+
+/// A wait that a request asks for, within what the server allows.
+pub(super) fn seconds(api: &Api, wait: Option<f64>, default: Duration) -> Result<Duration, Problem> {
+    let Some(seconds) = wait else { return Ok(default) };
     let wait = Duration::try_from_secs_f64(seconds).ok().filter(|wait| *wait <= api.options.wait_max);
     wait.ok_or_else(|| {
         let max = api.options.wait_max.as_secs();

@@ -1,20 +1,23 @@
 //! `/v1/tools`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use bulkhead_core::id::ToolId;
 use bulkhead_core::principal::Scope;
+use bulkhead_core::tool::Tool;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Api;
+use super::calls::seconds;
 use super::extract::{Caller, Id, Query, body};
 use super::problem::Problem;
 use super::sessions::page;
-use super::wire::{Items, PageQuery, ToolBody};
+use super::wire::{Items, PageQuery, ProgressBody, ToolBody};
 
 /// Whose a new tool is.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -26,8 +29,24 @@ pub struct RegisterQuery {
     pub operator: bool,
 }
 
-/// Registers a component. It is `compiling` at first, then `ready` or
-/// `rejected`; read it again to see. The same bytes are the same tool.
+/// How long to wait for a tool.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ToolQuery {
+    /// Seconds to wait until it is `compiling` no more: 0, which is the default, to the server's maximum.
+    pub wait: Option<f64>,
+}
+
+/// The tool as it is shown, with how far it is.
+fn shown(api: &Api, tool: &Tool) -> ToolBody {
+    let progress = tool.state.is_compiling().then(|| api.services.tools.progress(tool.id)).flatten();
+    ToolBody { progress: progress.map(ProgressBody::from), ..ToolBody::from(tool) }
+}
+
+/// Registers a component, or a core module that can be made one. It is
+/// `compiling` at first, then `ready` or `rejected`; read it again to see, and
+/// meanwhile how far it is. The same bytes are the same tool.
 #[utoipa::path(post, path = "/v1/tools", tag = "tools", params(RegisterQuery),
     request_body(content = Vec<u8>, content_type = "application/wasm"),
     responses((status = 202, description = "New: being compiled", body = ToolBody),
@@ -42,7 +61,7 @@ pub async fn register(
     let component = body(request, &()).await?;
     let (tool, new) = api.services.tools.register(&permit, query.operator, component).await?;
     let status = if new { StatusCode::ACCEPTED } else { StatusCode::OK };
-    Ok((status, [(header::LOCATION, format!("/v1/tools/{}", tool.id))], Json(ToolBody::from(&tool))))
+    Ok((status, [(header::LOCATION, format!("/v1/tools/{}", tool.id))], Json(shown(&api, &tool))))
 }
 
 /// Lists the tools that the tenant may use: its own and the operator's.
@@ -59,16 +78,24 @@ pub async fn list(
     Ok(Json(Items::page(tools, limit, |tool| tool.id.to_string())))
 }
 
-/// Reads a tool.
-#[utoipa::path(get, path = "/v1/tools/{tool}", tag = "tools", params(("tool" = String, Path)),
+/// Reads a tool; with `wait`, once it is `compiling` no more or the time is over.
+#[utoipa::path(get, path = "/v1/tools/{tool}", tag = "tools", params(("tool" = String, Path), ToolQuery),
     responses((status = 200, body = ToolBody), (status = "4XX", body = Problem)))]
 pub async fn get(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
     Id(id): Id<ToolId>,
+    Query(query): Query<ToolQuery>,
 ) -> Result<Json<ToolBody>, Problem> {
     let permit = api.services.access.permit(&caller, Scope::ToolsRead)?;
-    Ok(Json(ToolBody::from(&api.services.tools.get(&permit, id).await?)))
+    let wait = seconds(&api, query.wait, Duration::ZERO)?;
+    let tool = api.services.tools.get(&permit, id).await?;
+    if !wait.is_zero() && tool.state.is_compiling() {
+        // Over or not: what is there then is shown.
+        let _ = tokio::time::timeout(wait, api.services.tools.settled(id)).await;
+        return Ok(Json(shown(&api, &api.services.tools.get(&permit, id).await?)));
+    }
+    Ok(Json(shown(&api, &tool)))
 }
 
 /// Retires a tool that no task pins.

@@ -31,6 +31,37 @@ pub struct Prepared {
     pub artifact: Artifact,
 }
 
+/// How far a component is on its way to being a tool, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Others are prepared before it.
+    Queued,
+    /// It is being read: what it imports and exports, how much there is of everything.
+    Inspecting,
+    /// Native code is being made of it.
+    Compiling,
+    /// It is being asked what it is.
+    Describing,
+}
+
+impl Stage {
+    /// Every one, in order.
+    pub const ALL: [Self; 4] = [Self::Queued, Self::Inspecting, Self::Compiling, Self::Describing];
+
+    /// The name of the stage.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Inspecting => "inspecting",
+            Self::Compiling => "compiling",
+            Self::Describing => "describing",
+        }
+    }
+}
+
+/// Is told each stage that a preparation reaches.
+pub type Tell<'a> = &'a (dyn Fn(Stage) + Send + Sync);
+
 /// Why a component can't become a tool.
 #[derive(Debug, Error)]
 pub enum PrepareError {
@@ -183,6 +214,12 @@ pub trait Sandbox: Send + Sync + 'static {
     /// Compiles and describes a component. Cached by content: the same bytes
     /// are compiled once per engine version.
     async fn prepare(&self, component: Bytes) -> Result<Prepared, PrepareError>;
+
+    /// The same, and tells meanwhile how far it is. A backend that does not know says nothing.
+    async fn prepare_telling(&self, component: Bytes, tell: Tell<'_>) -> Result<Prepared, PrepareError> {
+        let _ = tell;
+        self.prepare(component).await
+    }
 
     /// Runs one call in a fresh instance and says how it ended. `cancel` asks
     /// it to end soon. An error is the host's fault: the guest may or may not

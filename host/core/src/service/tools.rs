@@ -2,7 +2,8 @@
 //! first, then compiled and described in the background; `compiling` ends in
 //! `ready` or `rejected`, also after a restart in between.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
@@ -11,12 +12,12 @@ use tokio_util::task::TaskTracker;
 
 use super::{Ports, ServiceConfig};
 use crate::access::Permit;
-use crate::clock::NewId as _;
+use crate::clock::{NewId as _, Timestamp};
 use crate::digest::Digest;
 use crate::dispatch::chain;
 use crate::error::Error;
 use crate::id::{TenantId, ToolId};
-use crate::ports::sandbox::{PrepareError, SandboxError};
+use crate::ports::sandbox::{PrepareError, SandboxError, Stage};
 use crate::ports::store::Page;
 use crate::principal::Scope;
 use crate::tool::{Tool, ToolOwner, ToolState};
@@ -35,6 +36,55 @@ struct Inner {
     stop: CancellationToken,
     /// Counts finished preparations, for who waits for one.
     finished: watch::Sender<u64>,
+    /// Preparations under way: one entry for each that is queued or runs.
+    under_way: Mutex<HashMap<ToolId, Reached>>,
+}
+
+/// The stage that a preparation has reached.
+#[derive(Clone, Copy)]
+struct Reached {
+    stage: Stage,
+    /// When it reached it.
+    at: Timestamp,
+    /// When the preparation was asked for.
+    begun: Timestamp,
+}
+
+/// How far the preparation of a tool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What is being done.
+    pub stage: Stage,
+    /// For how long, in milliseconds.
+    pub stage_ms: u64,
+    /// How long ago the preparation was asked for, in milliseconds.
+    pub elapsed_ms: u64,
+}
+
+/// A preparation under way, until it is dropped.
+struct UnderWay {
+    inner: Arc<Inner>,
+    tool: ToolId,
+    begun: Timestamp,
+}
+
+impl UnderWay {
+    fn begin(inner: &Arc<Inner>, tool: ToolId) -> Self {
+        let this = Self { inner: inner.clone(), tool, begun: inner.ports.ids.now() };
+        this.reach(Stage::Queued);
+        this
+    }
+
+    fn reach(&self, stage: Stage) {
+        let at = self.inner.ports.ids.now();
+        self.inner.under_way().insert(self.tool, Reached { stage, at, begun: self.begun });
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.inner.under_way().remove(&self.tool);
+    }
 }
 
 impl Tools {
@@ -46,6 +96,7 @@ impl Tools {
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
             finished: watch::Sender::new(0),
+            under_way: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -95,14 +146,23 @@ impl Tools {
 
     /// Compiles and describes in the background.
     pub(super) fn prepare(&self, tool: Tool) {
-        let inner = self.inner.clone();
+        let under_way = UnderWay::begin(&self.inner, tool.id);
         self.inner.tracker.spawn(async move {
+            let inner = &under_way.inner;
             tokio::select! {
                 // Left compiling; the next start takes it up again.
                 () = inner.stop.cancelled() => {}
-                () = inner.prepare(&tool) => {}
+                () = inner.prepare(&tool, &under_way) => {}
             }
         });
+    }
+
+    /// How far the preparation of a tool that is `compiling` is.
+    pub fn progress(&self, id: ToolId) -> Option<Progress> {
+        let reached = self.inner.under_way().get(&id).copied()?;
+        let now = self.inner.ports.ids.now();
+        let (stage_ms, elapsed_ms) = (now.millis_since(reached.at), now.millis_since(reached.begun));
+        Some(Progress { stage: reached.stage, stage_ms, elapsed_ms })
     }
 
     /// Waits until a tool is no longer compiling.
@@ -181,9 +241,13 @@ impl Tools {
 }
 
 impl Inner {
-    async fn prepare(&self, tool: &Tool) {
+    fn under_way(&self) -> MutexGuard<'_, HashMap<ToolId, Reached>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn prepare(&self, tool: &Tool, under_way: &UnderWay) {
         let Ok(_turn) = self.compiling.acquire().await else { return };
-        let state = match self.prepared(tool).await {
+        let state = match self.prepared(tool, under_way).await {
             Ok(state) => state,
             Err(PrepareError::Rejected { code, reason }) => ToolState::Rejected { code: code.into(), reason },
             Err(PrepareError::Sandbox(error)) => {
@@ -203,10 +267,10 @@ impl Inner {
         self.finished.send_modify(|count| *count += 1);
     }
 
-    async fn prepared(&self, tool: &Tool) -> Result<ToolState, PrepareError> {
+    async fn prepared(&self, tool: &Tool, under_way: &UnderWay) -> Result<ToolState, PrepareError> {
         let component = self.ports.components.get(tool.digest).await;
         let component = component.map_err(|error| SandboxError::new("the component could not be read", error))?;
-        let prepared = self.ports.sandbox.prepare(component).await?;
+        let prepared = self.ports.sandbox.prepare_telling(component, &|stage| under_way.reach(stage)).await?;
         Ok(ToolState::Ready { manifest: Arc::new(prepared.manifest), artifact: prepared.artifact })
     }
 }

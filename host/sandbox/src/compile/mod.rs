@@ -7,18 +7,20 @@ mod adapt;
 mod count;
 mod externs;
 mod inspect;
+mod stages;
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bulkhead_core::ports::sandbox::{PrepareError, SandboxError};
+use bulkhead_core::ports::sandbox::{PrepareError, SandboxError, Stage};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "fuzz")]
 pub(crate) use externs::{GUEST, may_import};
 pub use inspect::{Inspection, inspect_component};
+pub(crate) use stages::Heard;
 
 use crate::bounds::{MAX_ARTIFACT, MAX_COMPONENT};
 use crate::config::Isolation;
@@ -145,6 +147,9 @@ fn answer(args: &[String]) -> wasmtime::Result<Report> {
     }
     let mut component = Vec::new();
     std::io::stdin().take(MAX_COMPONENT as u64 + 1).read_to_end(&mut component)?;
+    if mode == Mode::Compile {
+        stages::say(Stage::Inspecting);
+    }
     let (inspection, adapted) = inspect::look(&component);
     if mode == Mode::Inspect {
         return Ok(Report::Inspected(Box::new(inspection)));
@@ -152,6 +157,7 @@ fn answer(args: &[String]) -> wasmtime::Result<Report> {
     if let Some(Problem { code, reason }) = inspection.problem {
         return Ok(Report::Rejected { code, reason });
     }
+    stages::say(Stage::Compiling);
     match engine::compiler()?.precompile_component(adapted.as_deref().unwrap_or(&component)) {
         Ok(artifact) => {
             std::io::stdout().write_all(&artifact)?;

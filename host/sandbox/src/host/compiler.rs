@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_core::ports::sandbox::{PrepareError, SandboxError};
+use bulkhead_core::ports::sandbox::{PrepareError, SandboxError, Tell};
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Child;
@@ -13,7 +13,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::artifacts::Draft;
 use super::spawn::{Spawner, command};
-use crate::compile::{Mode, Report};
+use crate::compile::{Heard, Mode, Report};
 use crate::config::WasmConfig;
 
 /// Most that a compile child may say.
@@ -35,7 +35,7 @@ impl Compiler {
     /// What artefacts of this executable depend on beside their component.
     pub(super) async fn fingerprint(&self, spawner: &Spawner) -> Result<&str, PrepareError> {
         let fingerprint = self.fingerprint.get_or_try_init(|| async {
-            match self.run(spawner, Mode::Fingerprint, Bytes::new(), None).await? {
+            match self.run(spawner, Mode::Fingerprint, Bytes::new(), None, &|_| {}).await? {
                 Report::Fingerprint(fingerprint) => Ok(fingerprint),
                 other => Err(unexpected(&other)),
             }
@@ -43,13 +43,14 @@ impl Compiler {
         Ok(fingerprint.await?.as_str())
     }
 
-    /// Runs one child on `component`; what it compiles goes into `draft`.
+    /// Runs one child on `component`; what it compiles goes into `draft`, and how far it is to `tell`.
     pub(super) async fn run(
         &self,
         spawner: &Spawner,
         mode: Mode,
         component: Bytes,
         draft: Option<&Draft>,
+        tell: Tell<'_>,
     ) -> Result<Report, PrepareError> {
         let closed = |_| SandboxError::because("the sandbox is shut down");
         let _permit = self.permits.acquire().await.map_err(closed)?;
@@ -63,10 +64,10 @@ impl Compiler {
         };
         command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped()).process_group(0);
         let child = spawner.spawn(command).await.map_err(failed)?;
-        self.follow(child, component).await
+        self.follow(child, component, tell).await
     }
 
-    async fn follow(&self, mut child: Child, component: Bytes) -> Result<Report, PrepareError> {
+    async fn follow(&self, mut child: Child, component: Bytes, tell: Tell<'_>) -> Result<Report, PrepareError> {
         let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
         let feed = async {
             if let Some(mut stdin) = stdin {
@@ -75,9 +76,12 @@ impl Compiler {
             }
         };
         let listen = async {
-            let mut text = Vec::new();
+            let (mut text, mut heard) = (Vec::new(), Heard::default());
             if let Some(stderr) = stderr {
-                stderr.take(MAX_REPORT).read_to_end(&mut text).await?;
+                let mut stderr = stderr.take(MAX_REPORT);
+                while stderr.read_buf(&mut text).await? > 0 {
+                    std::iter::from_fn(|| heard.next(&text)).for_each(tell);
+                }
             }
             Ok::<_, std::io::Error>(text)
         };

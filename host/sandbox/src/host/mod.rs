@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use bulkhead_core::grants::WorkspaceAccess;
 use bulkhead_core::id::{TaskId, TenantId, UserId};
 use bulkhead_core::outcome::Outcome;
-use bulkhead_core::ports::sandbox::{PrepareError, Prepared, Run, Sandbox, SandboxError, Sink};
+use bulkhead_core::ports::sandbox::{PrepareError, Prepared, Run, Sandbox, SandboxError, Sink, Tell};
 use bulkhead_core::tool::Artifact;
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -122,7 +122,11 @@ impl Drop for WasmSandbox {
 #[async_trait]
 impl Sandbox for WasmSandbox {
     async fn prepare(&self, component: Bytes) -> Result<Prepared, PrepareError> {
-        self.host.prepare(component).await
+        self.host.prepare(component, &|_| {}).await
+    }
+
+    async fn prepare_telling(&self, component: Bytes, tell: Tell<'_>) -> Result<Prepared, PrepareError> {
+        self.host.prepare(component, tell).await
     }
 
     async fn run(&self, run: Run, sink: Arc<dyn Sink>, cancel: CancellationToken) -> Result<Outcome, SandboxError> {

@@ -7,7 +7,7 @@ use bulkhead_core::digest::Digest;
 use bulkhead_core::grants::WorkspaceAccess;
 use bulkhead_core::outcome::{Ending, Fault};
 use bulkhead_core::pause::Pauses;
-use bulkhead_core::ports::sandbox::{PrepareError, Prepared, SandboxError};
+use bulkhead_core::ports::sandbox::{PrepareError, Prepared, SandboxError, Stage, Tell};
 use bulkhead_core::quota::Extent;
 use bulkhead_core::tool::{Artifact, Manifest};
 use bytes::Bytes;
@@ -39,14 +39,14 @@ impl Host {
     /// Says what a component is without compiling it.
     pub(super) async fn inspect(&self, component: Bytes) -> Result<Inspection, PrepareError> {
         check_size(&component)?;
-        match self.compiler.run(self.pool.spawner(), Mode::Inspect, component, None).await? {
+        match self.compiler.run(self.pool.spawner(), Mode::Inspect, component, None, &|_| {}).await? {
             Report::Inspected(inspection) => Ok(*inspection),
             other => Err(unexpected(&other)),
         }
     }
 
     /// Compiles and describes a component, or finds that it was.
-    pub(super) async fn prepare(self: &Arc<Self>, component: Bytes) -> Result<Prepared, PrepareError> {
+    pub(super) async fn prepare(self: &Arc<Self>, component: Bytes, tell: Tell<'_>) -> Result<Prepared, PrepareError> {
         if self.pool.stopping() {
             return Err(SandboxError::because("the sandbox is being shut down").into());
         }
@@ -59,7 +59,8 @@ impl Host {
         if let Some(record) = blocking(move || artifacts.recorded(key, digest)).await? {
             return Ok(Prepared { manifest: record.manifest, artifact: record.artifact });
         }
-        let artifact = self.compile(key, component).await?;
+        let artifact = self.compile(key, component, tell).await?;
+        tell(Stage::Describing);
         let manifest = self.describe(&artifact).await?;
         let record = Record { component: digest, artifact: artifact.clone(), manifest: manifest.clone() };
         let artifacts = self.artifacts.clone();
@@ -68,11 +69,11 @@ impl Host {
         Ok(Prepared { manifest, artifact })
     }
 
-    async fn compile(&self, key: Digest, component: Bytes) -> Result<Artifact, PrepareError> {
+    async fn compile(&self, key: Digest, component: Bytes, tell: Tell<'_>) -> Result<Artifact, PrepareError> {
         let failed = |error| SandboxError::new("the compiled component could not be kept", error);
         let artifacts = self.artifacts.clone();
         let draft = blocking(move || artifacts.draft(key)).await?.map_err(failed)?;
-        match self.compiler.run(self.pool.spawner(), Mode::Compile, component, Some(&draft)).await? {
+        match self.compiler.run(self.pool.spawner(), Mode::Compile, component, Some(&draft), tell).await? {
             Report::Compiled => {}
             other => return Err(unexpected(&other)),
         }

@@ -1,8 +1,10 @@
-//! What can be registered.
+//! What can be registered, and how far a client is told it is.
+
+use std::sync::Mutex;
 
 use bulkhead_core::event::{ChangeKind, FileChange, Stream};
 use bulkhead_core::grants::WorkspaceAccess;
-use bulkhead_core::ports::sandbox::{Emission, Sandbox};
+use bulkhead_core::ports::sandbox::{Emission, PrepareError, Sandbox, Stage};
 use tokio_util::sync::CancellationToken;
 
 use crate::guests::{self, RETURN_ARGUMENTS};
@@ -73,4 +75,21 @@ async fn a_tool_of_a_compiler_for_preview_1_changes_files_like_its_component() {
         seen.push((prepared.manifest, changes));
     }
     assert_eq!(seen[0], seen[1]);
+}
+
+#[tokio::test]
+async fn each_stage_is_told_once_and_in_order() {
+    let bench = Bench::new();
+    let stages = Mutex::new(Vec::new());
+    let tell = |stage| stages.lock().unwrap().push(stage);
+    let echo = guests::echo();
+    let prepared = bench.sandbox.prepare_telling(echo.clone(), &tell).await.unwrap();
+    assert_eq!(*stages.lock().unwrap(), Stage::ALL[1..]);
+    // What was prepared has no stages to go through.
+    assert_eq!(bench.sandbox.prepare_telling(echo, &tell).await.unwrap(), prepared);
+    assert_eq!(stages.lock().unwrap().len(), 3);
+    let refused = bench.sandbox.prepare_telling(guests::built("hostile/raw_core_command.wasm"), &tell).await;
+    let Err(PrepareError::Rejected { code: "missing_export", reason }) = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("bulkhead:tool/guest@0.1.0") && reason.contains("a command"), "{reason}");
+    assert_eq!(stages.lock().unwrap()[3..], [Stage::Inspecting]);
 }

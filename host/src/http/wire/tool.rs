@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bulkhead_core::service::tools::Progress;
 use bulkhead_core::tool::{PinnedTool, Tool, ToolOwner, ToolState};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -20,6 +21,9 @@ pub struct ToolBody {
     pub size: u64,
     /// `compiling`, `ready` or `rejected`.
     pub state: &'static str,
+    /// How far it is, while it is `compiling`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<ProgressBody>,
     /// Why it was rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rejection: Option<Rejection>,
@@ -29,6 +33,24 @@ pub struct ToolBody {
     pub manifest: Option<Arc<bulkhead_core::tool::Manifest>>,
     /// RFC 3339, UTC.
     pub created_at: String,
+}
+
+/// How far a tool is on its way.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ProgressBody {
+    /// `queued`, `inspecting`, `compiling` or `describing`.
+    pub stage: &'static str,
+    /// Milliseconds since this stage began.
+    pub stage_ms: u64,
+    /// Milliseconds since it was registered, or the server was started again.
+    pub elapsed_ms: u64,
+}
+
+impl From<Progress> for ProgressBody {
+    fn from(progress: Progress) -> Self {
+        let Progress { stage, stage_ms, elapsed_ms } = progress;
+        Self { stage: stage.name(), stage_ms, elapsed_ms }
+    }
 }
 
 /// Why a component can't become a tool.
@@ -75,6 +97,7 @@ impl From<&Tool> for ToolBody {
             digest: tool.digest.to_string(),
             size: tool.size,
             state: tool.state.name(),
+            progress: None,
             rejection,
             manifest: tool.manifest().cloned(),
             created_at: tool.created_at.to_string(),
