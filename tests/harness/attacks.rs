@@ -3,6 +3,7 @@
 //! checks them all and the benchmark that measures them.
 
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -122,7 +123,7 @@ impl Attack {
     fn call(&self, server: &Server, client: &Client) -> Ended {
         let tool = client.register(&format!("hostile/{}", self.component));
         let name = tool["manifest"]["name"].as_str().unwrap();
-        let task = client.task();
+        let task = if self.component == "confined" { confined(server, client) } else { client.task() };
         if self.name == "escape.planted" {
             plant(server, &task);
         }
@@ -146,6 +147,9 @@ impl Attack {
         let mut ended = self.ended(state, code, &call["outcome"]["fault"]["message"], took);
         ended.past_limit = past_limit(&call, code, wall);
         ended.fault = ended.fault.or(neighbour).or_else(|| self.check(client, &task, &call));
+        if self.component == "confined" {
+            ended.fault = ended.fault.or_else(|| untouched(server, &task));
+        }
         ended
     }
 
@@ -187,10 +191,52 @@ fn past_limit(call: &Value, code: &str, wall: Duration) -> Option<Duration> {
     }
 }
 
+/// The directory of a task.
+fn workspace(server: &Server, task: &str) -> PathBuf {
+    let tenants = std::fs::read_dir(server.data().join("workspaces")).unwrap();
+    tenants.map(|tenant| tenant.unwrap().path().join(task)).find(|path| path.exists()).unwrap()
+}
+
+/// A task of which only parts may be used, with a secret beside them.
+fn confined(server: &Server, client: &Client) -> String {
+    let parts = ["read:src", "read-write:out", "read-write:deploy"];
+    let parts = parts.map(|part| json!({"kind": "workspace", "value": part}));
+    let task = client.post("/v1/tasks", &json!({"capabilities": parts})).expect(201);
+    let task = task["id"].as_str().unwrap().to_owned();
+    let root = workspace(server, &task);
+    for directory in ["src/dir", "out", "secret"] {
+        std::fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    for file in ["src/file", "src/dir/inner", "secret/key"] {
+        std::fs::write(root.join(file), "kept").unwrap();
+    }
+    for (target, link) in [("../secret", "src/to-secret"), ("../secret", "out/to-secret"), ("../src", "out/to-src")] {
+        symlink(target, root.join(link)).unwrap();
+    }
+    task
+}
+
+/// What is not as it was beside what a confined guest may change.
+fn untouched(server: &Server, task: &str) -> Option<String> {
+    let root = workspace(server, task);
+    let list = |directory: &str| {
+        let entries = std::fs::read_dir(root.join(directory)).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names.join(" ")
+    };
+    let names = [("", "deploy out secret src"), ("secret", "key"), ("src", "dir file to-secret"), ("src/dir", "inner")];
+    let differs = names.iter().find(|(directory, names)| list(directory) != *names);
+    let changed = |file: &&str| std::fs::read(root.join(file)).unwrap() != b"kept";
+    let changed = ["src/file", "src/dir/inner", "secret/key"].into_iter().find(changed);
+    differs
+        .map(|(directory, _)| format!("`{directory}` holds {}", list(directory)))
+        .or_else(|| changed.map(|file| format!("`{file}` was changed")))
+}
+
 /// What an archive or an earlier break-in could have left behind.
 fn plant(server: &Server, task: &str) {
-    let tenants = std::fs::read_dir(server.data().join("workspaces")).unwrap();
-    let root = tenants.map(|tenant| tenant.unwrap().path().join(task)).find(|path| path.exists()).unwrap();
+    let root = workspace(server, task);
     let secret = server.data().join("secret");
     std::fs::create_dir_all(&secret).unwrap();
     std::fs::write(secret.join("secret"), "the host's").unwrap();

@@ -11,6 +11,7 @@ mod files;
 mod hostile;
 mod imports;
 mod isolation;
+mod parts;
 mod policy;
 mod problems;
 mod quota;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::grants::{Capability, Mode};
+use crate::grants::{Capability, Mode, SubPath, WorkspaceAccess};
 use crate::id::{CallId, GrantId, QuestionId, TaskId};
 use crate::principal::Owner;
 
@@ -29,6 +29,18 @@ pub struct Decision {
     pub grant: Option<GrantId>,
 }
 
+/// A part of a workspace that was opened for a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenedPart {
+    /// Its path in the workspace.
+    pub path: SubPath,
+    /// What the call may do in it.
+    pub access: WorkspaceAccess,
+    /// The directory that was opened, `device:inode`; none if nothing was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+}
+
 /// What a record says. `kind` and `data` where it is stored and shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "data")]
@@ -42,6 +54,14 @@ pub enum AuditBody {
         capability: Capability,
         /// What became of it.
         decision: Decision,
+    },
+    /// Parts of the workspace were opened for a call, before its guest started.
+    #[serde(rename = "workspace.opened")]
+    WorkspaceOpened {
+        /// The tool's name.
+        tool: String,
+        /// Which.
+        paths: Vec<OpenedPart>,
     },
     /// An HTTP request of a guest was decided, before anything was sent.
     #[serde(rename = "http.decided")]

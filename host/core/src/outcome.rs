@@ -93,6 +93,9 @@ pub mod code {
     /// What the call stood on is granted no longer: a grant was taken back, or
     /// the policy changed.
     pub const GRANT_REVOKED: &str = "grant_revoked";
+    /// A sub-path of the workspace that is granted is no directory, or there is
+    /// no room to make it.
+    pub const WORKSPACE_PATH: &str = "workspace_path";
     /// The worker process died.
     pub const WORKER_DIED: &str = "worker_died";
     /// The host was stopped while the call ran.

@@ -115,7 +115,7 @@ impl Holdings {
 }
 
 /// What may be added, and what sets the bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Room {
     /// So much.
     pub extent: Extent,

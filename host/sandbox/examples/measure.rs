@@ -72,6 +72,7 @@ async fn through_a_worker(component: bytes::Bytes, arguments: &str, scratch: &st
         component: Digest::of(b""),
         artifact: prepared.artifact.clone(),
         workspace: Some(Arc::clone(&directory)),
+        parts: Vec::new(),
         grants: Grants::workspace(WorkspaceAccess::ReadWrite),
         limits: Limits::default(),
         room: Extent { bytes: u64::MAX, entries: u64::MAX },

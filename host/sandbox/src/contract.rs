@@ -93,6 +93,7 @@ impl Subject {
             component: Digest::of(component),
             artifact: self.prepare(component).await.artifact,
             workspace: None,
+            parts: Vec::new(),
             grants: Grants::workspace(WorkspaceAccess::None),
             limits: Limits { wall_time_ms, cpu_time_ms: 60_000, ..Limits::default() },
             room: Extent::default(),

@@ -3,7 +3,7 @@
 //! on a server.
 
 use bulkhead_core::digest::Digest;
-use bulkhead_core::grants::{Capability, WorkspaceAccess};
+use bulkhead_core::grants::{Capability, WorkspaceAccess, WorkspacePart};
 use bulkhead_core::ports::sandbox::{PrepareError, Sandbox as _};
 use bulkhead_core::tool::Manifest;
 use bulkhead_sandbox::{Inspection, Problem};
@@ -119,9 +119,18 @@ fn block(text: &str) -> String {
 
 fn wanted(capability: &Capability) -> String {
     match capability {
-        Capability::Workspace(WorkspaceAccess::None) => "no workspace".into(),
-        Capability::Workspace(WorkspaceAccess::Read) => "the workspace, to read".into(),
-        Capability::Workspace(WorkspaceAccess::ReadWrite) => "the workspace, to read and write".into(),
+        Capability::Workspace(WorkspacePart { path, access }) => {
+            let what = if path.is_whole() {
+                "the workspace".into()
+            } else {
+                format!("`{}` of the workspace", one_line(path.as_str()))
+            };
+            match access {
+                WorkspaceAccess::None => "no workspace".into(),
+                WorkspaceAccess::Read => format!("{what}, to read"),
+                WorkspaceAccess::ReadWrite => format!("{what}, to read and write"),
+            }
+        }
         Capability::Http(host) => format!("HTTP to {} (not granted by this version)", one_line(host)),
         Capability::Environment(name) => {
             format!("environment variable {} (not granted by this version)", one_line(name))

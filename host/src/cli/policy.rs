@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use bulkhead_core::grants::{Capability, HttpPattern, Mode};
-use bulkhead_core::policy::spec::{PolicySpec, RuleSpec, VERSION, WorkspaceRight};
+use bulkhead_core::grants::{Capability, HttpPattern, Mode, WorkspaceAccess};
+use bulkhead_core::policy::spec::{PolicySpec, Right, RuleSpec, VERSION, WorkspaceRight};
 use bulkhead_core::ports::store::Store;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -115,7 +115,7 @@ fn explain(client: &Client, tool: &str, task: &str, output: &Output) -> Result<E
 #[derive(Default)]
 struct Wanted {
     http: BTreeSet<HttpPattern>,
-    workspace: BTreeSet<&'static str>,
+    workspace: BTreeSet<WorkspaceRight>,
     environment: BTreeSet<String>,
     secrets: BTreeSet<String>,
 }
@@ -163,9 +163,10 @@ fn note(wanted: &mut BTreeMap<String, Wanted>, record: &Value) {
         "capability.decided" => {
             let capability = data.get("capability").cloned().map(serde_json::from_value::<Capability>);
             match capability {
-                Some(Ok(Capability::Workspace(access))) => {
-                    let write = access == bulkhead_core::grants::WorkspaceAccess::ReadWrite;
-                    of_tool.workspace.insert(if write { "write" } else { "read" });
+                Some(Ok(Capability::Workspace(part))) => {
+                    let write = part.access == WorkspaceAccess::ReadWrite;
+                    let right = if write { Right::Write } else { Right::Read };
+                    of_tool.workspace.insert(WorkspaceRight { right, path: part.path });
                 }
                 Some(Ok(Capability::Environment(name))) => drop(of_tool.environment.insert(name)),
                 Some(Ok(Capability::Secret(name))) => drop(of_tool.secrets.insert(name)),
@@ -178,14 +179,13 @@ fn note(wanted: &mut BTreeMap<String, Wanted>, record: &Value) {
 
 impl Wanted {
     fn rule(self, index: usize, tool: String) -> RuleSpec {
-        let right = |name: &&str| if *name == "write" { WorkspaceRight::Write } else { WorkspaceRight::Read };
         RuleSpec {
             name: format!("proposed-{}", index + 1),
             mode: Mode::Allow,
             tools: Some(vec![tool]),
             tenants: None,
             users: None,
-            workspace: self.workspace.iter().map(right).collect(),
+            workspace: self.workspace.into_iter().collect(),
             http: self.http.into_iter().collect(),
             private: Vec::new(),
             environment: self.environment.into_iter().collect(),

@@ -85,18 +85,19 @@ fn a_policy_of_wassette_gives_what_it_allows_and_nothing_else() {
     let text = "version = 1\n[defaults]\nhttp = \"allow\"\n[[wassette]]\nfile = \"fetch.yaml\"\ntools = [\"fetch\"]\n";
     let path = file(&directory, "policy.toml", text);
     let loaded = load(&path, &|name| (name == "TOKEN").then(|| "its-value".to_owned())).expect("valid");
-    assert_eq!(loaded.warnings.len(), 3, "{:?}", loaded.warnings);
+    assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
     assert!(!loaded.text.contains("its-value"));
     let owner = Owner { tenant: TenantId::from_parts(1, 1), user: UserId::from_parts(1, 1) };
     let subject = Subject { owner, tool: "fetch", digest: Digest::of(b"x") };
     let wanted = [
-        Capability::Workspace(WorkspaceAccess::ReadWrite),
+        WorkspaceAccess::ReadWrite.into(),
         Capability::Http("https://*:*".into()),
         Capability::Environment("TOKEN".into()),
         Capability::Environment("MISSING".into()),
     ];
     let (grants, _) = loaded.policy.grants(&subject, &wanted, &Ceiling::OPEN);
-    assert_eq!(grants.workspace, WorkspaceAccess::Read);
+    let parts: Vec<_> = grants.paths.iter().map(ToString::to_string).collect();
+    assert_eq!((grants.workspace, parts), (WorkspaceAccess::None, vec!["read:data".to_owned()]));
     assert_eq!(grants.environment, ["TOKEN"]);
     let modes: Vec<_> = grants.http.iter().map(|grant| (grant.pattern.to_string(), grant.mode)).collect();
     assert_eq!(
@@ -113,8 +114,30 @@ fn a_policy_of_wassette_gives_what_it_allows_and_nothing_else() {
         convert(&directory.path().join("fetch.yaml"), WASSETTE, &["fetch".to_owned()]).expect("converts");
     let converted = load(&file(&directory, "converted.toml", &converted), &nothing).expect("valid");
     let (again, _) = converted.policy.grants(&subject, &wanted, &Ceiling::OPEN);
-    assert_eq!((again.http, again.workspace), (grants.http, grants.workspace));
+    assert_eq!((again.http, again.workspace, again.paths), (grants.http, grants.workspace, grants.paths));
     let cidr = WASSETTE.replace("host: \"secret.internal.example\"", "cidr: \"10.0.0.0/8\"");
     let error = convert(&path, &cidr, &[]).expect_err("a refusal that can't be kept");
     assert!(error.to_string().contains("cidr"), "{error}");
+}
+
+#[test]
+fn paths_of_wassette_become_sub_paths_where_they_can() {
+    let storage = |uri: &str| {
+        format!(
+            "version: \"1.0\"\npermissions:\n  storage:\n    allow:\n      - uri: \"{uri}\"\n        access: [\"read\", \"write\"]\n"
+        )
+    };
+    for (uri, rights, warned) in [
+        ("fs:///work/agent", r#""read:work/agent", "write:work/agent""#, false),
+        ("fs://work/agent/**", r#""read:work/agent", "write:work/agent""#, false),
+        ("fs:///", r#""read", "write""#, false),
+        ("fs://**", r#""read", "write""#, false),
+        ("fs://work/*.txt", r#""read", "write""#, true),
+        ("fs://../work", r#""read", "write""#, true),
+        ("memory://work", r#""read", "write""#, true),
+    ] {
+        let (text, warnings) = convert(Path::new("p.yaml"), &storage(uri), &["t".to_owned()]).expect("converts");
+        assert!(text.contains(&format!("workspace = [{rights}]")), "{uri}: {text}");
+        assert_eq!(warnings.iter().any(|warning| warning.contains("whole workspace")), warned, "{uri}");
+    }
 }

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bulkhead_core::grants::{HttpPattern, Mode};
-use bulkhead_core::policy::spec::{PolicySpec, RuleSpec, VERSION, WorkspaceRight};
+use bulkhead_core::grants::{HttpPattern, Mode, SubPath};
+use bulkhead_core::policy::spec::{PolicySpec, Right, RuleSpec, VERSION, WorkspaceRight};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -49,7 +49,14 @@ impl<T> Default for Lists<T> {
 struct Storage {
     uri: String,
     #[serde(default)]
-    access: Vec<WorkspaceRight>,
+    access: Vec<Access>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Access {
+    Read,
+    Write,
 }
 
 #[derive(Deserialize)]
@@ -126,20 +133,37 @@ pub(super) fn rules(path: &Path, text: &str, tools: &[String], number: usize) ->
     }
     for (lists, rule) in [(&storage.deny, &mut deny), (&storage.allow, &mut allow)] {
         for entry in lists {
-            rule.workspace.extend(&entry.access);
-            if entry.uri != "fs:///" && entry.uri != "fs://**" {
+            let part = sub_path(&entry.uri).unwrap_or_else(|| {
                 warnings.push(format!("{}: `{}` stands for the task's whole workspace", path.display(), entry.uri));
-            }
+                SubPath::whole()
+            });
+            rule.workspace.extend(entry.access.iter().map(|access| {
+                let right = match access {
+                    Access::Read => Right::Read,
+                    Access::Write => Right::Write,
+                };
+                WorkspaceRight { right, path: part.clone() }
+            }));
         }
     }
     deny.environment = environment.deny.into_iter().map(|variable| variable.key).collect();
     allow.environment = environment.allow.into_iter().map(|variable| variable.key).collect();
     let passed = allow.environment.clone();
-    rest.workspace = vec![WorkspaceRight::Read, WorkspaceRight::Write];
+    rest.workspace = vec![Right::ReadWrite.into()];
     rest.http = patterns("*:*").map_err(malformed)?;
     rest.environment = vec!["*".into()];
     rest.secrets = vec!["*".into()];
     Ok(Converted { rules: vec![deny, allow, rest], environment: passed, warnings })
+}
+
+/// The directory of the workspace that an URI there means: `fs:///path`,
+/// `fs://path/**`. None for what is no directory's path.
+fn sub_path(uri: &str) -> Option<SubPath> {
+    let path = uri.strip_prefix("fs://")?;
+    if path == "**" {
+        return Some(SubPath::whole());
+    }
+    path.strip_suffix("/**").unwrap_or(path).parse().ok()
 }
 
 /// A host there means both schemes, unless it names one.

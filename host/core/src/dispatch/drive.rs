@@ -14,7 +14,7 @@ use crate::grants::WorkspaceAccess;
 use crate::outcome::{Content, Ending, Fault, Outcome, code};
 use crate::pause::Pauses;
 use crate::ports::sandbox::Run;
-use crate::quota::Extent;
+use crate::quota::{Extent, Room};
 
 /// A result up to this size is in the event itself; a larger one is read from the call.
 const INLINE_RESULT: usize = 16 * 1024;
@@ -93,6 +93,7 @@ impl Inner {
         let outcome = outcome.unwrap_or_else(|fault| {
             Outcome::without_use(match &*fault.code {
                 code::GRANT_REVOKED => Ending::Cancelled { fault },
+                code::WORKSPACE_PATH => Ending::Failed { fault },
                 _ => Ending::Interrupted { fault },
             })
         });
@@ -114,21 +115,23 @@ impl Inner {
         };
         let tool =
             self.tools.get(call.tool).await.map_err(|error| host_fault(&error, "the tool could not be loaded"))?;
-        let workspace = match call.grants.workspace {
+        let access = call.grants.reach().most();
+        let workspace = match access {
             WorkspaceAccess::None => None,
             WorkspaceAccess::Read | WorkspaceAccess::ReadWrite => {
                 let opened = self.parts.workspaces.open(call.owner.tenant, call.task).await;
                 Some(opened.map_err(|error| host_fault(&error, "the workspace could not be opened"))?)
             }
         };
-        let room = match &workspace {
-            Some(root) if call.grants.workspace == WorkspaceAccess::ReadWrite => {
-                let room = self.parts.quotas.room(call.owner, call.task, root, &call.limits).await;
-                let room = room.map_err(|error| host_fault(&error, "the workspace could not be measured"))?;
-                sink.bounded(room);
-                room.extent
-            }
-            _ => Extent::default(),
+        let mut room = Room::default();
+        if let Some(root) = workspace.as_ref().filter(|_| access == WorkspaceAccess::ReadWrite) {
+            let measured = self.parts.quotas.room(call.owner, call.task, root, &call.limits).await;
+            room = measured.map_err(|error| host_fault(&error, "the workspace could not be measured"))?;
+            sink.bounded(room);
+        }
+        let parts = match &workspace {
+            Some(root) => self.open_parts(call, root, sink, &mut room).await?,
+            None => Vec::new(),
         };
         let (environment, pauses, cancel) = broker.for_run();
         // Set once: the sink was made for this run.
@@ -140,9 +143,10 @@ impl Inner {
             component: call.tool_digest,
             artifact: tool.artifact.clone(),
             workspace,
+            parts,
             grants: call.grants.clone(),
             limits: call.limits.clone(),
-            room,
+            room: room.extent,
             environment,
             pauses,
             arguments: call.arguments.clone(),
@@ -154,7 +158,7 @@ impl Inner {
     /// Notes what a call added to its workspace, as far as it can be told; what
     /// that takes now.
     fn settle(&self, call: &Call, outcome: &Outcome, sink: &CallSink) -> Option<Extent> {
-        if call.grants.workspace != WorkspaceAccess::ReadWrite {
+        if call.grants.reach().most() != WorkspaceAccess::ReadWrite {
             return None;
         }
         // What an interrupted call wrote is not known.

@@ -62,37 +62,78 @@ impl Inner {
         // What was recorded with the call is what it gets: never more.
         let mut grants = call.grants.clone();
         for asked in std::mem::take(&mut grants.asks) {
-            let answer = self.permitted(call, (asked.capability.clone(), asked.rule), pauses, cancel).await;
-            if answer.map_err(|error| host(&error))? {
-                grants.add(&asked.capability);
+            if grants.has(&asked.capability) {
+                continue;
+            }
+            let permitted = self.permitted(call, &grants, (asked.capability, asked.rule), pauses, cancel).await;
+            for capability in permitted.map_err(|error| host(&error))? {
+                grants.add(&capability);
             }
         }
         Ok((grants, policy))
     }
 
-    /// Whether the owner permits what the policy wants asked: by a grant that
-    /// was given, or by an answer.
+    /// What the owner permits of what the policy wants asked: by grants that
+    /// were given, or by an answer. Grants of parts of a workspace are an answer
+    /// for all of it: the owner has said how much.
     async fn permitted(
         &self,
         call: &Call,
+        had: &Grants,
         what: (Capability, Option<Arc<str>>),
         pauses: &Pauses,
         cancel: &CancellationToken,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Vec<Capability>, StoreError> {
         let (capability, rule) = &what;
         if let Some(grant) = self.take_grant(call, |given| given.covers(capability)).await? {
-            let decision = Decision {
-                allowed: true,
-                mode: Mode::Ask,
-                rule: rule.clone(),
-                policy: call.grants.policy.clone(),
-                grant: Some(grant),
-            };
-            let (tool, capability) = (call.tool_name.clone(), capability.clone());
-            self.record(call, AuditBody::CapabilityDecided { tool, capability, decision }).await?;
-            return Ok(true);
+            self.record_grant(call, capability, rule, grant).await?;
+            return Ok(vec![what.0]);
         }
-        Ok(self.ask(call, what, pauses, cancel).await?.allowed)
+        let parts = self.granted_parts(call, had, &what).await?;
+        if !parts.is_empty() {
+            return Ok(parts);
+        }
+        let answer = self.ask(call, what.clone(), pauses, cancel).await?;
+        Ok(if answer.allowed { vec![answer.part.unwrap_or(what.0)] } else { Vec::new() })
+    }
+
+    /// The parts of a wanted workspace that live grants give, beyond what the
+    /// call has. Each grant is used.
+    async fn granted_parts(
+        &self,
+        call: &Call,
+        had: &Grants,
+        (capability, rule): &(Capability, Option<Arc<str>>),
+    ) -> Result<Vec<Capability>, StoreError> {
+        let Capability::Workspace(wanted) = capability else { return Ok(Vec::new()) };
+        let mut with = Grants { asks: Vec::new(), ..had.clone() };
+        let mut parts = Vec::new();
+        for grant in self.live_grants(call.task).await? {
+            let Capability::Workspace(given) = &grant.capability else { continue };
+            let Some(part) = wanted.intersect(given).map(Capability::Workspace) else { continue };
+            if with.has(&part) || !with.add(&part) {
+                continue;
+            }
+            self.holds(call, grant.id);
+            if self.parts.store.use_grant(grant.id, self.parts.ids.now()).await? {
+                self.record_grant(call, &part, rule, grant.id).await?;
+                parts.push(part);
+            }
+        }
+        Ok(parts)
+    }
+
+    async fn record_grant(
+        &self,
+        call: &Call,
+        capability: &Capability,
+        rule: &Option<Arc<str>>,
+        grant: GrantId,
+    ) -> Result<(), StoreError> {
+        let (rule, policy) = (rule.clone(), call.grants.policy.clone());
+        let decision = Decision { allowed: true, mode: Mode::Ask, rule, policy, grant: Some(grant) };
+        let (tool, capability) = (call.tool_name.clone(), capability.clone());
+        self.record(call, AuditBody::CapabilityDecided { tool, capability, decision }).await
     }
 
     /// Uses a live grant of the task that fits, and notes that the call stands on it.

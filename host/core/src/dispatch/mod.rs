@@ -11,6 +11,7 @@ mod egress;
 mod exchange;
 mod granting;
 mod lanes;
+mod parts;
 mod questions;
 mod recovery;
 mod sink;

@@ -33,19 +33,21 @@ pub struct Question {
 }
 
 /// An answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// Yes or no.
     pub allowed: bool,
     /// The grant that was given with it.
     pub grant: Option<GrantId>,
+    /// What is given, if it is less than what was asked for.
+    pub part: Option<Capability>,
     /// False if nobody said so, and it is taken for a no.
     pub answered: bool,
 }
 
 impl Answer {
     /// What nobody's answer is taken for.
-    const NOBODY: Self = Self { allowed: false, grant: None, answered: false };
+    const NOBODY: Self = Self { allowed: false, grant: None, part: None, answered: false };
 }
 
 /// Questions that are open.
@@ -130,7 +132,7 @@ impl Inner {
         };
         drop(pause);
         self.tell(call.id, None);
-        let (allowed, answered) = (answer.is_some_and(|answer| answer.allowed), answer.is_some());
+        let (allowed, answered) = (answer.as_ref().is_some_and(|answer| answer.allowed), answer.is_some());
         let body = AuditBody::QuestionAnswered { question: question.id, allowed, answered };
         let recorded = self.record(call, body).await;
         // Whatever else fails: the call goes on, and its state says so.

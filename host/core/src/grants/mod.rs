@@ -3,6 +3,7 @@
 //! the tool wants, what the task allows and what the policy says.
 
 pub mod http;
+mod part;
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +13,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use http::{Destination, HttpPattern};
+pub(crate) use part::sub_path;
+pub use part::{MAX_PART_PATH, MAX_PARTS, Reach, SubPath, WorkspacePart};
 
 use crate::clock::Timestamp;
 use crate::id::{GrantId, TaskId};
@@ -48,14 +51,20 @@ pub const ANY: &str = "*";
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "value", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Capability {
-    /// The task's workspace.
-    Workspace(WorkspaceAccess),
+    /// The task's workspace, or a part of it: `read`, `read-write:out`.
+    Workspace(#[serde(with = "part::text")] WorkspacePart),
     /// Outgoing HTTP: an [`HttpPattern`] as text.
     Http(String),
     /// One environment variable, by name.
     Environment(String),
     /// One secret, by name, or `*` for each that goes where a request goes.
     Secret(String),
+}
+
+impl From<WorkspaceAccess> for Capability {
+    fn from(access: WorkspaceAccess) -> Self {
+        Self::Workspace(access.into())
+    }
 }
 
 impl Capability {
@@ -89,7 +98,7 @@ impl Capability {
     /// Whether whoever has `self` needs no more for `other`.
     pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Workspace(most), Self::Workspace(access)) => access <= most,
+            (Self::Workspace(most), Self::Workspace(part)) => most.covers(part),
             (Self::Http(wide), Self::Http(narrow)) => {
                 let (wide, narrow) = (wide.parse::<HttpPattern>(), narrow.parse::<HttpPattern>());
                 matches!((wide, narrow), (Ok(wide), Ok(narrow)) if wide.intersect(&narrow).as_ref() == Some(&narrow))
@@ -104,7 +113,7 @@ impl Capability {
 impl fmt::Display for Capability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Workspace(access) => write!(f, "workspace {}", access.as_str()),
+            Self::Workspace(part) => write!(f, "workspace {part}"),
             Self::Http(text) | Self::Environment(text) | Self::Secret(text) => write!(f, "{} {text}", self.kind()),
         }
     }
@@ -147,8 +156,11 @@ impl Mode {
 /// leaves it to the policy and the tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ceiling {
-    /// The task's workspace.
+    /// The task's whole workspace.
     pub workspace: WorkspaceAccess,
+    /// Parts of it, where more is allowed than in the whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<WorkspacePart>,
     /// Outgoing HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<Vec<HttpPattern>>,
@@ -162,8 +174,13 @@ pub struct Ceiling {
 
 impl Ceiling {
     /// Whatever the policy and the tool say.
-    pub const OPEN: Ceiling =
-        Ceiling { workspace: WorkspaceAccess::ReadWrite, http: None, environment: None, secrets: None };
+    pub const OPEN: Ceiling = Ceiling {
+        workspace: WorkspaceAccess::ReadWrite,
+        paths: Vec::new(),
+        http: None,
+        environment: None,
+        secrets: None,
+    };
 
     /// Exactly these capabilities.
     ///
@@ -172,6 +189,7 @@ impl Ceiling {
     pub fn of(capabilities: &[Capability]) -> Result<Self, String> {
         let mut ceiling = Self {
             workspace: WorkspaceAccess::None,
+            paths: Vec::new(),
             http: Some(Vec::new()),
             environment: Some(Vec::new()),
             secrets: Some(Vec::new()),
@@ -179,7 +197,13 @@ impl Ceiling {
         for capability in capabilities {
             capability.check().map_err(|why| format!("`{capability}`: {why}"))?;
             match capability {
-                Capability::Workspace(access) => ceiling.workspace = ceiling.workspace.max(*access),
+                Capability::Workspace(part) => {
+                    if !part::add(&mut ceiling.workspace, &mut ceiling.paths, part) {
+                        return Err(format!(
+                            "`{capability}`: at most {MAX_PARTS} sub-paths of a workspace are allowed"
+                        ));
+                    }
+                }
                 Capability::Http(pattern) => {
                     let pattern = pattern.parse().map_err(|error: http::PatternError| error.0)?;
                     ceiling.http.get_or_insert_default().push(pattern);
@@ -191,13 +215,18 @@ impl Ceiling {
         Ok(ceiling)
     }
 
+    /// What of the workspace.
+    pub fn reach(&self) -> Reach<'_> {
+        Reach { whole: self.workspace, parts: &self.paths }
+    }
+
     /// Whether a capability lies within.
     pub fn allows(&self, capability: &Capability) -> bool {
         let named = |names: &Option<Vec<String>>, name: &String| {
             names.as_ref().is_none_or(|names| names.iter().any(|known| known == name || known == ANY))
         };
         match capability {
-            Capability::Workspace(access) => *access <= self.workspace,
+            Capability::Workspace(part) => self.reach().covers(part),
             Capability::Http(_) => self.http.as_ref().is_none_or(|patterns| {
                 patterns.iter().any(|pattern| Capability::Http(pattern.to_string()).covers(capability))
             }),
@@ -263,8 +292,12 @@ pub struct Asked {
 /// What a call is granted: computed before its guest starts and recorded with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grants {
-    /// The task's workspace, mounted at `/`.
+    /// The task's whole workspace, mounted at `/`.
     pub workspace: WorkspaceAccess,
+    /// Parts of it, where more is granted than of the whole: each a directory
+    /// of its own at its path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<WorkspacePart>,
     /// Requests, in the order of the policy's rules; what no entry matches is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub http: Vec<HttpGrant>,
@@ -288,42 +321,50 @@ impl Grants {
         Self { workspace, ..Self::default() }
     }
 
-    /// The most of the workspace that the call can come to have.
+    /// What of the workspace.
+    pub fn reach(&self) -> Reach<'_> {
+        Reach { whole: self.workspace, parts: &self.paths }
+    }
+
+    /// The most of any part of the workspace that the call can come to have.
     pub fn most_workspace(&self) -> WorkspaceAccess {
-        self.asks.iter().fold(self.workspace, |most, asked| match asked.capability {
-            Capability::Workspace(access) => most.max(access),
+        self.asks.iter().fold(self.reach().most(), |most, asked| match &asked.capability {
+            Capability::Workspace(part) => most.max(part.access),
             _ => most,
         })
     }
 
-    fn has(&self, capability: &Capability) -> bool {
+    /// Whether it gives all of this already; of requests never: each is decided.
+    pub(crate) fn has(&self, capability: &Capability) -> bool {
         match capability {
-            Capability::Workspace(access) => *access <= self.workspace,
+            Capability::Workspace(part) => self.reach().covers(part),
             Capability::Environment(name) => self.environment.contains(name),
             Capability::Secret(name) => self.secrets.contains(name),
             Capability::Http(_) => false,
         }
     }
 
-    /// Adds what the owner granted.
-    pub fn add(&mut self, capability: &Capability) {
+    /// Adds what was granted. False if it would be too many parts of the workspace.
+    pub fn add(&mut self, capability: &Capability) -> bool {
         match capability {
-            Capability::Workspace(access) => self.workspace = self.workspace.max(*access),
+            Capability::Workspace(part) => return part::add(&mut self.workspace, &mut self.paths, part),
             Capability::Environment(name) => self.environment.push(name.clone()),
             Capability::Secret(name) => self.secrets.push(name.clone()),
             // Asked for request by request.
             Capability::Http(_) => {}
         }
+        true
     }
 
     /// Whether everything in `self` is in `other` too: no less is granted there.
     pub fn within(&self, other: &Self) -> bool {
         let all = |mine: &[String], theirs: &[String]| mine.iter().all(|name| theirs.contains(name));
-        self.workspace <= other.workspace
+        self.reach().within(&other.reach())
             && all(&self.environment, &other.environment)
             && all(&self.secrets, &other.secrets)
             && self.asks.iter().all(|asked| {
-                other.asks.iter().any(|theirs| theirs.capability == asked.capability) || other.has(&asked.capability)
+                other.asks.iter().any(|theirs| theirs.capability.covers(&asked.capability))
+                    || other.has(&asked.capability)
             })
             && keeps(&self.http, &other.http)
     }
@@ -370,7 +411,7 @@ mod tests {
         assert!(ceiling.allows(&http("GET https://x.a.b/v1/y")));
         assert!(!ceiling.allows(&http("https://x.a.b")));
         assert!(ceiling.allows(&Capability::Secret("s".into())) && !ceiling.allows(&Capability::Secret("t".into())));
-        assert!(!ceiling.allows(&Capability::Workspace(WorkspaceAccess::Read)));
+        assert!(!ceiling.allows(&WorkspaceAccess::Read.into()));
         assert!(Ceiling::of(&[Capability::Environment("A=B".into())]).is_err());
         assert!(Ceiling::OPEN.allows(&http("http://*:*")));
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Policy, Subject, Verdict, WorkspaceRight, wanted_http};
-use crate::grants::{Capability, Ceiling, Mode, WorkspaceAccess};
+use super::{Policy, Subject, Verdict, wanted_http};
+use crate::grants::{Capability, Ceiling, Mode};
 
 /// One decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -30,7 +30,7 @@ pub struct Explained {
     pub decisions: Vec<Decided>,
 }
 
-fn decided(what: impl ToString, (mode, rule): Verdict, default: &str) -> Decided {
+pub(super) fn decided(what: impl ToString, (mode, rule): Verdict, default: &str) -> Decided {
     let because = match &rule {
         Some(rule) => format!("rule `{rule}` is the first that speaks of it"),
         None => format!("no rule speaks of it, and `defaults.{default}` is `{}`", mode.as_str()),
@@ -38,7 +38,7 @@ fn decided(what: impl ToString, (mode, rule): Verdict, default: &str) -> Decided
     Decided { what: what.to_string(), mode, rule, because }
 }
 
-fn outside(what: impl ToString) -> Decided {
+pub(super) fn outside(what: impl ToString) -> Decided {
     let because = "the task was made without it".to_owned();
     Decided { what: what.to_string(), mode: Mode::Deny, rule: None, because }
 }
@@ -49,7 +49,7 @@ impl Policy {
         let wanted = self.named(subject, wanted);
         let explained = wanted.iter().map(|capability| {
             let decisions = match capability {
-                Capability::Workspace(access) => self.explain_workspace(subject, *access, ceiling),
+                Capability::Workspace(part) => self.explain_workspace(subject, part, ceiling),
                 Capability::Http(_) => self.explain_http(subject, capability, ceiling),
                 Capability::Environment(_) | Capability::Secret(_) if !ceiling.allows(capability) => {
                     vec![outside(capability)]
@@ -64,21 +64,6 @@ impl Policy {
             Explained { wanted: capability.to_string(), decisions }
         });
         explained.collect()
-    }
-
-    fn explain_workspace(&self, subject: &Subject<'_>, wanted: WorkspaceAccess, ceiling: &Ceiling) -> Vec<Decided> {
-        let rights =
-            [(WorkspaceAccess::Read, WorkspaceRight::Read), (WorkspaceAccess::ReadWrite, WorkspaceRight::Write)];
-        let wanted = rights.into_iter().filter(|(access, _)| *access <= wanted);
-        wanted
-            .map(|(access, right)| {
-                let what = if right == WorkspaceRight::Read { "workspace read" } else { "workspace write" };
-                if access > ceiling.workspace {
-                    return outside(what);
-                }
-                decided(what, self.workspace(subject, right), "workspace")
-            })
-            .collect()
     }
 
     fn explain_http(&self, subject: &Subject<'_>, capability: &Capability, ceiling: &Ceiling) -> Vec<Decided> {

@@ -7,6 +7,7 @@
 mod explain;
 mod secret;
 pub mod spec;
+mod workspace;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,12 +19,11 @@ use secrecy::SecretString;
 
 pub use explain::{Decided, Explained};
 pub use secret::{MAX_SECRET, MIN_SECRET, Secret};
+pub use workspace::MAX_SUB_PATHS;
 
-use self::spec::{Defaults, PolicySpec, RuleSpec, WorkspaceRight};
+use self::spec::{Defaults, PolicySpec, RuleSpec};
 use crate::digest::Digest;
-use crate::grants::{
-    ANY, Asked, Capability, Ceiling, Grants, HttpGrant, HttpPattern, Mode, WorkspaceAccess, valid_name,
-};
+use crate::grants::{ANY, Asked, Capability, Ceiling, Grants, HttpGrant, HttpPattern, Mode, valid_name};
 use crate::ports::egress::Scheme;
 use crate::principal::Owner;
 
@@ -147,12 +147,8 @@ impl Policy {
     pub fn grants(&self, subject: &Subject<'_>, wanted: &[Capability], ceiling: &Ceiling) -> (Grants, Vec<Finding>) {
         let mut deciding = Deciding { policy: self, subject, grants: Grants::default(), findings: Vec::new() };
         deciding.grants.policy.clone_from(&self.revision);
-        let access = |access: WorkspaceAccess, capability: &Capability| match capability {
-            Capability::Workspace(wanted) => access.max(*wanted),
-            _ => access,
-        };
         let wanted = &*self.named(subject, wanted);
-        deciding.workspace(wanted.iter().fold(WorkspaceAccess::None, access).min(ceiling.workspace));
+        deciding.workspace(wanted, ceiling);
         for capability in wanted {
             match capability {
                 Capability::Environment(name) if ceiling.allows(capability) => {
@@ -189,10 +185,6 @@ impl Policy {
     fn first(&self, subject: &Subject<'_>, default: Mode, speaks: impl Fn(&RuleSpec) -> bool) -> Verdict {
         let rule = self.rules.iter().find(|rule| rule.is_about(subject) && speaks(&rule.spec));
         rule.map_or((default, None), |rule| (rule.spec.mode, Some(rule.name.clone())))
-    }
-
-    fn workspace(&self, subject: &Subject<'_>, right: WorkspaceRight) -> Verdict {
-        self.first(subject, self.defaults.workspace, |rule| rule.workspace.contains(&right))
     }
 
     fn environment(&self, subject: &Subject<'_>, name: &str) -> Verdict {
@@ -285,31 +277,6 @@ impl Deciding<'_> {
         }
     }
 
-    fn workspace(&mut self, wanted: WorkspaceAccess) {
-        let mut asked = None;
-        for (access, right) in
-            [(WorkspaceAccess::Read, WorkspaceRight::Read), (WorkspaceAccess::ReadWrite, WorkspaceRight::Write)]
-        {
-            if wanted < access {
-                break;
-            }
-            let (mode, rule) = self.policy.workspace(self.subject, right);
-            self.find(Capability::Workspace(access), mode, &rule);
-            match mode {
-                // Without the lesser right the greater is worth nothing.
-                Mode::Deny => break,
-                Mode::Ask => asked = Some((access, rule)),
-                Mode::Allow | Mode::Audit => match &mut asked {
-                    None => self.grants.workspace = access,
-                    Some((asked, _)) => *asked = access,
-                },
-            }
-        }
-        if let Some((access, rule)) = asked {
-            self.grants.asks.push(Asked { capability: Capability::Workspace(access), rule });
-        }
-    }
-
     fn named(&mut self, capability: &Capability, known: bool, (mode, rule): Verdict) {
         // What has no value can't be granted, whatever the rules say.
         let mode = if known { mode } else { Mode::Deny };
@@ -317,7 +284,9 @@ impl Deciding<'_> {
         match mode {
             Mode::Deny => {}
             Mode::Ask => self.grants.asks.push(Asked { capability: capability.clone(), rule }),
-            Mode::Allow | Mode::Audit => self.grants.add(capability),
+            Mode::Allow | Mode::Audit => {
+                self.grants.add(capability);
+            }
         }
     }
 
@@ -338,6 +307,13 @@ fn check(spec: &PolicySpec) -> Vec<PolicyFault> {
     }
     if spec.rules.len() > MAX_RULES {
         fault("rule".into(), format!("there are {} rules; at most {MAX_RULES} are allowed", spec.rules.len()));
+    }
+    let rights = spec.rules.iter().flat_map(|rule| &rule.workspace);
+    let sub_paths = rights.filter(|right| !right.path.is_whole()).count();
+    if sub_paths > MAX_SUB_PATHS {
+        let problem =
+            format!("the rules name {sub_paths} sub-paths of workspaces; at most {MAX_SUB_PATHS} are allowed");
+        fault("rule".into(), problem);
     }
     let mut seen = BTreeSet::new();
     for (index, rule) in spec.rules.iter().enumerate() {

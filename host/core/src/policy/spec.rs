@@ -1,13 +1,17 @@
 //! A policy as an operator writes it: the fields of the TOML file. Nothing of
 //! it has been checked; [`super::Policy::build`] does that.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::grants::{HttpPattern, Mode};
+use crate::grants::{HttpPattern, Mode, SubPath, sub_path};
 use crate::id::{TenantId, UserId};
 
 /// The form that this host reads.
@@ -67,14 +71,87 @@ impl Default for Defaults {
     }
 }
 
-/// One right to the workspace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WorkspaceRight {
+/// A right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Right {
     /// Reading.
     Read,
     /// Changing.
     Write,
+    /// Both.
+    ReadWrite,
+}
+
+impl Right {
+    /// The text form.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::ReadWrite => "read-write",
+        }
+    }
+}
+
+/// A right to the workspace, or to a part of it: `read`, `write:out`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkspaceRight {
+    /// Which.
+    pub right: Right,
+    /// To which directory.
+    pub path: SubPath,
+}
+
+impl WorkspaceRight {
+    /// Whether it speaks of a right to a directory with all that it holds.
+    pub fn speaks_of(&self, right: Right, path: &SubPath) -> bool {
+        (self.right == right || self.right == Right::ReadWrite) && self.path.contains(path)
+    }
+}
+
+impl From<Right> for WorkspaceRight {
+    fn from(right: Right) -> Self {
+        Self { right, path: SubPath::whole() }
+    }
+}
+
+impl fmt::Display for WorkspaceRight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.right.as_str())?;
+        if self.path.is_whole() { Ok(()) } else { write!(f, ":{}", self.path) }
+    }
+}
+
+impl FromStr for WorkspaceRight {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (right, path) = text.split_once(':').map_or((text, None), |(right, path)| (right, Some(path)));
+        let right = match right {
+            "read" => Right::Read,
+            "write" => Right::Write,
+            "read-write" => Right::ReadWrite,
+            other => {
+                return Err(format!(
+                    "`{other}` is not `read`, `write` or `read-write`, alone or with `:` and a sub-path"
+                ));
+            }
+        };
+        Ok(Self { right, path: path.map_or(Ok(SubPath::whole()), sub_path)? })
+    }
+}
+
+impl Serialize for WorkspaceRight {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for WorkspaceRight {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
+    }
 }
 
 /// A rule.
@@ -95,7 +172,7 @@ pub struct RuleSpec {
     /// The users it speaks of; every one if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub users: Option<Vec<UserId>>,
-    /// Rights to the workspace.
+    /// Rights to the workspace and to parts of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub workspace: Vec<WorkspaceRight>,
     /// Requests.

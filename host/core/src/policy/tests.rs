@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::grants::Destination;
+use crate::grants::{Destination, WorkspaceAccess};
 use crate::id::{TenantId, UserId};
 
 fn build(spec: serde_json::Value) -> Result<Policy, Vec<PolicyFault>> {
@@ -29,7 +29,7 @@ fn mode(grants: &Grants, url: &str) -> Option<Mode> {
 fn without_rules_a_call_gets_its_workspace_and_nothing_else() {
     let policy = Policy::default();
     let wanted = [
-        Capability::Workspace(WorkspaceAccess::ReadWrite),
+        WorkspaceAccess::ReadWrite.into(),
         Capability::Http("a".into()),
         Capability::Environment("A".into()),
         Capability::Secret("s".into()),
@@ -98,7 +98,7 @@ fn rules_are_about_tenants_users_and_digests() {
     let about = |key: &str, value: String| {
         let policy =
             json!({"version": 1, "rule": [{"name": "r", "mode": "deny", key: [value], "workspace": ["write"]}]});
-        let wanted = [Capability::Workspace(WorkspaceAccess::ReadWrite)];
+        let wanted = [WorkspaceAccess::ReadWrite.into()];
         build(policy).expect("valid").grants(&subject("t"), &wanted, &Ceiling::OPEN).0.workspace
     };
     let me = subject("t");
@@ -122,7 +122,7 @@ fn what_is_asked_is_not_granted_yet() {
         ]}))
         .expect("valid");
     let wanted = [
-        Capability::Workspace(WorkspaceAccess::ReadWrite),
+        WorkspaceAccess::ReadWrite.into(),
         Capability::Environment("A".into()),
         Capability::Environment("B".into()),
         Capability::Secret("s".into()),
@@ -174,7 +174,7 @@ fn an_explanation_names_the_rule() {
         {"name": "ro", "mode": "deny", "workspace": ["write"]},
     ]}))
     .expect("valid");
-    let wanted = [Capability::Workspace(WorkspaceAccess::ReadWrite), Capability::Http("https://a/x/*".into())];
+    let wanted = [WorkspaceAccess::ReadWrite.into(), Capability::Http("https://a/x/*".into())];
     let explained = policy.explain(&subject("t"), &wanted, &Ceiling::OPEN);
     let decisions: Vec<_> = explained
         .iter()

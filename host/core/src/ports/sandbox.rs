@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::digest::Digest;
 use crate::event::{FileChange, LogLevel, Stream};
-use crate::grants::Grants;
+use crate::grants::{Grants, SubPath, WorkspaceAccess};
 use crate::id::{CallId, TaskId, TenantId};
 use crate::limits::Limits;
 use crate::outcome::{Content, Outcome};
@@ -103,6 +103,17 @@ impl SandboxError {
     }
 }
 
+/// A part of the workspace, opened.
+#[derive(Clone, Debug)]
+pub struct RunPart {
+    /// Where the guest sees it.
+    pub path: SubPath,
+    /// What it may do in it.
+    pub access: WorkspaceAccess,
+    /// The directory.
+    pub directory: Arc<OwnedFd>,
+}
+
 /// One call, ready to run: everything is decided.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -119,6 +130,8 @@ pub struct Run {
     pub artifact: Artifact,
     /// The workspace's directory, opened beneath its root; absent if not granted.
     pub workspace: Option<Arc<OwnedFd>>,
+    /// The parts of it that are granted beside, or instead of, the whole.
+    pub parts: Vec<RunPart>,
     /// What is granted.
     pub grants: Grants,
     /// What it may use.

@@ -129,6 +129,32 @@ pub struct Listing {
     pub next_after: Option<Vec<u8>>,
 }
 
+/// Which object of the machine a directory is, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    /// The filesystem.
+    pub device: u64,
+    /// The object in it.
+    pub inode: u64,
+}
+
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.device, self.inode)
+    }
+}
+
+/// A directory that was opened.
+#[derive(Debug)]
+pub struct OpenDir {
+    /// It.
+    pub directory: Arc<OwnedFd>,
+    /// Which one it is.
+    pub id: FileId,
+    /// How many directories were made for it, itself included.
+    pub made: u64,
+}
+
 /// A stream of bytes to be stored or sent.
 pub type ByteStream = Pin<Box<dyn AsyncRead + Send>>;
 
@@ -210,6 +236,15 @@ pub trait Workspaces: Send + Sync + 'static {
         replace: bool,
         executable: Option<bool>,
     ) -> Result<Written, WorkspaceError>;
+    /// Opens the directory at `path`, through no link. Where it is missing it is
+    /// made with its parents, at most `make` directories; with none, nothing is
+    /// opened.
+    async fn open_dir(
+        &self,
+        root: Arc<OwnedFd>,
+        path: &WorkspacePath,
+        make: Option<u64>,
+    ) -> Result<Option<OpenDir>, WorkspaceError>;
     /// Makes a directory and its parents. True if it is new.
     async fn make_dir(&self, root: Arc<OwnedFd>, path: &WorkspacePath) -> Result<bool, WorkspaceError>;
     /// Deletes a file, a link, or a directory (with what it holds, if `recursive`).

@@ -149,14 +149,15 @@ impl Grants {
         };
         let call = call.call();
         let question = self.dispatcher.question(call.id).filter(|question| question.id == id).ok_or_else(closed)?;
-        let grant = match remember.filter(|_| allowed) {
+        let (grant, part) = match remember.filter(|_| allowed) {
             Some((capability, expires_in_s, uses)) => {
-                let capability = capability.unwrap_or(question.capability);
-                Some(self.give(task, NewGrant { capability, expires_in_s, uses }).await?.id)
+                let capability = capability.unwrap_or_else(|| question.capability.clone());
+                let part = narrowed(&question.capability, &capability)?;
+                (Some(self.give(task, NewGrant { capability, expires_in_s, uses }).await?.id), part)
             }
-            None => None,
+            None => (None, None),
         };
-        if self.dispatcher.answer(call.id, id, Answer { allowed, grant, answered: true }) {
+        if self.dispatcher.answer(call.id, id, Answer { allowed, grant, part, answered: true }) {
             return Ok(());
         }
         // Somebody else was first, or time was up: then nothing was granted.
@@ -204,5 +205,20 @@ impl Grants {
         let ended_calls = self.dispatcher.reconsider().await;
         tracing::info!(revision = revision.as_deref().unwrap_or("none"), rules, ended_calls, "a policy is in force");
         Ok(ended_calls)
+    }
+}
+
+/// What a yes to `asked` gives if its grant is less: a part of the workspace.
+fn narrowed(asked: &Capability, given: &Capability) -> Result<Option<Capability>, Error> {
+    match (asked, given) {
+        (Capability::Workspace(asked), Capability::Workspace(given)) if !given.covers(asked) => {
+            let part = asked.intersect(given).ok_or_else(|| {
+                let why =
+                    format!("`{given}` has nothing of what was asked for, `{asked}`; answer no, or grant a part of it");
+                Error::invalid("grant.capability", why)
+            })?;
+            Ok(Some(Capability::Workspace(part)))
+        }
+        _ => Ok(None),
     }
 }

@@ -4,10 +4,10 @@
 //! the host did not decide.
 
 use bulkhead_core::event::{ChangeCounts, ChangeKind, FileChange, Stream};
-use bulkhead_core::grants::WorkspaceAccess;
+use bulkhead_core::grants::{SubPath, WorkspaceAccess};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::path::WorkspacePath;
-use bulkhead_core::ports::sandbox::Emission;
+use bulkhead_core::ports::sandbox::{Emission, RunPart};
 use bytes::Bytes;
 
 use super::exchange::Asked;
@@ -57,7 +57,10 @@ impl From<Part<'_>> for RawPart {
 /// The state of the checks of one call.
 pub(super) struct Guard {
     limits: Limits,
+    /// To the whole workspace.
     access: WorkspaceAccess,
+    /// Parts that may be changed.
+    writable: Vec<SubPath>,
     outstanding: usize,
     standard: [u64; 2],
     emitted: u64,
@@ -82,6 +85,7 @@ impl Guard {
         Self {
             limits,
             access,
+            writable: Vec::new(),
             outstanding: 0,
             standard: [0; 2],
             emitted: 0,
@@ -94,6 +98,13 @@ impl Guard {
             counted: false,
             exchanges: Said::default(),
         }
+    }
+
+    /// The same, with parts of the workspace that the call has.
+    pub(super) fn with_parts(mut self, parts: &[RunPart]) -> Self {
+        let writable = parts.iter().filter(|part| part.access == WorkspaceAccess::ReadWrite);
+        self.writable = writable.map(|part| part.path.clone()).collect();
+        self
     }
 
     /// The largest frame that can be about this call.
@@ -211,11 +222,16 @@ impl Guard {
     }
 
     fn may_change(&self) -> Result<(), Violation> {
-        if self.access == WorkspaceAccess::ReadWrite {
+        if self.access == WorkspaceAccess::ReadWrite || !self.writable.is_empty() {
             Ok(())
         } else {
             Err(Violation("files changed without the right to change them"))
         }
+    }
+
+    /// Whether the call has the right to change what has this name.
+    fn may_change_at(&self, path: &str) -> bool {
+        self.access == WorkspaceAccess::ReadWrite || self.writable.iter().any(|part| part.holds(path))
     }
 
     fn changed(&mut self, changes: &[(ChangeKind, &str)]) -> Result<Accepted, Violation> {
@@ -231,6 +247,9 @@ impl Guard {
         for (change, path) in changes {
             if path.split('/').any(|name| name == ".." || name.contains('\0')) {
                 return Err(Violation("a change of what can't be a path"));
+            }
+            if !self.may_change_at(path) {
+                return Err(Violation("a file changed outside of the parts that may be changed"));
             }
             match WorkspacePath::parse(path.as_bytes()) {
                 Ok(path) => accepted.push(Emission::Changed(FileChange { path: path.to_text(), change: *change })),
@@ -297,5 +316,22 @@ mod tests {
         assert!(guard.accept(FromWorker::Progress { done: 4, total: None, message: None }).is_err());
         let mut reader = Guard::new(Limits::default(), WorkspaceAccess::Read);
         assert!(reader.accept(FromWorker::Changed { changes: vec![(ChangeKind::Created, "a")] }).is_err());
+    }
+
+    #[test]
+    fn changes_lie_within_the_parts_that_may_be_changed() {
+        let directory: std::os::fd::OwnedFd = std::fs::File::open("/").expect("a directory").into();
+        let directory = std::sync::Arc::new(directory);
+        let part = |path: &str, access| RunPart {
+            path: path.parse().expect("a path"),
+            access,
+            directory: std::sync::Arc::clone(&directory),
+        };
+        let parts = [part("out", WorkspaceAccess::ReadWrite), part("src", WorkspaceAccess::Read)];
+        for (path, may) in [("out", true), ("out/a/b", true), ("outer", false), ("src/a", false), ("a", false)] {
+            let mut guard = Guard::new(Limits::default(), WorkspaceAccess::Read).with_parts(&parts);
+            let accepted = guard.accept(FromWorker::Changed { changes: vec![(ChangeKind::Created, path)] });
+            assert_eq!(accepted.is_ok(), may, "{path}");
+        }
     }
 }

@@ -223,7 +223,7 @@ fn with_stderr(text: &str, stderr: &[u8]) -> String {
 fn described(from: wire::Description<'_>) -> Described {
     use bulkhead_core::grants::Capability;
     let capability = |wanted| match wanted {
-        wire::Wanted::Workspace(access) => Capability::Workspace(access),
+        wire::Wanted::Workspace(access) => access.into(),
         wire::Wanted::Http(host) => Capability::Http(host.into()),
         wire::Wanted::Environment(name) => Capability::Environment(name.into()),
         wire::Wanted::Secret(name) => Capability::Secret(name.into()),

@@ -155,6 +155,7 @@ impl Sandbox for WasmSandbox {
             open: &|| host.opening(&run.artifact),
             workspace: workspace.map(|directory| (run.task, directory)),
             access,
+            parts: &run.parts,
             limits: &run.limits,
             room: run.room,
             environment: &run.environment,

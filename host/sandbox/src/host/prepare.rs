@@ -103,6 +103,7 @@ impl Host {
             open: &|| self.opening(artifact),
             workspace: None,
             access: WorkspaceAccess::None,
+            parts: &[],
             limits: &self.config.describe_limits,
             room: Extent::default(),
             environment: &[],

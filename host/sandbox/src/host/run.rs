@@ -11,7 +11,7 @@ use bulkhead_core::id::TaskId;
 use bulkhead_core::limits::{Limits, Usage};
 use bulkhead_core::outcome::{Ending, Fault, Outcome, code};
 use bulkhead_core::pause::Pauses;
-use bulkhead_core::ports::sandbox::{Emission, SandboxError, Sink};
+use bulkhead_core::ports::sandbox::{Emission, RunPart, SandboxError, Sink};
 use bulkhead_core::quota::Extent;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,9 @@ pub(super) struct Job<'a> {
     /// Opens the compiled component, checked; asked only if it is not loaded.
     pub(super) open: &'a (dyn Fn() -> Opening + Sync),
     pub(super) workspace: Option<(TaskId, &'a Arc<OwnedFd>)>,
+    /// What it may do with the whole of it.
     pub(super) access: WorkspaceAccess,
+    pub(super) parts: &'a [RunPart],
     pub(super) limits: &'a Limits,
     pub(super) room: Extent,
     pub(super) environment: &'a [(String, String)],
@@ -128,7 +130,7 @@ async fn start(place: Place, job: &Job<'_>) -> Result<(Running, UnboundedReceive
     loop {
         let since = Instant::now();
         let (start, deadline) = message(job, since);
-        let wanted = Wanted { artifact: job.artifact, workspace: job.workspace, start, deadline };
+        let wanted = Wanted { artifact: job.artifact, workspace: job.workspace, parts: job.parts, start, deadline };
         match worker.start(wanted) {
             Started::Running(call, happens) => {
                 let worker = place.started();
@@ -308,7 +310,8 @@ impl Follow<'_> {
     async fn lost(mut self, ending: Ending) -> Judged {
         self.running.ended = true;
         self.exchanges = Exchanges::default();
-        if self.job.access == WorkspaceAccess::ReadWrite {
+        let parts = self.job.parts.iter().map(|part| part.access);
+        if parts.fold(self.job.access, Ord::max) == WorkspaceAccess::ReadWrite {
             self.emit(Emission::ChangesLost).await;
         }
         let wall_us = u64::try_from(self.clock.own().as_micros()).unwrap_or(u64::MAX);

@@ -20,7 +20,7 @@ use crate::bounds::{ABORT_GRACE, CANCEL_GRACE, MAX_COMPONENTS, MAX_WORKSPACES};
 use crate::config::Isolation;
 use crate::walls::{Part, Walls};
 use crate::wire::{Bind, Outbox, Start, ToWorker};
-use bulkhead_core::ports::sandbox::Emission;
+use bulkhead_core::ports::sandbox::{Emission, RunPart};
 
 /// Where a worker is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +161,7 @@ pub(super) struct Worker {
 pub(super) struct Wanted<'a> {
     pub(super) artifact: Digest,
     pub(super) workspace: Option<(TaskId, &'a Arc<OwnedFd>)>,
+    pub(super) parts: &'a [RunPart],
     pub(super) start: Start<'a>,
     pub(super) deadline: Instant,
 }
@@ -290,7 +291,11 @@ impl Worker {
         let id = inner.next_call;
         inner.next_call = inner.next_call.wrapping_add(1).max(1);
         let start = Start { component, task, ..wanted.start };
-        let guard = Guard::new(start.limits.clone(), start.access);
+        let guard = Guard::new(start.limits.clone(), start.access).with_parts(wanted.parts);
+        for RunPart { path, access, directory } in wanted.parts {
+            let part = ToWorker::Part { path: path.as_str(), access: *access };
+            inner.outbox.push_with(id, &part, directory.clone());
+        }
         inner.outbox.push(id, &ToWorker::Start(start));
         let (happened, happens) = mpsc::unbounded_channel();
         let slot = Slot { happened, guard, overdue_at: wanted.deadline + self.kill_grace, leave_by: None };

@@ -58,6 +58,9 @@ pub(crate) enum ToWorker<'a> {
     HttpFailed { exchange: u32, error: EgressError },
     /// The call's wall time ends at another moment, on the monotonic clock.
     Deadline { deadline_ns: u64 },
+    /// A part of the workspace for the call whose `Start` comes next: the
+    /// directory whose descriptor comes with this frame.
+    Part { path: &'a str, access: WorkspaceAccess },
 }
 
 /// What a worker is for. The directory that it may reach, if any, comes with
@@ -97,6 +100,7 @@ pub(crate) struct Start<'a> {
     pub component: u32,
     /// The workspace, if one is granted.
     pub task: Option<u32>,
+    /// What it may do with the whole of it.
     pub access: WorkspaceAccess,
     pub limits: Limits,
     /// Bytes and entries that it may add to the workspace.

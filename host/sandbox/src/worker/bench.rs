@@ -79,7 +79,7 @@ impl ColdCalls {
         let job = Job {
             entry: Entry::Call,
             loaded: self.loaded.clone(),
-            root,
+            mounts: root.into_iter().collect(),
             environment: Vec::new(),
             arguments: arguments.to_owned(),
         };

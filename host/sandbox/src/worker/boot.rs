@@ -183,6 +183,7 @@ fn serve(
         descriptors,
         components: HashMap::new(),
         workspaces: HashMap::new(),
+        parts: Vec::new(),
     };
     let end = up.runtime.block_on(server.serve(socket, walls));
     // Calls that run are ended with the process, not waited for.

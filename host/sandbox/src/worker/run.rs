@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use wasmtime::component::{ComponentExportIndex, Instance, InstancePre, TypedFunc};
 use wasmtime::{Engine, Store, Trap, UpdateDeadline};
-use wasmtime_wasi::filesystem::Dir;
 
 use super::background::Background;
 use super::bindings::bulkhead::tool::types::{Capability, Content, Description, ToolError, WorkspaceAccess};
@@ -15,7 +14,7 @@ use super::fault::{self, Class};
 use super::imports::{part, part_fault};
 use super::limiter::Budget;
 use super::meter::{Metered, Ticker};
-use super::state::State;
+use super::state::{Mount, State};
 use crate::bounds;
 use crate::wire::{self, Done, Entry, Fault, FromWorker, Measured, Report, Stop, Wanted};
 
@@ -55,7 +54,7 @@ enum Ended {
 pub(super) struct Job {
     pub(super) entry: Entry,
     pub(super) loaded: Arc<Loaded>,
-    pub(super) root: Option<Dir>,
+    pub(super) mounts: Vec<Mount>,
     pub(super) environment: Vec<(String, String)>,
     pub(super) arguments: String,
 }
@@ -78,7 +77,7 @@ pub(super) async fn run(shared: Arc<Shared>, call: Arc<Call>, job: Job) {
 }
 
 async fn guest(shared: Arc<Shared>, call: Arc<Call>, job: Job) -> (Ended, Store<State>) {
-    let mut store = store(&shared, call, job.root, &job.environment);
+    let mut store = store(&shared, call, job.mounts, &job.environment);
     let ended = match job.loaded.pre.instantiate_async(&mut store).await {
         Err(error) => name_fault(&mut store, None, &error).await,
         Ok(instance) => {
@@ -96,10 +95,10 @@ async fn guest(shared: Arc<Shared>, call: Arc<Call>, job: Job) -> (Ended, Store<
 }
 
 /// A fresh store with every limit set.
-fn store(shared: &Shared, call: Arc<Call>, root: Option<Dir>, environment: &[(String, String)]) -> Store<State> {
+fn store(shared: &Shared, call: Arc<Call>, mounts: Vec<Mount>, environment: &[(String, String)]) -> Store<State> {
     let limits = call.limits.clone();
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    let mut store = Store::new(&shared.engine, State::new(call, root, environment, shared.budget.clone()));
+    let mut store = Store::new(&shared.engine, State::new(call, mounts, environment, shared.budget.clone()));
     store.limiter(|state| &mut state.limiter);
     // One allowance covers what a host function and what the result copies.
     store.set_hostcall_fuel(size(limits.host_memory_bytes.max(limits.result_bytes + bounds::FRAME_SLACK as u64)));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use bulkhead_core::grants::{MAX_PARTS, SubPath};
 use futures::future::BoxFuture;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::component::Linker;
@@ -16,7 +17,7 @@ use super::call::Call;
 use super::http::Exchange;
 use super::link::Link;
 use super::run::{Job, Loaded, Shared, run};
-use super::state::{State, Workspace};
+use super::state::{Mount, State, Workspace};
 use crate::bounds::{MAX_COMPONENTS, MAX_TO_WORKER, MAX_WORKSPACES};
 use crate::walls::Walls;
 use crate::wire::{Done, FromWorker, Inbox, Measured, Received, Report, Socket, Start, ToWorker, decode};
@@ -39,6 +40,8 @@ pub(super) struct Server {
     pub(super) descriptors: VecDeque<OwnedFd>,
     pub(super) components: HashMap<u32, Arc<Loaded>>,
     pub(super) workspaces: HashMap<u32, Workspace>,
+    /// Parts of a workspace for the call that starts next.
+    pub(super) parts: Vec<Mount>,
 }
 
 impl Server {
@@ -123,6 +126,13 @@ impl Server {
             ToWorker::Forget { task } => {
                 self.workspaces.remove(&task);
             }
+            ToWorker::Part { path, access } => {
+                let directory = self.descriptor()?;
+                let path = path.parse::<SubPath>().map_err(|why| End::Failed(format!("a part that is none: {why}")))?;
+                if self.parts.len() < MAX_PARTS {
+                    self.parts.extend(Mount::new(path, directory.into(), access));
+                }
+            }
             ToWorker::Start(start) => self.start(call, start),
             ToWorker::Credit { bytes } => {
                 if let Some(call) = self.link.call(call) {
@@ -186,6 +196,7 @@ impl Server {
     }
 
     fn start(&mut self, id: u32, start: Start<'_>) {
+        let mut mounts = std::mem::take(&mut self.parts);
         let refuse = |reason| {
             let done = Done { report: Report::Refused { reason }, measured: Measured::default() };
             self.link.push(id, &FromWorker::Done(done));
@@ -193,18 +204,18 @@ impl Server {
         let Some(loaded) = self.components.get(&start.component) else {
             return refuse("the component is not loaded");
         };
-        let root = match start.task.map(|task| self.workspaces.get(&task)) {
-            None => None,
-            Some(Some(workspace)) => workspace.with(start.access),
+        match start.task.map(|task| self.workspaces.get(&task)) {
+            None => {}
+            Some(Some(workspace)) => mounts.extend(workspace.with(start.access)),
             Some(None) => return refuse("the workspace is not open"),
-        };
+        }
         let call = Arc::new(Call::new(id, start.limits, start.room, at(start.deadline_ns), self.link.clone()));
         self.link.begin(&call);
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let job = Job {
             entry: start.entry,
             loaded: loaded.clone(),
-            root,
+            mounts,
             environment: start.environment.iter().map(owned).collect(),
             arguments: start.arguments.to_owned(),
         };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bulkhead_core::event::Stream;
-use bulkhead_core::grants::WorkspaceAccess;
+use bulkhead_core::grants::{SubPath, WorkspaceAccess};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::filesystem::Dir;
 use wasmtime_wasi::{FsPerms, OpenMode, WasiCtx, WasiCtxView, WasiView};
@@ -24,8 +24,8 @@ pub(super) struct State {
     hooks: Hooks,
     pub(super) limiter: Limiter,
     pub(super) call: Arc<Call>,
-    /// The workspace, if one is granted.
-    pub(super) root: Option<Dir>,
+    /// The workspace, or parts of it, as granted.
+    pub(super) mounts: Vec<Mount>,
     pub(super) paths: Paths,
     pub(super) progress: Progress,
     pub(super) emitted: u64,
@@ -47,7 +47,7 @@ pub(super) struct Progress {
 impl State {
     pub(super) fn new(
         call: Arc<Call>,
-        root: Option<Dir>,
+        mounts: Vec<Mount>,
         environment: &[(String, String)],
         budget: Arc<Budget>,
     ) -> Self {
@@ -73,7 +73,7 @@ impl State {
             hooks: Hooks::new(call.clone()),
             limiter,
             call,
-            root,
+            mounts,
             paths: Paths::default(),
             progress: Progress::default(),
             emitted: 0,
@@ -96,6 +96,24 @@ impl WasiHttpView for State {
     }
 }
 
+/// A directory as a call sees it.
+pub(super) struct Mount {
+    /// Where: a path in the workspace, without `/` at either end; empty for the whole.
+    pub(super) path: SubPath,
+    pub(super) dir: Dir,
+}
+
+impl Mount {
+    /// A part of a workspace with this access; nothing with none.
+    pub(super) fn new(path: SubPath, directory: std::fs::File, access: WorkspaceAccess) -> Option<Self> {
+        Workspace::new(directory).with(access).map(|mount| Self { path, ..mount })
+    }
+
+    pub(super) fn is_writable(&self) -> bool {
+        !self.dir.perms.write_not_permitted()
+    }
+}
+
 /// A task's directory, opened once and given to each of its calls.
 pub(super) struct Workspace(Dir);
 
@@ -105,13 +123,13 @@ impl Workspace {
     }
 
     /// The directory as a call with this access sees it.
-    pub(super) fn with(&self, access: WorkspaceAccess) -> Option<Dir> {
+    pub(super) fn with(&self, access: WorkspaceAccess) -> Option<Mount> {
         let mut dir = self.0.clone();
         match access {
             WorkspaceAccess::None => return None,
             WorkspaceAccess::Read => (dir.perms, dir.open_mode) = (FsPerms::ReadOnly, OpenMode::READ),
             WorkspaceAccess::ReadWrite => {}
         }
-        Some(dir)
+        Some(Mount { path: SubPath::whole(), dir })
     }
 }

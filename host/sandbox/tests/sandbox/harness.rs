@@ -164,6 +164,7 @@ impl Bench {
             component: Digest::of(b"unused"),
             artifact: prepared.artifact.clone(),
             workspace: (access != WorkspaceAccess::None).then(|| Arc::new(directory.into())),
+            parts: Vec::new(),
             grants: Grants::workspace(access),
             limits: self.limits.clone(),
             room: Extent { bytes: 1 << 30, entries: 10_000 },

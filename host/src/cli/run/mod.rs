@@ -161,6 +161,7 @@ async fn call(
         component: digest,
         artifact,
         workspace: wanted.workspace,
+        parts: Vec::new(),
         grants,
         // A person's own directory: as much as the limits say, whatever lies there.
         room: Extent::quota(&wanted.limits),

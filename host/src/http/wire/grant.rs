@@ -14,7 +14,8 @@ use utoipa::{IntoParams, ToSchema};
 #[serde(tag = "kind", content = "value", rename_all = "kebab-case")]
 #[allow(dead_code, reason = "describes the JSON of core's `Capability` for the document")]
 pub enum CapabilityBody {
-    /// The task's workspace: `none`, `read` or `read-write`.
+    /// The task's workspace: `none`, `read` or `read-write`; or a directory of
+    /// it with all that it holds: `read-write:out`.
     Workspace(String),
     /// Outgoing HTTP: `[METHOD[,METHOD] ][scheme://]host[:port][/path]`, with
     /// `*` for any host or port, `*.` before a name, or `*` at a path's end.
@@ -135,12 +136,24 @@ impl From<Question> for QuestionBody {
     }
 }
 
+/// A directory of a workspace, with all that it holds.
+#[derive(Debug, Serialize, ToSchema)]
+#[allow(dead_code, reason = "describes the JSON of core's `WorkspacePart` for the document")]
+pub struct WorkspacePartBody {
+    /// Its path, without `/` at either end.
+    path: String,
+    /// `read` or `read-write`.
+    access: String,
+}
+
 /// What a call is granted: decided when its guest started.
 #[derive(Debug, Serialize, ToSchema)]
 #[allow(dead_code, reason = "describes the JSON of core's `Grants` for the document")]
 pub struct GrantsBody {
-    /// `none`, `read` or `read-write`.
+    /// What of the whole workspace: `none`, `read` or `read-write`.
     workspace: String,
+    /// Directories of it, where more is granted than of the whole.
+    paths: Option<Vec<WorkspacePartBody>>,
     /// Requests with what becomes of them; the first that matches decides,
     /// what none matches is refused.
     #[schema(value_type = Option<Vec<Object>>)]
@@ -197,7 +210,7 @@ pub struct AuditRecordBody {
     /// The call, if it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call: Option<String>,
-    /// `http.decided`, `capability.decided`, `question.asked`,
+    /// `http.decided`, `capability.decided`, `workspace.opened`, `question.asked`,
     /// `question.answered`, `grant.given`, `grant.revoked` or `call.revoked`.
     pub kind: String,
     /// What was decided, and by which rule.

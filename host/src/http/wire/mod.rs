@@ -21,7 +21,7 @@ pub use event::EventBody;
 pub use file::{DirectoryBody, EntryBody, EntryPage, MoveBody, url_path};
 pub use grant::{
     AnswerBody, AnswerGrantBody, AuditQuery, AuditRecordBody, CapabilityBody, ExplanationBody, GrantBody, GrantsBody,
-    NewGrantBody, QuestionBody, RevokedBody,
+    NewGrantBody, QuestionBody, RevokedBody, WorkspacePartBody,
 };
 pub use key::{KeyBody, WhoAmI};
 pub use session::{NewSession, SessionBody};

@@ -7,7 +7,7 @@ use bulkhead_core::task::{Source, Task};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{CapabilityBody, limits_schema};
+use super::{CapabilityBody, WorkspacePartBody, limits_schema};
 
 /// A task.
 #[derive(Debug, Serialize, ToSchema)]
@@ -82,8 +82,10 @@ pub enum SourceBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[allow(dead_code, reason = "describes the JSON of core's `Ceiling` for the document")]
 pub struct CeilingBody {
-    /// `none`, `read` or `read-write`.
+    /// What of the whole workspace: `none`, `read` or `read-write`.
     workspace: String,
+    /// Directories of it, where more is allowed than of the whole.
+    paths: Option<Vec<WorkspacePartBody>>,
     /// Patterns of requests.
     http: Option<Vec<String>>,
     /// Environment variables, by name.

@@ -13,6 +13,7 @@
 mod change;
 mod layout;
 mod list;
+mod part;
 mod read;
 mod walk;
 mod write;
@@ -28,7 +29,7 @@ use bulkhead_core::clock::Timestamp;
 use bulkhead_core::id::{TaskId, TenantId};
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::workspace::{
-    ByteRange, ByteStream, Domains, Entry, Listing, OpenFile, Walked, WorkspaceError, Workspaces, Written,
+    ByteRange, ByteStream, Domains, Entry, Listing, OpenDir, OpenFile, Walked, WorkspaceError, Workspaces, Written,
 };
 use bulkhead_core::quota::Extent;
 
@@ -146,6 +147,16 @@ impl Workspaces for LocalWorkspaces {
         let upload = self.run(move |layout| check.begin(&layout.staging)).await?;
         let upload = upload.fill(&self.gate, body, max_bytes).await?;
         self.run(move |_| to.finish(upload)).await
+    }
+
+    async fn open_dir(
+        &self,
+        root: Arc<OwnedFd>,
+        path: &WorkspacePath,
+        make: Option<u64>,
+    ) -> Result<Option<OpenDir>, WorkspaceError> {
+        let path = path.clone();
+        self.run(move |_| part::open(root.as_fd(), &path, make)).await
     }
 
     async fn make_dir(&self, root: Arc<OwnedFd>, path: &WorkspacePath) -> Result<bool, WorkspaceError> {

@@ -71,13 +71,20 @@ impl View<'_> {
         stat.ok().map(|stat| stat.type_)
     }
 
+    /// The name of what may be changed within the part of the workspace that it
+    /// lies in: a link must not lead out of that either.
+    fn in_its_part<'b>(&self, name: Option<&'b str>) -> Option<&'b str> {
+        let mut writable = self.mounts.iter().filter(|mount| mount.is_writable());
+        writable.find_map(|mount| mount.path.within(name?))
+    }
+
     /// Refuses to give a symbolic link a second place from which it leads out.
     async fn check_moved(&mut self, fd: &Fd, path: &str, to: Option<&str>) -> FsResult<()> {
         if self.look(fd, path).await != Some(DescriptorType::SymbolicLink) {
             return Ok(());
         }
         let target = self.stock.readlink_at(Self::again(fd), path.to_owned()).await?;
-        if link_stays_inside(to, &target) { Ok(()) } else { Err(ErrorCode::NotPermitted.into()) }
+        if link_stays_inside(self.in_its_part(to), &target) { Ok(()) } else { Err(ErrorCode::NotPermitted.into()) }
     }
 
     async fn sync_file(&mut self, fd: &Fd, all: bool) -> Option<FsResult<()>> {
@@ -295,7 +302,7 @@ impl HostDescriptor for View<'_> {
 
     async fn symlink_at(&mut self, fd: Fd, target: String, link: String) -> FsResult<()> {
         let name = self.paths.join(fd.rep(), &link);
-        if !link_stays_inside(name.as_deref(), &target) {
+        if !link_stays_inside(self.in_its_part(name.as_deref()), &target) {
             return Err(ErrorCode::NotPermitted.into());
         }
         self.take_entry()?;

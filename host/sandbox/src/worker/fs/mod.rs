@@ -8,13 +8,13 @@ mod paths;
 mod stream;
 
 use wasmtime::component::{HasData, Linker, Resource};
-use wasmtime_wasi::filesystem::{Descriptor, Dir, WasiFilesystemCtxView};
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView};
 use wasmtime_wasi::p2::bindings::filesystem::{preopens, types};
 
 use std::sync::Arc;
 
 use super::call::Call;
-use super::state::State;
+use super::state::{Mount, State};
 
 pub(super) use journal::Journal;
 pub(super) use paths::Paths;
@@ -23,7 +23,7 @@ pub(super) use paths::Paths;
 pub(super) struct View<'a> {
     stock: WasiFilesystemCtxView<'a>,
     call: &'a Arc<Call>,
-    root: &'a Option<Dir>,
+    mounts: &'a [Mount],
     paths: &'a mut Paths,
 }
 
@@ -38,7 +38,7 @@ fn view(state: &mut State) -> View<'_> {
     View {
         stock: WasiFilesystemCtxView { ctx: state.wasi.filesystem(), table: &mut state.table },
         call: &state.call,
-        root: &state.root,
+        mounts: &state.mounts,
         paths: &mut state.paths,
     }
 }
@@ -50,11 +50,16 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 }
 
 impl preopens::Host for View<'_> {
-    /// The workspace, at `/`: from its descriptor, without any path of the host.
+    /// The workspace, at `/`, and parts of it, each at its own path: from
+    /// descriptors, without any path of the host. A path below a part's name is
+    /// the part's, in every C library: the longest name that fits is taken.
     fn get_directories(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
-        let Some(root) = self.root else { return Ok(Vec::new()) };
-        let directory = self.stock.table.push(Descriptor::Dir(root.clone()))?;
-        self.paths.insert(directory.rep(), Some(String::new()));
-        Ok(vec![(directory, "/".into())])
+        let mut directories = Vec::with_capacity(self.mounts.len());
+        for Mount { path, dir } in self.mounts {
+            let directory = self.stock.table.push(Descriptor::Dir(dir.clone()))?;
+            self.paths.insert(directory.rep(), Some(path.as_str().to_owned()));
+            directories.push((directory, path.as_guest()));
+        }
+        Ok(directories)
     }
 }
