@@ -31,7 +31,7 @@ fn a_tool_adds_no_more_bytes_than_fit() {
     let events = client.follow(&task, &[], "").until(|event| event["data"]["state"] == "failed");
     let cut: Vec<_> = events.iter().filter(|event| event["type"] == "call.truncated").collect();
     assert_eq!(cut.len(), 1, "{events:?}");
-    assert_eq!(cut[0]["data"], json!({"limit": "workspace_bytes", "value": 10_000}));
+    assert_eq!((&cut[0]["data"]["limit"], &cut[0]["data"]["value"]), (&json!("workspace_bytes"), &json!(10_000)));
     // What is deleted makes room.
     let delete = json!({"tool": "touch", "arguments": {"delete": ["a"]}});
     client.post(&format!("/v1/tasks/{task}/calls"), &delete).expect(200);
@@ -109,7 +109,8 @@ fn all_workspaces_of_a_user_together_have_a_quota() {
     // What bounds it is named, to the guest's watchers and to clients.
     let events = client.follow(&two, &[], "").until(|event| event["data"]["state"] == "failed");
     let cut = events.iter().find(|event| event["type"] == "call.truncated").unwrap();
-    assert_eq!(cut["data"], json!({"limit": "quota.workspace_bytes_per_user", "value": 20_000}));
+    let message = "the limit `quota.workspace_bytes_per_user` of this server is 20000. Ask for less, or raise it in bulkhead.toml.";
+    assert_eq!(cut["data"], json!({"limit": "quota.workspace_bytes_per_user", "value": 20_000, "message": message}));
     let put = |task: &str, size: usize| client.put(&format!("/v1/tasks/{task}/files/c"), &vec![b'x'; size]);
     let problem = put(&one, 3_000).problem(507, "workspace_full");
     assert_eq!(problem["limit"], "quota.workspace_bytes_per_user");

@@ -144,13 +144,17 @@ pub enum EventBody {
         /// The part.
         part: Content,
     },
-    /// A stream reached its limit; what follows is dropped.
+    /// A stream reached its limit and what follows is dropped, or the guest was
+    /// refused what is over another one. Told once for each limit.
     #[serde(rename = "call.truncated")]
     CallTruncated {
         /// The limit's name, as in the table of limits.
         limit: String,
         /// Its value.
         value: u64,
+        /// The same in words, and how to raise it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        message: String,
     },
     /// Progress; `done` never decreases and never exceeds `total`.
     #[serde(rename = "call.progress")]

@@ -119,26 +119,36 @@ impl Fault {
 
     /// A fault about a limit of the table, with how to raise it.
     pub fn limit(code: &'static str, name: &'static str, limits: &Limits, used: &str) -> Self {
-        let spec = Limits::SPECS.iter().find(|spec| spec.name == name);
-        let unit = spec.map_or("", |spec| spec.unit);
+        let unit = spec(name).map_or("", |spec| spec.unit);
         let value = limits.value_of(name);
-        let mut fault = Self::new(
-            code,
-            format!(
-                "{used}; the limit `{name}` of this call is {value} {unit}. Ask for less, or raise it: \
-                 `limits.{name}` in the request (up to the task's), in the task (up to the server's), \
-                 or in bulkhead.toml."
-            ),
-        );
+        let mut fault = Self::new(code, format!("{used}; {}", reached(name, value)));
         fault.limit = Some(LimitHit { name: Cow::Borrowed(name), value, unit: Cow::Borrowed(unit) });
         fault
+    }
+}
+
+/// The limit of the table called `name`.
+fn spec(name: &str) -> Option<&'static LimitSpec> {
+    Limits::SPECS.iter().find(|spec| spec.name == name)
+}
+
+/// A limit and its value in words, and how to raise it. One that is not in the
+/// table of limits is a quota of the server.
+pub fn reached(name: &str, value: u64) -> String {
+    match spec(name) {
+        Some(spec) => format!(
+            "the limit `{name}` of this call is {value} {}. Ask for less, or raise it: `limits.{name}` in the request \
+             (up to the task's), in the task (up to the server's), or in bulkhead.toml.",
+            spec.unit
+        ),
+        None => format!("the limit `{name}` of this server is {value}. Ask for less, or raise it in bulkhead.toml."),
     }
 }
 
 impl Limits {
     /// The value of the limit called `name`; 0 for a name that is not in the table.
     pub fn value_of(&self, name: &str) -> u64 {
-        debug_assert!(Self::SPECS.iter().any(|LimitSpec { name: known, .. }| *known == name));
+        debug_assert!(spec(name).is_some());
         serde_json::to_value(self).ok().and_then(|limits| limits.get(name)?.as_u64()).unwrap_or(0)
     }
 }

@@ -16,6 +16,7 @@ use crate::call::Call;
 use crate::event::{ChangeCounts, ChangeKind, ChangedBy, EventBody, FileChange, NewEvent, Stream};
 use crate::grants::WorkspaceAccess;
 use crate::limits::Limits;
+use crate::outcome::reached;
 use crate::ports::egress::{EgressError, IncomingResponse};
 use crate::ports::sandbox::{Emission, GuestRequest, Sink};
 use crate::quota::{Extent, Room};
@@ -209,7 +210,8 @@ impl Batch {
                     _ => None,
                 };
                 let (limit, value) = bound.unwrap_or_else(|| (limit, self.limits.value_of(limit)));
-                self.bodies.push(EventBody::CallTruncated { limit: limit.into(), value });
+                let message = reached(limit, value);
+                self.bodies.push(EventBody::CallTruncated { limit: limit.into(), value, message });
             }
             Emission::Progress { done, total, message } => {
                 self.progress = Some(EventBody::CallProgress { done, total, message });
