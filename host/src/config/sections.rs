@@ -156,6 +156,8 @@ section! {
         running: u64 = 256, number("calls", 1, 10_000);
         /// Calls running at once per owner, so that one leaves room for others.
         running_per_owner: u64 = 64, number("calls", 1, 10_000);
+        /// Calls running at once per tenant, however many users it has, so that one leaves room for others. Those beyond wait in their queues. How many one worker process runs at once is `workers.calls_per_worker`.
+        running_per_tenant: u64 = 128, number("calls", 1, 10_000);
         /// Calls waiting at once, in total: each is a row and an entry in memory. More are refused with 429.
         queued: u64 = 1024, number("calls", 0, 1_000_000);
         /// Calls waiting at once in one task. Calls that change a workspace run one after the other, so a long queue means a long wait.

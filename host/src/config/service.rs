@@ -56,6 +56,7 @@ impl Config {
             lanes: LaneLimits {
                 running: size(dispatch.running),
                 running_per_owner: size(dispatch.running_per_owner),
+                running_per_tenant: size(dispatch.running_per_tenant),
                 queued_per_task: size(dispatch.queued_per_task),
                 queued: size(dispatch.queued),
             },

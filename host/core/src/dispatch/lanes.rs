@@ -1,11 +1,15 @@
 //! Lanes: who may run now. Within a task one mutating call at a time, readers
-//! in parallel, in the order of arrival; over all tasks a cap per owner and a
-//! cap in total. Pure: no locks, no clock.
+//! in parallel, in the order of arrival; over all tasks a cap per owner, per
+//! tenant and in total. Pure: no locks, no clock.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+use thiserror::Error;
 
 use crate::grants::WorkspaceAccess;
-use crate::id::TaskId;
+use crate::id::{TaskId, TenantId};
 use crate::principal::Owner;
 
 /// How many may run and wait.
@@ -15,6 +19,8 @@ pub struct LaneLimits {
     pub running: usize,
     /// Running at once per owner, so that one leaves room for others.
     pub running_per_owner: usize,
+    /// Running at once per tenant, however many users it has.
+    pub running_per_tenant: usize,
     /// Waiting at once in one task.
     pub queued_per_task: usize,
     /// Waiting at once in total: each is a row and an entry in memory.
@@ -40,8 +46,17 @@ pub(super) enum Admission {
     /// It must wait; a place in the queue is reserved, to be used by
     /// [`Lanes::enqueue`] or given back by [`Lanes::forsake`].
     Queue,
-    /// No place to wait either: this limit is reached.
-    Refused(&'static str),
+    /// No place to wait either.
+    Refused(Full),
+}
+
+/// The queue that is full, in words that name its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("too many calls wait {place}: the limit `{name}` is {value}; it can be raised in bulkhead.toml")]
+pub(super) struct Full {
+    place: &'static str,
+    name: &'static str,
+    value: usize,
 }
 
 struct Lane<T> {
@@ -78,6 +93,7 @@ pub(super) struct Lanes<T> {
     /// Tasks with something in their queue, in turn.
     turns: VecDeque<TaskId>,
     running_by_owner: HashMap<Owner, usize>,
+    running_by_tenant: HashMap<TenantId, usize>,
     running: usize,
     queued: usize,
 }
@@ -90,6 +106,7 @@ impl<T> Lanes<T> {
             lanes: HashMap::new(),
             turns: VecDeque::new(),
             running_by_owner: HashMap::new(),
+            running_by_tenant: HashMap::new(),
             running: 0,
             queued: 0,
         }
@@ -102,7 +119,7 @@ impl<T> Lanes<T> {
 
     /// Admits, queues or refuses a call.
     pub(super) fn admit(&mut self, claim: Claim) -> Admission {
-        let capped = self.owner_is_capped(claim.owner);
+        let capped = self.is_capped(claim.owner);
         let lane = self.lanes.entry(claim.task).or_default();
         let waiting = lane.reserved + lane.queue.len();
         if waiting == 0 && !capped && lane.fits(claim.access) {
@@ -110,9 +127,9 @@ impl<T> Lanes<T> {
             return Admission::Slot;
         }
         let refused = if waiting >= self.limits.queued_per_task {
-            Some("too many calls wait in this task")
+            Some(Full { place: "in this task", name: "dispatch.queued_per_task", value: self.limits.queued_per_task })
         } else if self.queued >= self.limits.queued {
-            Some("too many calls wait on this server")
+            Some(Full { place: "on this server", name: "dispatch.queued", value: self.limits.queued })
         } else {
             None
         };
@@ -151,12 +168,8 @@ impl<T> Lanes<T> {
     /// Gives a slot back.
     pub(super) fn release(&mut self, claim: Claim) {
         self.running -= 1;
-        if let Some(count) = self.running_by_owner.get_mut(&claim.owner) {
-            *count -= 1;
-            if *count == 0 {
-                self.running_by_owner.remove(&claim.owner);
-            }
-        }
+        less(&mut self.running_by_owner, claim.owner);
+        less(&mut self.running_by_tenant, claim.owner.tenant);
         if let Some(lane) = self.lanes.get_mut(&claim.task) {
             match claim.access {
                 WorkspaceAccess::None => {}
@@ -175,7 +188,7 @@ impl<T> Lanes<T> {
             let claim = self.lanes.get(&task).and_then(|lane| lane.queue.front()).map(|(claim, _)| *claim);
             let Some(claim) = claim else { continue };
             let fits = self.lanes.get(&task).is_some_and(|lane| lane.fits(claim.access));
-            if !fits || self.owner_is_capped(claim.owner) {
+            if !fits || self.is_capped(claim.owner) {
                 self.turns.push_back(task);
                 continue;
             }
@@ -191,14 +204,17 @@ impl<T> Lanes<T> {
         None
     }
 
-    fn owner_is_capped(&self, owner: Owner) -> bool {
+    fn is_capped(&self, owner: Owner) -> bool {
+        let (of_owner, of_tenant) = (self.running_by_owner.get(&owner), self.running_by_tenant.get(&owner.tenant));
         self.running >= self.limits.running
-            || self.running_by_owner.get(&owner).is_some_and(|count| *count >= self.limits.running_per_owner)
+            || of_owner.is_some_and(|count| *count >= self.limits.running_per_owner)
+            || of_tenant.is_some_and(|count| *count >= self.limits.running_per_tenant)
     }
 
     fn take(&mut self, claim: Claim) {
         self.running += 1;
         *self.running_by_owner.entry(claim.owner).or_default() += 1;
+        *self.running_by_tenant.entry(claim.owner.tenant).or_default() += 1;
         let lane = self.lanes.entry(claim.task).or_default();
         match claim.access {
             WorkspaceAccess::None => {}
@@ -217,6 +233,16 @@ impl<T> Lanes<T> {
     fn tidy(&mut self, task: TaskId) {
         if self.lanes.get(&task).is_some_and(Lane::is_idle) {
             self.lanes.remove(&task);
+        }
+    }
+}
+
+/// One less of what `key` has; nothing is kept for none.
+fn less<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
+    if let Entry::Occupied(mut count) = counts.entry(key) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
         }
     }
 }

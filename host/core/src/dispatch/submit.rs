@@ -159,9 +159,9 @@ impl Inner {
         match admission {
             Admission::Slot => Ok(Some(Slot { inner: self.clone(), claim })),
             Admission::Queue => Ok(None),
-            Admission::Refused(what) => {
+            Admission::Refused(full) => {
                 self.parts.meter.call_refused();
-                Err(Error::Busy { what: what.into(), retry_after_s: 1 })
+                Err(Error::Busy { what: full.to_string(), retry_after_s: 1 })
             }
         }
     }

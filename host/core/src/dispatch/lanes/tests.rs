@@ -3,7 +3,8 @@
 use super::*;
 use crate::id::{TenantId, UserId};
 
-const LIMITS: LaneLimits = LaneLimits { running: 4, running_per_owner: 3, queued_per_task: 2, queued: 3 };
+const LIMITS: LaneLimits =
+    LaneLimits { running: 4, running_per_owner: 3, running_per_tenant: 4, queued_per_task: 2, queued: 3 };
 
 fn owner(n: u64) -> Owner {
     Owner { tenant: TenantId::from_parts(n, 0), user: UserId::from_parts(n, 0) }
@@ -36,7 +37,8 @@ fn one_writer_or_many_readers() {
     assert_eq!(lanes.next(), Some((read, 2)));
     lanes.release(read);
     assert_eq!(lanes.load(), (0, 0));
-    assert!(lanes.lanes.is_empty() && lanes.turns.is_empty() && lanes.running_by_owner.is_empty());
+    assert!(lanes.lanes.is_empty() && lanes.turns.is_empty());
+    assert!(lanes.running_by_owner.is_empty() && lanes.running_by_tenant.is_empty());
 }
 
 #[test]
@@ -61,13 +63,29 @@ fn an_owner_at_its_cap_leaves_room_for_others() {
 }
 
 #[test]
+fn a_tenant_of_many_users_leaves_room_for_others() {
+    let mut lanes = Lanes::<u32>::new(LaneLimits { running_per_tenant: 2, ..LIMITS });
+    let tenant = TenantId::from_parts(1, 0);
+    let of_user = |user| Claim { owner: Owner { tenant, user: UserId::from_parts(user, 0) }, ..claim(user, 1, Write) };
+    assert_eq!(lanes.admit(of_user(1)), Admission::Slot);
+    assert_eq!(lanes.admit(of_user(2)), Admission::Slot);
+    assert_eq!(lanes.admit(of_user(3)), Admission::Queue);
+    lanes.enqueue(of_user(3), 7);
+    assert_eq!(lanes.admit(claim(9, 2, Write)), Admission::Slot, "another tenant");
+    assert!(lanes.next().is_none());
+    lanes.release(of_user(1));
+    assert_eq!(lanes.next(), Some((of_user(3), 7)));
+}
+
+#[test]
 fn full_queues_refuse_and_reservations_come_back() {
     let mut lanes = Lanes::<u32>::new(LIMITS);
     let write = claim(1, 1, Write);
     assert_eq!(lanes.admit(write), Admission::Slot);
     assert_eq!(lanes.admit(write), Admission::Queue);
     assert_eq!(lanes.admit(write), Admission::Queue);
-    assert!(matches!(lanes.admit(write), Admission::Refused(_)));
+    let Admission::Refused(full) = lanes.admit(write) else { panic!("two wait in this task") };
+    assert!(full.to_string().contains("in this task: the limit `dispatch.queued_per_task` is 2"), "{full}");
     lanes.forsake(write.task);
     assert_eq!(lanes.admit(write), Admission::Queue);
     let other = claim(2, 2, Write);
@@ -79,7 +97,7 @@ fn full_queues_refuse_and_reservations_come_back() {
 
 #[test]
 fn tasks_take_turns() {
-    let limits = LaneLimits { running: 1, running_per_owner: 1, queued_per_task: 9, queued: 9 };
+    let limits = LaneLimits { running: 1, queued_per_task: 9, queued: 9, ..LIMITS };
     let mut lanes = Lanes::<&str>::new(limits);
     assert_eq!(lanes.admit(claim(9, 9, Write)), Admission::Slot);
     for item in ["a1", "a2"] {
