@@ -129,8 +129,13 @@ impl Attack {
         }
         let arguments: Value = serde_json::from_str(self.arguments.as_deref().unwrap_or("{}")).unwrap();
         let wall = if self.component == "wait" { WAITING } else { WALL };
-        let limits = json!({"wall_time_ms": wall.as_millis() as u64, "cpu_time_ms": CPU.as_millis() as u64,
+        let mut limits = json!({"wall_time_ms": wall.as_millis() as u64, "cpu_time_ms": CPU.as_millis() as u64,
             "stdout_bytes": 65_536, "stderr_bytes": 65_536, "emit_bytes": 262_144, "log_bytes": 65_536, "log_lines": 200});
+        if self.component == "bounds" {
+            // So small that only they can be what stops it.
+            let small = json!({"path_bytes": 1_024, "path_depth": 32, "listing_entries": 2_000});
+            limits.as_object_mut().unwrap().extend(small.as_object().unwrap().clone());
+        }
         let body = json!({"tool": name, "arguments": arguments, "limits": limits});
         let begun = Instant::now();
         let started = client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body);

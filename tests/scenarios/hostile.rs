@@ -14,7 +14,7 @@ const BOUND: Duration = Duration::from_secs(60);
 #[test]
 fn every_attack_ends_as_the_table_wants() {
     let table = attacks::table();
-    assert!(table.len() >= 140);
+    assert!(table.len() >= 160);
     let server = attacks::server();
     let client = server.client();
     client.register("fixtures/echo");

@@ -2,6 +2,7 @@
 
 mod access;
 mod barriers;
+mod bounds;
 mod builtins;
 mod calls;
 mod crash;

@@ -38,10 +38,10 @@ fn run(attack: &str) -> Outcome {
             }
         }
         // The host does all the work: one handle, listed as often as there
-        // may be handles, and ready at once.
+        // one list may, and ready at once.
         "poll_lists" => {
             let ready = monotonic_clock::subscribe_duration(0);
-            let list = vec![&ready; 900];
+            let list = vec![&ready; 256];
             loop {
                 black_box(wasip2::io::poll::poll(&list));
             }

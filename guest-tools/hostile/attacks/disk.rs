@@ -52,9 +52,10 @@ fn run(attack: &str) -> Outcome {
         }
         // Each within the largest that a file may be; nothing is written.
         "many_sparse" => repeat(|n| File::create(format!("/sparse-{n}"))?.set_len(1 << 30)),
-        // Deeper than any path is long, by names as long as they can be. The
-        // tests then list it, and delete it.
-        "tower" => tower(&"t".repeat(255), 3_000),
+        // Deeper than any path may be: no path that it names is, but each time
+        // the whole tower is moved below new stairs. The tests then list it, and
+        // delete it.
+        "tower" => tower(3_000),
         // Times that no calendar has; who lists the directory must bear them.
         "times" => times(),
         "long_name" => report(File::create(format!("/{}", "n".repeat(10_000))).map(|_| 1)),
@@ -79,18 +80,18 @@ fn run(attack: &str) -> Outcome {
     }
 }
 
-fn tower(name: &str, height: u64) -> Outcome {
-    let mut at = get_directories().pop().expect("the workspace").0;
-    for n in 0..height {
-        let rights = DescriptorFlags::READ | DescriptorFlags::MUTATE_DIRECTORY;
-        let next = at
-            .create_directory_at(name)
-            .and_then(|()| at.open_at(PathFlags::empty(), name, OpenFlags::DIRECTORY, rights));
-        match next {
-            Ok(next) => at = next,
-            Err(error) => {
-                return hostile::survived(&json!({ "done": n, "refused": true, "got": format!("{error:?}") }));
-            }
+fn tower(height: usize) -> Outcome {
+    /// Names of one path, within what may be.
+    const STAIRS: usize = 16;
+    let path = vec!["s".repeat(250); STAIRS].join("/");
+    for n in 0..height / STAIRS {
+        let under = path.replacen('s', &format!("{}", n % 2), 1);
+        let (below, top) = (format!("{under}/tower"), under.split('/').next().unwrap_or_default());
+        let moved = fs::create_dir_all(&under)
+            .and_then(|()| if n == 0 { fs::create_dir(&below) } else { fs::rename("/tower", &below) })
+            .and_then(|()| fs::rename(top, "/tower"));
+        if let Err(error) = moved {
+            return hostile::survived(&json!({ "done": n * STAIRS, "refused": true, "got": error.to_string() }));
         }
     }
     hostile::survived(&json!({ "done": height, "refused": false }))

@@ -1,6 +1,6 @@
-//! Opens without closing. Wanted: `failed`, `limit.handles`, or for files a
-//! refusal that the guest survives, well before the host's process runs out of
-//! file descriptors; its neighbours keep theirs.
+//! Opens without closing. Wanted: `failed`, `limit.handles` or for streams
+//! `limit.streams`, and for files a refusal that the guest survives, well before
+//! the host's process runs out of file descriptors; its neighbours keep theirs.
 #![cfg(target_arch = "wasm32")]
 
 use bulkhead_tool::Outcome;
@@ -8,6 +8,7 @@ use bulkhead_tool::serde_json::json;
 use wasip2::clocks::monotonic_clock;
 use wasip2::filesystem::preopens::get_directories;
 use wasip2::filesystem::types::{Descriptor, DescriptorFlags, ErrorCode, OpenFlags, PathFlags};
+use wasip2::http::types::{Fields, OutgoingRequest};
 
 hostile::attacks!("handles", run);
 
@@ -37,6 +38,28 @@ fn run(attack: &str) -> Outcome {
             let file = open(&root(), "file").expect("a file");
             keep(|_| file.read_via_stream(0))
         }
+        "writers" => {
+            let file = open(&root(), "file").expect("a file");
+            keep(|n| if n % 2 == 0 { file.write_via_stream(0) } else { file.append_via_stream() })
+        }
+        // A stream keeps its file open, so closing the descriptor gives no room.
+        "files_of_streams" => {
+            let root = root();
+            keep(|_| open(&root, "file")?.read_via_stream(0))
+        }
+        "files_of_listings" => {
+            let root = root();
+            keep(|_| {
+                let directory = root.open_at(PathFlags::empty(), ".", OpenFlags::DIRECTORY, DescriptorFlags::READ)?;
+                directory.read_directory()
+            })
+        }
+        "bodies" => keep(|_| {
+            let request = OutgoingRequest::new(Fields::new());
+            let body = request.body().expect("a body");
+            let stream = body.write().expect("a stream");
+            Ok((stream, body, request))
+        }),
         // Nobody gave it these; and what is in use must not be dropped.
         "forged" => {
             // SAFETY: it is no handle of this guest, which the host must see.
@@ -57,7 +80,7 @@ fn run(attack: &str) -> Outcome {
             drop(again);
             hostile::survived(&json!({ "dropped": 2 }))
         }
-        // A listing is made whole when it is begun.
+        // Each holds a part of what is left to read.
         "listings" => {
             let root = root();
             for n in 0..5_000 {
@@ -65,8 +88,14 @@ fn run(attack: &str) -> Outcome {
                     break;
                 }
             }
-            keep(|_| root.read_directory())
+            keep(|_| {
+                let listing = root.read_directory()?;
+                listing.read_directory_entry()?;
+                Ok(listing)
+            })
         }
+        "stdins" => keep(|_| Ok(wasip2::cli::stdin::get_stdin())),
+        "stderrs" => keep(|_| Ok(wasip2::cli::stderr::get_stderr())),
         "stdouts" => keep(|_| Ok(wasip2::cli::stdout::get_stdout())),
         _ => hostile::unknown(attack),
     }
@@ -78,11 +107,12 @@ fn keep<T>(make: impl FnMut(usize) -> Result<T, ErrorCode>) -> Outcome {
         match made {
             Ok(handle) => kept.push(handle),
             Err(refusal) => {
-                return hostile::survived(&json!({ "kept": kept.len(), "refusal": format!("{refusal:?}") }));
+                let refusal = format!("{refusal:?}");
+                return hostile::survived(&json!({ "kept": kept.len(), "refused": true, "refusal": refusal }));
             }
         }
     }
-    hostile::survived(&json!({ "kept": kept.len() }))
+    hostile::survived(&json!({ "kept": kept.len(), "refused": false }))
 }
 
 fn root() -> Descriptor {

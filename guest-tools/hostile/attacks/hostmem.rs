@@ -1,6 +1,7 @@
 //! Hands the host so much in one call that taking it would cost it memory.
 //! Wanted: `failed`, `limit.host_memory` before anything is copied, and
-//! `limit.random_bytes` for randomness without end.
+//! `limit.random_bytes` for randomness without end, `limit.poll_list` for a list
+//! that takes long to look at.
 #![cfg(target_arch = "wasm32")]
 
 use bulkhead_tool::host::{self, Level};
@@ -41,6 +42,11 @@ fn run(attack: &str) -> Outcome {
         "poll" => {
             let soon = monotonic_clock::subscribe_duration(1);
             format!("{}", wasip2::io::poll::poll(&vec![&soon; 10_000_000]).len())
+        }
+        // As long as the limit on handles lets a list be: each of it is lent.
+        "poll_list" => {
+            let soon = monotonic_clock::subscribe_duration(1);
+            format!("{}", wasip2::io::poll::poll(&vec![&soon; 900]).len())
         }
         "path" => {
             let root = get_directories().pop().expect("the workspace").0;

@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::path::{MAX_DEPTH, MAX_PATH};
+
 /// One row of the table of limits, for documentation and messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitSpec {
@@ -139,6 +141,24 @@ limits! {
     handles: "handles", 1_000, 100_000,
         "Resource handles at once: open files, streams, pollables; each takes host memory or a descriptor.",
         "The call is `failed` with `limit.handles`.";
+    streams: "streams", 256, 100_000,
+        "Input and output streams at once: of files, standard streams and HTTP bodies; each buffers on the host.",
+        "The call is `failed` with `limit.streams`.";
+    open_files: "files", 256, 1_024,
+        "Files, directories and listings open at once; each is a descriptor of the worker, whose calls share 16,384.",
+        "Opening fails in the guest (`insufficient-memory`); the event `call.truncated` says so once.";
+    poll_list: "pollables", 256, 10_000,
+        "Length of the list that one `poll` waits for; the host looks at all of it without a pause.",
+        "The call is `failed` with `limit.poll_list`.";
+    path_bytes: "bytes", MAX_PATH as u64, MAX_PATH as u64,
+        "Length of each path that a guest names, targets of links among them; the kernel takes no longer one.",
+        "The operation fails in the guest (`name-too-long`); the event `call.truncated` says so once.";
+    path_depth: "names", MAX_DEPTH as u64, 2_000,
+        "Depth, from the workspace down, of each path that a guest names; below the default nobody else can name it.",
+        "The operation fails in the guest (`name-too-long`); the event `call.truncated` says so once.";
+    listing_entries: "entries", 100_000, 100_000_000,
+        "Entries that one listing of a directory gives; a directory that grows while it is listed may never end.",
+        "The listing ends with an error in the guest (`overflow`); the event `call.truncated` says so once.";
     host_memory_bytes: "bytes", 4 * MIB, 256 * MIB,
         "What one call to a host function may make the host allocate for its arguments (long lists, strings).",
         "The call is `failed` with `limit.host_memory`.";

@@ -78,6 +78,10 @@ pub mod code {
     pub const RESULT: &str = "limit.result_bytes";
     /// Too many resource handles.
     pub const HANDLES: &str = "limit.handles";
+    /// Too many streams at once.
+    pub const STREAMS: &str = "limit.streams";
+    /// Too many things waited for in one poll.
+    pub const POLL_LIST: &str = "limit.poll_list";
     /// One host function would have had to allocate too much.
     pub const HOST_MEMORY: &str = "limit.host_memory";
     /// Too many random bytes asked at once.

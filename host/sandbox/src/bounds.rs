@@ -163,6 +163,6 @@ pub(crate) const MAX_NESTING: u32 = 16;
 /// make and everything to copy.
 pub(crate) const MAX_FILE_SIZE: u64 = 1 << 30;
 
-/// Files and directories that one call can have open: descriptors of the
-/// worker's process, which all its calls share.
-pub(crate) const MAX_OPEN_FILES: usize = 256;
+/// How much of a directory is read at once while a guest lists it, in bytes:
+/// each open listing may hold so much.
+pub(crate) const LISTING_BATCH: usize = 4 * 1024;

@@ -147,6 +147,14 @@ impl Known<'_> {
                 limit(code::TABLE, "table_elements", "the tool failed after its table was refused to grow")
             }
             wire::Fault::Handles => limit(code::HANDLES, "handles", "the tool opened too many handles"),
+            wire::Fault::Streams => {
+                let opened = self.limits.streams.saturating_add(1);
+                limit(code::STREAMS, "streams", &format!("the tool opened {opened} streams at once"))
+            }
+            wire::Fault::PollList { listed } => {
+                let listed = listed.max(self.limits.poll_list.saturating_add(1));
+                limit(code::POLL_LIST, "poll_list", &format!("the tool waited for {listed} things in one poll"))
+            }
             wire::Fault::HostMemory => {
                 limit(code::HOST_MEMORY, "host_memory_bytes", "the tool passed too much to one host function")
             }

@@ -210,6 +210,10 @@ pub(crate) enum StreamLimit {
     /// Not a stream, but cut off just so: what does not fit is refused, and said once.
     WorkspaceBytes,
     WorkspaceEntries,
+    OpenFiles,
+    PathBytes,
+    PathDepth,
+    ListingEntries,
 }
 
 impl StreamLimit {
@@ -223,6 +227,10 @@ impl StreamLimit {
             Self::LogLines => "log_lines",
             Self::WorkspaceBytes => "workspace_bytes",
             Self::WorkspaceEntries => "workspace_entries",
+            Self::OpenFiles => "open_files",
+            Self::PathBytes => "path_bytes",
+            Self::PathDepth => "path_depth",
+            Self::ListingEntries => "listing_entries",
         }
     }
 }
@@ -311,6 +319,11 @@ pub(crate) enum Fault {
     },
     ResultBytes,
     InvalidResult,
+    Streams,
+    PollList {
+        /// How long the list was.
+        listed: u64,
+    },
 }
 
 /// Why a worker stopped a guest.

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::fs::Journal;
 use super::http::Exchanges;
 use super::link::Link;
+use super::tally::Tally;
 use crate::bounds::{self, CANCEL_GRACE, EMISSION_COST, WINDOW};
 use crate::wire::{FromWorker, Stop, StreamLimit};
 
@@ -48,6 +49,10 @@ pub(super) struct Call {
     /// What may still be added to the workspace.
     room_bytes: AtomicU64,
     room_entries: AtomicU64,
+    /// Streams that are open.
+    pub(super) streams: Tally,
+    /// Files, directories and listings that are open.
+    pub(super) files: Tally,
     journal: Mutex<Journal>,
     exchanges: Mutex<Exchanges>,
 }
@@ -84,6 +89,7 @@ impl Call {
     pub(super) fn new(id: u32, limits: Limits, room: (u64, u64), deadline: Instant, link: Arc<Link>) -> Self {
         let journal = Mutex::new(Journal::new(limits.file_changes));
         let begun = Instant::now();
+        let (streams, files) = (Tally::new(limits.streams), Tally::new(limits.open_files));
         Self {
             id,
             limits,
@@ -103,6 +109,8 @@ impl Call {
             peak: Arc::default(),
             room_bytes: AtomicU64::new(room.0),
             room_entries: AtomicU64::new(room.1),
+            streams,
+            files,
             journal,
             exchanges: Mutex::default(),
         }

@@ -4,6 +4,7 @@ use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 use wasmtime_wasi::I32Exit;
 
+use super::io::Over;
 use super::limiter::Refused;
 use crate::wire::Fault;
 
@@ -28,6 +29,11 @@ pub(super) fn classify(error: &wasmtime::Error, refused: Refused) -> Class {
     }
     if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
         return Class::Guest(Fault::Handles);
+    }
+    match error.downcast_ref() {
+        Some(Over::Streams) => return Class::Guest(Fault::Streams),
+        Some(Over::PollList { listed }) => return Class::Guest(Fault::PollList { listed: *listed }),
+        None => {}
     }
     if error.downcast_ref() == Some(&Trap::StackOverflow) {
         return Class::Guest(Fault::Stack);

@@ -7,7 +7,7 @@ use wasmtime::component::{Component, ComponentExportIndex, Linker};
 
 use super::run::Loaded;
 use super::state::State;
-use super::{fs, http, imports};
+use super::{fs, http, imports, io};
 
 /// The interface that every tool exports.
 const GUEST: &str = "bulkhead:tool/guest@0.1.0";
@@ -17,6 +17,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     linker.allow_shadowing(true);
+    io::link(&mut linker)?;
     fs::link(&mut linker)?;
     http::link(&mut linker)?;
     linker.allow_shadowing(false);

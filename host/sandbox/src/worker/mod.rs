@@ -12,6 +12,7 @@ mod fault;
 mod fs;
 mod http;
 pub(crate) mod imports;
+mod io;
 mod limiter;
 mod link;
 mod load;
@@ -20,6 +21,7 @@ mod output;
 pub(crate) mod run;
 mod serve;
 mod state;
+mod tally;
 
 #[cfg(feature = "bench")]
 pub use bench::ColdCalls;

@@ -5,34 +5,16 @@ use std::sync::Arc;
 
 use bulkhead_core::event::Stream;
 use bytes::Bytes;
-use tokio::io::AsyncWrite;
-use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use super::call::Call;
+use super::tally::Held;
 
-/// One of the two streams. Every handle of a guest shares the call's counters.
-#[derive(Clone)]
+/// A handle of one of the two streams. All of a guest's share the call's counters.
 pub(super) struct Standard {
     pub(super) call: Arc<Call>,
     pub(super) stream: Stream,
-}
-
-impl IsTerminal for Standard {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-}
-
-impl StdoutStream for Standard {
-    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        // Only WASI 0.1 and 0.3 ask for this, and neither is linked.
-        Box::new(tokio::io::sink())
-    }
-
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(self.clone())
-    }
+    pub(super) _held: Held,
 }
 
 #[async_trait::async_trait]

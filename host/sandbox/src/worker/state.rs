@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bulkhead_core::event::Stream;
 use bulkhead_core::grants::{SubPath, WorkspaceAccess};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::filesystem::Dir;
@@ -14,7 +13,6 @@ use super::call::Call;
 use super::fs::Paths;
 use super::http::{self, Hooks};
 use super::limiter::{Budget, Limiter};
-use super::output::Standard;
 
 /// The data of one call's store.
 pub(super) struct State {
@@ -52,15 +50,12 @@ impl State {
         budget: Arc<Budget>,
     ) -> Self {
         let limits = &call.limits;
-        let stream = |stream| Standard { call: call.clone(), stream };
         let wasi = WasiCtx::builder()
             .envs(environment)
             // Nothing of the process: no environment, arguments, directories,
-            // network. Files are local; a hop to another thread costs twenty
+            // network. Standard streams are linked by `io`. Files are local; a hop to another thread costs twenty
             // times the call itself.
             .allow_blocking_current_thread(true)
-            .stdout(stream(Stream::Stdout))
-            .stderr(stream(Stream::Stderr))
             .max_random_size(limits.random_bytes)
             .build();
         let mut table = ResourceTable::new();

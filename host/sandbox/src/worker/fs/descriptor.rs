@@ -15,9 +15,9 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
 use super::View;
-use super::paths::link_stays_inside;
+use super::checks::place;
+use super::paths::{Known, link_stays_inside};
 use super::stream::{Place, Reader, Writer, check_size};
-use crate::bounds::MAX_OPEN_FILES;
 
 type Fd = Resource<Descriptor>;
 
@@ -107,7 +107,8 @@ impl View<'_> {
         }
         let path = self.paths.get(fd.rep()).map(str::to_owned);
         let file = Arc::clone(&file.file);
-        let writer = Writer { file, place, call: Arc::clone(self.call), path, recorded: false };
+        let held = self.stream_places(fd)?;
+        let writer = Writer { file, place, call: Arc::clone(self.call), path, recorded: false, _held: held };
         let stream: DynOutputStream = Box::new(writer);
         Ok(self.stock.table.push(stream)?)
     }
@@ -178,8 +179,9 @@ impl HostDescriptor for View<'_> {
         Ok(written)
     }
 
-    async fn read_directory(&mut self, fd: Fd) -> FsResult<Resource<DirectoryEntryStream>> {
-        self.stock.read_directory(fd).await
+    /// Not linked: `listing` has taken its place.
+    async fn read_directory(&mut self, _fd: Fd) -> FsResult<Resource<DirectoryEntryStream>> {
+        Err(ErrorCode::Unsupported.into())
     }
 
     async fn sync(&mut self, fd: Fd) -> FsResult<()> {
@@ -190,6 +192,7 @@ impl HostDescriptor for View<'_> {
     }
 
     async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        self.checked(&fd, &path)?;
         let name = self.paths.join(fd.rep(), &path);
         self.take_entry()?;
         let made = self.stock.create_directory_at(fd, path).await;
@@ -203,6 +206,7 @@ impl HostDescriptor for View<'_> {
     }
 
     async fn stat_at(&mut self, fd: Fd, flags: PathFlags, path: String) -> FsResult<DescriptorStat> {
+        self.checked(&fd, &path)?;
         self.stock.stat_at(fd, flags, path).await
     }
 
@@ -214,10 +218,13 @@ impl HostDescriptor for View<'_> {
         accessed: NewTimestamp,
         modified: NewTimestamp,
     ) -> FsResult<()> {
+        self.checked(&fd, &path)?;
         self.stock.set_times_at(fd, flags, path, accessed, modified).await
     }
 
     async fn link_at(&mut self, fd: Fd, flags: PathFlags, old: String, new_fd: Fd, new: String) -> FsResult<()> {
+        self.checked(&fd, &old)?;
+        self.checked(&new_fd, &new)?;
         let name = self.paths.join(new_fd.rep(), &new);
         self.check_moved(&fd, &old, name.as_deref()).await?;
         // Each link counts as the file that it is.
@@ -240,9 +247,8 @@ impl HostDescriptor for View<'_> {
         open: OpenFlags,
         flags: DescriptorFlags,
     ) -> FsResult<Fd> {
-        if self.paths.len() >= MAX_OPEN_FILES {
-            return Err(ErrorCode::InsufficientMemory.into());
-        }
+        let depth = self.checked(&fd, &path)?;
+        let file = Some(Arc::new(place(self.call)?));
         let before = self.stock.stat_at(Self::again(&fd), path_flags, path.clone()).await.ok();
         match before.as_ref().map(|stat| stat.type_) {
             None | Some(DescriptorType::RegularFile | DescriptorType::Directory | DescriptorType::SymbolicLink) => {}
@@ -263,7 +269,7 @@ impl HostDescriptor for View<'_> {
             Some(_) if open.contains(OpenFlags::TRUNCATE) => self.changed(ChangeKind::Modified, name.as_deref()),
             _ => {}
         }
-        self.paths.insert(opened.rep(), name);
+        self.paths.insert(opened.rep(), Known { path: name, depth, file });
         Ok(opened)
     }
 
@@ -273,10 +279,12 @@ impl HostDescriptor for View<'_> {
     }
 
     async fn readlink_at(&mut self, fd: Fd, path: String) -> FsResult<String> {
+        self.checked(&fd, &path)?;
         self.stock.readlink_at(fd, path).await
     }
 
     async fn remove_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        self.checked(&fd, &path)?;
         let name = self.paths.join(fd.rep(), &path);
         self.stock.remove_directory_at(fd, path).await?;
         self.call.give_entry();
@@ -285,6 +293,8 @@ impl HostDescriptor for View<'_> {
     }
 
     async fn rename_at(&mut self, fd: Fd, old: String, new_fd: Fd, new: String) -> FsResult<()> {
+        self.checked(&fd, &old)?;
+        self.checked(&new_fd, &new)?;
         let name = self.paths.join(new_fd.rep(), &new);
         self.check_moved(&fd, &old, name.as_deref()).await?;
         let replaced = self.look(&new_fd, &new).await.is_some();
@@ -301,6 +311,7 @@ impl HostDescriptor for View<'_> {
     }
 
     async fn symlink_at(&mut self, fd: Fd, target: String, link: String) -> FsResult<()> {
+        self.checked_target(&fd, &link, &target)?;
         let name = self.paths.join(fd.rep(), &link);
         if !link_stays_inside(self.in_its_part(name.as_deref()), &target) {
             return Err(ErrorCode::NotPermitted.into());
@@ -313,6 +324,7 @@ impl HostDescriptor for View<'_> {
     }
 
     async fn unlink_file_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        self.checked(&fd, &path)?;
         let name = self.paths.join(fd.rep(), &path);
         self.stock.unlink_file_at(fd, path).await?;
         // Its bytes count until the call is over: the file may still be open.
@@ -323,7 +335,8 @@ impl HostDescriptor for View<'_> {
 
     fn read_via_stream(&mut self, fd: Fd, position: Filesize) -> FsResult<Resource<DynInputStream>> {
         let file = Arc::clone(&self.file(&fd)?.file);
-        let stream: DynInputStream = Box::new(Reader { file, position, call: Arc::clone(self.call) });
+        let held = self.stream_places(&fd)?;
+        let stream: DynInputStream = Box::new(Reader { file, position, call: Arc::clone(self.call), _held: held });
         Ok(self.stock.table.push(stream)?)
     }
 
@@ -344,16 +357,15 @@ impl HostDescriptor for View<'_> {
     }
 
     async fn metadata_hash_at(&mut self, fd: Fd, flags: PathFlags, path: String) -> FsResult<MetadataHashValue> {
+        self.checked(&fd, &path)?;
         self.stock.metadata_hash_at(fd, flags, path).await
     }
 }
 
+/// Not linked: `listing` has taken its place.
 impl HostDirectoryEntryStream for View<'_> {
-    async fn read_directory_entry(
-        &mut self,
-        stream: Resource<DirectoryEntryStream>,
-    ) -> FsResult<Option<DirectoryEntry>> {
-        self.stock.read_directory_entry(stream).await
+    async fn read_directory_entry(&mut self, _: Resource<DirectoryEntryStream>) -> FsResult<Option<DirectoryEntry>> {
+        Err(ErrorCode::Unsupported.into())
     }
 
     fn drop(&mut self, stream: Resource<DirectoryEntryStream>) -> wasmtime::Result<()> {

@@ -2,8 +2,10 @@
 //! implementation, wrapped where it would block, follow what it should not,
 //! or keep what happened to itself.
 
+mod checks;
 mod descriptor;
 mod journal;
+mod listing;
 mod paths;
 mod stream;
 
@@ -18,6 +20,7 @@ use super::state::{Mount, State};
 
 pub(super) use journal::Journal;
 pub(super) use paths::Paths;
+use paths::{Known, depths};
 
 /// The filesystem of one call.
 pub(super) struct View<'a> {
@@ -46,7 +49,8 @@ fn view(state: &mut State) -> View<'_> {
 /// Puts the wrapper in the place of the stock interfaces.
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     types::add_to_linker::<State, Wrapped>(linker, view)?;
-    preopens::add_to_linker::<State, Wrapped>(linker, view)
+    preopens::add_to_linker::<State, Wrapped>(linker, view)?;
+    listing::link(linker)
 }
 
 impl preopens::Host for View<'_> {
@@ -57,7 +61,9 @@ impl preopens::Host for View<'_> {
         let mut directories = Vec::with_capacity(self.mounts.len());
         for Mount { path, dir } in self.mounts {
             let directory = self.stock.table.push(Descriptor::Dir(dir.clone()))?;
-            self.paths.insert(directory.rep(), Some(path.as_str().to_owned()));
+            let depth = depths(0, path.as_str()).1;
+            let known = Known { path: Some(path.as_str().to_owned()), depth, file: None };
+            self.paths.insert(directory.rep(), known);
             directories.push((directory, path.as_guest()));
         }
         Ok(directories)

@@ -5,22 +5,43 @@
 //! may be deeper than that, and each level would take the whole length again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bulkhead_core::path::MAX_PATH;
 
-/// Paths by descriptor.
+use super::super::tally::Held;
+
+/// What is known of the descriptors that are open.
 #[derive(Default)]
-pub(in crate::worker) struct Paths(HashMap<u32, Option<String>>);
+pub(in crate::worker) struct Paths(HashMap<u32, Known>);
+
+/// What is known of a descriptor.
+#[derive(Default)]
+pub(super) struct Known {
+    /// Its path, if it has a name.
+    pub(super) path: Option<String>,
+    /// How deep below the workspace it was opened, as text; a link on the way
+    /// may have led elsewhere.
+    pub(super) depth: u64,
+    /// Its place among the open files. The workspace itself has none: it is open
+    /// anyway.
+    pub(super) file: Option<Arc<Held>>,
+}
 
 impl Paths {
-    /// Notes the path of a new descriptor.
-    pub(super) fn insert(&mut self, descriptor: u32, path: Option<String>) {
-        self.0.insert(descriptor, path);
+    /// Notes a new descriptor.
+    pub(super) fn insert(&mut self, descriptor: u32, known: Known) {
+        self.0.insert(descriptor, known);
     }
 
-    /// How many descriptors are open.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    /// How deep below the workspace a descriptor is.
+    pub(super) fn depth(&self, descriptor: u32) -> u64 {
+        self.0.get(&descriptor).map_or(0, |known| known.depth)
+    }
+
+    /// The place of a descriptor, for a stream that keeps its file open.
+    pub(super) fn file(&self, descriptor: u32) -> Option<Arc<Held>> {
+        self.0.get(&descriptor)?.file.clone()
     }
 
     /// Forgets a closed one.
@@ -30,7 +51,7 @@ impl Paths {
 
     /// The path of a descriptor, if it has a name.
     pub(super) fn get(&self, descriptor: u32) -> Option<&str> {
-        self.0.get(&descriptor)?.as_deref()
+        self.0.get(&descriptor)?.path.as_deref()
     }
 
     /// The path of `path` in the directory `descriptor`, if it has a name.
@@ -47,6 +68,17 @@ impl Paths {
         }
         (joined.len() <= MAX_PATH).then_some(joined)
     }
+}
+
+/// How deep `path` goes from a directory that is `from` deep itself: at its
+/// deepest, and at its end.
+pub(super) fn depths(from: u64, path: &str) -> (u64, u64) {
+    let (mut most, mut now) = (from, from);
+    for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
+        now = if name == ".." { now.saturating_sub(1) } else { now + 1 };
+        most = most.max(now);
+    }
+    (most, now)
 }
 
 /// Whether a symbolic link at `link` may point to `target`: only to what is,
@@ -77,13 +109,23 @@ mod tests {
     #[test]
     fn paths_join_or_have_no_name() {
         let mut paths = Paths::default();
-        paths.insert(1, Some(String::new()));
-        paths.insert(2, Some("a/b".into()));
+        let known = |path: &str| Known { path: Some(path.into()), ..Known::default() };
+        paths.insert(1, known(""));
+        paths.insert(2, known("a/b"));
         assert_eq!(paths.join(1, "x").as_deref(), Some("x"));
         assert_eq!(paths.join(2, "./c//d/").as_deref(), Some("a/b/c/d"));
         assert_eq!(paths.join(2, "../c"), None);
         assert_eq!(paths.join(3, "c"), None);
         assert_eq!(paths.join(2, &"d/".repeat(3_000)), None);
+    }
+
+    #[test]
+    fn the_deepest_part_of_a_path_counts() {
+        for (path, depths_of_it) in
+            [("", (2, 2)), ("./a//b/", (4, 4)), ("a/b/../..", (4, 2)), ("../../../x", (2, 1)), ("/a", (3, 3))]
+        {
+            assert_eq!(depths(2, path), depths_of_it, "{path}");
+        }
     }
 
     #[test]

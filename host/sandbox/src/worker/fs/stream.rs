@@ -12,16 +12,19 @@ use rustix::io::ReadWriteFlags;
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
 use super::super::call::Call;
+use super::super::tally::Held;
 use crate::bounds::MAX_FILE_SIZE;
 
 /// Most bytes per host call.
 pub(super) const CHUNK: usize = 64 * 1024;
 
-/// Reads a file from a position.
+/// Reads a file from a position. It holds the places of a stream and, beyond
+/// the life of the descriptor that it was made from, of an open file.
 pub(super) struct Reader {
     pub(super) file: Arc<std::fs::File>,
     pub(super) position: u64,
     pub(super) call: Arc<Call>,
+    pub(super) _held: (Held, Option<Arc<Held>>),
 }
 
 #[async_trait::async_trait]
@@ -65,6 +68,7 @@ pub(super) struct Writer {
     pub(super) call: Arc<Call>,
     pub(super) path: Option<String>,
     pub(super) recorded: bool,
+    pub(super) _held: (Held, Option<Arc<Held>>),
 }
 
 impl Writer {

@@ -2,11 +2,14 @@
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 use wasmtime_wasi_http::p2::bindings::http::types::{
-    ErrorCode, Host as _, HostOutgoingRequest as _, IoError, Method, OutgoingRequest,
+    ErrorCode, Host as _, HostIncomingBody as _, HostOutgoingBody as _, HostOutgoingRequest as _, IncomingBody,
+    IoError, Method, OutgoingBody, OutgoingRequest,
 };
 use wasmtime_wasi_http::{Error, WasiHttpView as _};
 
+use super::super::io::{counted_input, counted_output};
 use super::super::state::State;
 use super::error;
 use crate::bounds::{MAX_HTTP_AUTHORITY, MAX_HTTP_METHOD};
@@ -21,7 +24,34 @@ pub(in super::super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()>
     types.func_wrap("http-error-code", error_code)?;
     // A request holds on to these, so their size is limited where they are set.
     types.func_wrap("[method]outgoing-request.set-method", set_method)?;
-    types.func_wrap("[method]outgoing-request.set-authority", set_authority)
+    types.func_wrap("[method]outgoing-request.set-authority", set_authority)?;
+    // Streams of bodies count like all others.
+    types.func_wrap("[method]incoming-body.stream", body_read)?;
+    types.func_wrap("[method]outgoing-body.write", body_written)
+}
+
+fn body_read(
+    mut store: StoreContextMut<'_, State>,
+    (body,): (Resource<IncomingBody>,),
+) -> wasmtime::Result<(Result<Resource<DynInputStream>, ()>,)> {
+    let held = store.data().call.stream()?;
+    let stream = store.data_mut().http().stream(body)?;
+    if let Ok(stream) = &stream {
+        counted_input(store.data_mut(), stream, held)?;
+    }
+    Ok((stream,))
+}
+
+fn body_written(
+    mut store: StoreContextMut<'_, State>,
+    (body,): (Resource<OutgoingBody>,),
+) -> wasmtime::Result<(Result<Resource<DynOutputStream>, ()>,)> {
+    let held = store.data().call.stream()?;
+    let stream = store.data_mut().http().write(body)?;
+    if let Ok(stream) = &stream {
+        counted_output(store.data_mut(), stream, held)?;
+    }
+    Ok((stream,))
 }
 
 fn error_code(
