@@ -38,6 +38,7 @@ fn run(attack: &str) -> Outcome {
     match attack {
         "paths" => paths(&root, &mut attempts),
         "symlinks" => symlinks(&root, &mut attempts),
+        "links" => links(&root, &mut attempts),
         "renames" => renames(&root, &mut attempts),
         "hard_links" => hard_links(&root, &mut attempts),
         "planted" => planted(&root, &mut attempts),
@@ -111,6 +112,25 @@ fn symlinks(root: &Descriptor, attempts: &mut Attempts) {
     attempts.note("move it to the root", root.rename_at("inside/up", root, "up"));
     attempts.must_fail("open the moved link", open(root, "up", OpenFlags::DIRECTORY));
     attempts.must_fail("open the secret through it", open(root, "up/secret", OpenFlags::empty()));
+}
+
+/// Links that are harmless as text, and lead out from where they really lie.
+fn links(root: &Descriptor, attempts: &mut Attempts) {
+    for directory in ["deep", "deep/er"] {
+        attempts.note(&format!("make {directory}"), root.create_directory_at(directory));
+    }
+    attempts.note("link to the root from below", root.symlink_at("../..", "deep/er/up"));
+    attempts.must_fail("link out past that link", root.symlink_at("../../secret", "deep/er/up/planted"));
+    attempts.must_fail("link out by a name and back", root.symlink_at("deep/er/up/..", "back"));
+    match open(root, "deep/er/up", OpenFlags::DIRECTORY) {
+        Ok(up) => attempts.must_fail("link out from a descriptor", up.symlink_at("../secret", "planted-too")),
+        Err(error) => attempts.note("open the root by a link", Err::<(), _>(error)),
+    }
+    attempts.note("link that stays", root.symlink_at("../../own", "deep/er/stays"));
+    attempts.must_fail("move it past a link", root.rename_at("deep/er/stays", root, "deep/er/up/stays"));
+    let none = PathFlags::empty();
+    attempts.must_fail("the same by a hard link", root.link_at(none, "deep/er/stays", root, "deep/er/up/stays-too"));
+    attempts.must_fail("move its directory up", root.rename_at("deep/er", root, "er"));
 }
 
 fn through(root: &Descriptor, link: &str, target: &str, attempts: &mut Attempts) {

@@ -79,8 +79,9 @@ impl Inner {
         // What is waited for before the guest starts is no time of its own.
         let granted = self.grant(&call, &Pauses::default(), &cancel).await;
         let call = match &granted {
-            Ok((grants, _)) => Arc::new(Call { grants: grants.clone(), ..(*call).clone() }),
-            Err(_) => call,
+            // Mostly nothing was asked, and what was recorded is what it gets.
+            Ok((grants, _)) if *grants != call.grants => Arc::new(Call { grants: grants.clone(), ..(*call).clone() }),
+            _ => call,
         };
         let sink = Arc::new(CallSink::new(self.clone(), call.clone()));
         let outcome = match granted {

@@ -16,7 +16,8 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
 use super::View;
 use super::checks::place;
-use super::paths::{Known, link_stays_inside};
+use super::links::stay_inside;
+use super::paths::Known;
 use super::stream::{Place, Reader, Writer, check_size};
 
 type Fd = Resource<Descriptor>;
@@ -69,22 +70,6 @@ impl View<'_> {
     async fn look(&mut self, fd: &Fd, path: &str) -> Option<DescriptorType> {
         let stat = self.stock.stat_at(Self::again(fd), PathFlags::empty(), path.to_owned()).await;
         stat.ok().map(|stat| stat.type_)
-    }
-
-    /// The name of what may be changed within the part of the workspace that it
-    /// lies in: a link must not lead out of that either.
-    fn in_its_part<'b>(&self, name: Option<&'b str>) -> Option<&'b str> {
-        let mut writable = self.mounts.iter().filter(|mount| mount.is_writable());
-        writable.find_map(|mount| mount.path.within(name?))
-    }
-
-    /// Refuses to give a symbolic link a second place from which it leads out.
-    async fn check_moved(&mut self, fd: &Fd, path: &str, to: Option<&str>) -> FsResult<()> {
-        if self.look(fd, path).await != Some(DescriptorType::SymbolicLink) {
-            return Ok(());
-        }
-        let target = self.stock.readlink_at(Self::again(fd), path.to_owned()).await?;
-        if link_stays_inside(self.in_its_part(to), &target) { Ok(()) } else { Err(ErrorCode::NotPermitted.into()) }
     }
 
     async fn sync_file(&mut self, fd: &Fd, all: bool) -> Option<FsResult<()>> {
@@ -226,7 +211,9 @@ impl HostDescriptor for View<'_> {
         self.checked(&fd, &old)?;
         self.checked(&new_fd, &new)?;
         let name = self.paths.join(new_fd.rep(), &new);
-        self.check_moved(&fd, &old, name.as_deref()).await?;
+        if let Some((tree, at)) = self.check_moved((&fd, &old), (&new_fd, &new))? {
+            stay_inside(tree, at).await?;
+        }
         // Each link counts as the file that it is.
         let size = self.stock.stat_at(Self::again(&fd), flags, old.clone()).await?.size;
         self.take_bytes(size)?;
@@ -296,7 +283,9 @@ impl HostDescriptor for View<'_> {
         self.checked(&fd, &old)?;
         self.checked(&new_fd, &new)?;
         let name = self.paths.join(new_fd.rep(), &new);
-        self.check_moved(&fd, &old, name.as_deref()).await?;
+        if let Some((tree, at)) = self.check_moved((&fd, &old), (&new_fd, &new))? {
+            stay_inside(tree, at).await?;
+        }
         let replaced = self.look(&new_fd, &new).await.is_some();
         let (from, again) = (fd.rep(), Self::again(&fd));
         self.stock.rename_at(fd, old.clone(), new_fd, new).await?;
@@ -313,9 +302,7 @@ impl HostDescriptor for View<'_> {
     async fn symlink_at(&mut self, fd: Fd, target: String, link: String) -> FsResult<()> {
         self.checked_target(&fd, &link, &target)?;
         let name = self.paths.join(fd.rep(), &link);
-        if !link_stays_inside(self.in_its_part(name.as_deref()), &target) {
-            return Err(ErrorCode::NotPermitted.into());
-        }
+        self.check_link(&fd, &link, &target)?;
         self.take_entry()?;
         let made = self.stock.symlink_at(fd, target, link).await;
         self.entered(made)?;

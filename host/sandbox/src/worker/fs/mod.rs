@@ -5,6 +5,7 @@
 mod checks;
 mod descriptor;
 mod journal;
+mod links;
 mod listing;
 mod paths;
 mod stream;
