@@ -133,7 +133,7 @@ impl Attack {
             "stdout_bytes": 65_536, "stderr_bytes": 65_536, "emit_bytes": 262_144, "log_bytes": 65_536, "log_lines": 200});
         if self.component == "bounds" {
             // So small that only they can be what stops it.
-            let small = json!({"path_bytes": 1_024, "path_depth": 32, "listing_entries": 2_000});
+            let small = json!({"path_bytes": 1_024, "path_depth": 32, "listing_entries": 600});
             limits.as_object_mut().unwrap().extend(small.as_object().unwrap().clone());
         }
         let body = json!({"tool": name, "arguments": arguments, "limits": limits});

@@ -15,7 +15,7 @@ hostile::attacks!("bounds", run);
 /// Bytes that the tests allow a path, and names; entries of a listing.
 const BYTES: usize = 1_024;
 const NAMES: usize = 32;
-const ENTRIES: usize = 2_000;
+const ENTRIES: usize = 600;
 
 fn run(attack: &str) -> Outcome {
     let root = get_directories().pop().expect("the workspace").0;
@@ -34,7 +34,7 @@ fn run(attack: &str) -> Outcome {
             })
         }
         "long_listing" => {
-            fill(&root, ENTRIES + 500);
+            fill(&root, ENTRIES + 200);
             list(&root, || {})
         }
         // Two more for each that is read.

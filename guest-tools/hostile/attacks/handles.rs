@@ -83,7 +83,7 @@ fn run(attack: &str) -> Outcome {
         // Each holds a part of what is left to read.
         "listings" => {
             let root = root();
-            for n in 0..5_000 {
+            for n in 0..1_000 {
                 if open(&root, &format!("a-name-that-takes-some-room-{n}")).is_err() {
                     break;
                 }
