@@ -7,8 +7,8 @@
 //!
 //! Files are looked at (`O_PATH`, which runs no code of a driver and waits for
 //! no peer) before they are opened, because opening alone can hang (pipes) or
-//! act (devices). The open itself is non-blocking and is compared with what was
-//! looked at.
+//! act (devices). The open itself is non-blocking, and what was opened is looked
+//! at again: it may be another regular file than before, never anything else.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
