@@ -14,6 +14,7 @@ use crate::harness::{Options, Server};
 const LANDLOCK_CREATE_RULESET: i64 = 444;
 const ENOSYS: u32 = 38;
 const EPERM: u32 = 1;
+const OPEN_TREE: i64 = 428;
 /// It has a number of its own on each.
 const UNSHARE: i64 = if cfg!(target_arch = "x86_64") { 272 } else { 97 };
 
@@ -36,10 +37,14 @@ fn bulkhead(arguments: &[&str], data: &std::path::Path) -> std::process::Output 
 }
 
 fn doctor() -> Value {
+    check("worker walls")
+}
+
+fn check(name: &str) -> Value {
     let directory = tempfile::tempdir().unwrap();
     let output = bulkhead(&["doctor", "--json"], directory.path());
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    report["checks"].as_array().unwrap().iter().find(|check| check["name"] == "worker walls").unwrap().clone()
+    report["checks"].as_array().unwrap().iter().find(|check| check["name"] == name).unwrap().clone()
 }
 
 fn calls_work(server: &Server) {
@@ -90,5 +95,34 @@ fn where_no_namespace_can_be_had_workers_do_without() {
     let check = without(UNSHARE, EPERM, doctor);
     assert_eq!(check["ok"], true, "{check}");
     assert!(!check["found"].as_str().unwrap().contains("namespace"), "{check}");
+    let extras = without(UNSHARE, EPERM, || self::check("worker extras"));
+    assert!(extras["found"].as_str().unwrap().contains("empty network namespace (needs "), "{extras}");
     calls_work(&without(UNSHARE, EPERM, || Server::start(Options::default())));
+}
+
+#[test]
+fn where_the_root_can_not_be_changed_workers_do_without() {
+    let required = without(OPEN_TREE, ENOSYS, doctor);
+    assert_eq!(required["ok"], true, "{required}");
+    let extras = without(OPEN_TREE, ENOSYS, || check("worker extras"));
+    assert_eq!((&extras["ok"], &extras["need"]), (&json!(false), &json!("optional")), "{extras}");
+    assert!(extras["found"].as_str().unwrap().contains("own root directory (needs "), "{extras}");
+    calls_work(&without(OPEN_TREE, ENOSYS, || Server::start(Options::default())));
+}
+
+#[test]
+fn doctor_tells_of_control_groups() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+    command.args(["doctor", "--json"]).env_clear().env("BULKHEAD_DATA", directory.path());
+    let output = command.env("BULKHEAD_WORKERS__CGROUP", "off").output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let groups = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == "cgroups").unwrap();
+    assert_eq!(groups["ok"], false, "{groups}");
+    assert!(groups["found"].as_str().unwrap().contains("memory (`workers.cgroup` is off)"), "{groups}");
+    // Each is told of, in force or not, with the reason.
+    let found = check("cgroups");
+    for name in ["memory", "cpu", "pids"] {
+        assert!(found["found"].as_str().unwrap().contains(name), "{found}");
+    }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use bulkhead_core::limits::Limits;
 use bulkhead_core::ports::workspace::Domains;
 
+use crate::host::CgroupParent;
+
 /// How far workers are kept apart, and what happens if a part of the second
 /// wall can't be put up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub struct WasmConfig {
     pub domains: Option<Arc<dyn Domains>>,
     /// How far workers are kept apart, and what if a part of the wall is missing.
     pub isolation: Isolation,
+    /// Where groups are made that bound workers and compilers, if they may be.
+    pub cgroup: CgroupParent,
     /// Where compiled components are kept. Only the service may write there:
     /// what lies there runs as native code.
     pub cache_dir: PathBuf,
@@ -80,6 +84,7 @@ impl WasmConfig {
             compile_args: vec!["compile".into()],
             domains: None,
             isolation: Isolation::Required,
+            cgroup: CgroupParent::Auto,
             cache_dir: cache_dir.into(),
             workers_per_tenant: cores,
             max_workers: 256,

@@ -27,7 +27,7 @@ mod worker;
 
 pub use compile::{Inspection, Problem, compile_main, inspect_component};
 pub use config::{Isolation, WasmConfig};
-pub use host::{WasmSandbox, WasmStats};
+pub use host::{CgroupParent, CgroupReport, WasmSandbox, WasmStats};
 #[cfg(feature = "probe")]
 pub use walls::put_up;
 pub use walls::{Part, Walls};

@@ -248,6 +248,16 @@ async fn sandbox(
     let sandbox = Arc::new(WasmSandbox::new(wasm).map_err(system("the sandbox"))?);
     let walls = sandbox.check_walls().await.map_err(StartError::Walls)?;
     tracing::info!(walls = walls.names().join(", "), "workers are shut in");
+    if let extras @ [_, ..] = walls.without().as_slice() {
+        tracing::info!(extras = extras.join(", "), "workers do without some extras of the wall around them");
+    }
+    let groups = sandbox.cgroups();
+    tracing::info!(
+        limited = groups.in_force.join(", "),
+        without = groups.without.join(", "),
+        user = WasmSandbox::user_of_workers(),
+        "control groups and user of workers"
+    );
     let missing: Vec<&str> = walls.missing().into_iter().map(Part::name).collect();
     if !missing.is_empty() {
         tracing::warn!(

@@ -30,8 +30,8 @@ use serde_json::{Map, Value};
 
 pub use error::{ConfigError, Fault, Origin};
 pub use sections::{
-    Auth, Dispatch, EgressLimits, Http, Import, Isolation, Keep, Log, LogFormat, PolicyFile, Quota, Store, Synchronous,
-    Tools, Workers,
+    Auth, Cgroup, Dispatch, EgressLimits, Http, Import, Isolation, Keep, Log, LogFormat, PolicyFile, Quota, Store,
+    Synchronous, Tools, Workers,
 };
 pub use sources::Flag;
 

@@ -65,6 +65,17 @@ choices! {
 }
 
 choices! {
+    /// Whether control groups bound workers and compilers.
+    Cgroup {
+        /// Where the server may make them.
+        #[default]
+        Auto = "auto",
+        /// No.
+        Off = "off",
+    }
+}
+
+choices! {
     /// How far workers are kept apart, and what happens if a part of the wall around them is missing.
     Isolation {
         /// As `required`, and a worker belongs to one task.
@@ -194,6 +205,10 @@ section! {
         start_timeout_ms: u64 = 10_000, number("milliseconds", 100, 600_000);
         /// How long workers may take to end when the server stops; then they are killed.
         shutdown_grace_ms: u64 = 2_000, number("milliseconds", 0, 60_000);
+        /// Whether control groups bound workers and compilers: memory and threads of each, and the processor shared evenly between tenants. `auto`: in the server's own group if that was handed to it (`Delegate=yes` of systemd, or the topmost group of a container); `bulkhead doctor` tells which. `off`: none.
+        cgroup: Cgroup = Cgroup::Auto, Cgroup::KIND;
+        /// A group to use instead of the server's own, as `/proc/self/cgroup` would write it: `/bulkhead`. It must be there, without processes, and this user must be able to make groups in it.
+        cgroup_parent: PathBuf = PathBuf::new(), Kind::OptionalPath;
         /// Added to the niceness of workers, so that the server answers while guests compute. At 10, two spinning guests on two cores make a neighbour's slowest calls of a hundred some 2.8 times as slow; at 5 four times; at 19 twice, for a sixth of the throughput.
         nice: u64 = 10, number("steps", 0, 19);
     }

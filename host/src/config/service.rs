@@ -7,11 +7,11 @@ use bulkhead_core::dispatch::{DispatchConfig, LaneLimits};
 use bulkhead_core::quota::{Extent, UserQuota};
 use bulkhead_core::service::ServiceConfig;
 use bulkhead_core::service::upkeep;
-use bulkhead_sandbox::WasmConfig;
+use bulkhead_sandbox::{CgroupParent, WasmConfig};
 use bulkhead_store::SqliteConfig;
 use bulkhead_workspace::import::{ImportConfig, ImportLimits};
 
-use super::{Config, Isolation, Synchronous};
+use super::{Cgroup, Config, Isolation, Synchronous};
 use crate::egress::EgressConfig;
 
 const HOUR_MS: u64 = 3_600_000;
@@ -99,6 +99,11 @@ impl Config {
                 Isolation::Strict => bulkhead_sandbox::Isolation::Strict,
                 Isolation::Required => bulkhead_sandbox::Isolation::Required,
                 Isolation::BestEffort => bulkhead_sandbox::Isolation::BestEffort,
+            },
+            cgroup: match (workers.cgroup, workers.cgroup_parent.as_os_str().is_empty()) {
+                (Cgroup::Off, _) => CgroupParent::Off,
+                (Cgroup::Auto, true) => CgroupParent::Auto,
+                (Cgroup::Auto, false) => CgroupParent::Named(workers.cgroup_parent.clone()),
             },
             workers_per_tenant: self.workers_per_tenant(),
             max_workers: size(workers.max),

@@ -14,6 +14,10 @@ fn main() -> ExitCode {
     match args.split_first() {
         Some((first, _)) if first == "worker" => bulkhead_sandbox::worker_main(),
         Some((first, rest)) if first == "compile" => bulkhead_sandbox::compile_main(rest),
+        Some((first, rest)) if first == "stuck-compile" => match rest.last() {
+            Some(last) if last == "namespaces" => ExitCode::from(77),
+            _ => bulkhead_sandbox::compile_main(rest),
+        },
         Some((first, rest)) if first == "false-worker" => match false_worker(&rest.join(" ")) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
@@ -57,7 +61,7 @@ fn false_worker(how: &str) -> std::io::Result<()> {
             // Told to leave the network, it can't work where that leads.
             Some((&BIND, [_, 1, ..])) if how == "no-namespace" => std::process::exit(77),
             // Ready, behind all walls, or without Landlock.
-            Some((&BIND, _)) => socket.write_all(&frame(0, &[0, 1, 1, u8::from(how != "unwalled"), 1, 1]))?,
+            Some((&BIND, _)) => socket.write_all(&frame(0, &[0, 1, 1, u8::from(how != "unwalled"), 1, 1, 1, 1, 1]))?,
             Some((&LOAD, component)) => socket.write_all(&frame(0, &[&[1], component].concat()))?,
             Some((&START, _)) => misbehave(&mut socket, call, how)?,
             _ => {}
@@ -140,11 +144,22 @@ fn misbehave(socket: &mut UnixStream, call: u32, how: &str) -> std::io::Result<(
         "bad-json" => socket.write_all(&frame(call, &[10, 0, 1, 1, 1, b'{', 0, 0, 0, 0, 0])),
         // `Changed`: created `a`, which this call may not.
         "false-change" => socket.write_all(&frame(call, &[8, 1, 0, 1, b'a'])),
-        "control-as-call" => socket.write_all(&frame(call, &[0, 1, 1, 1, 1, 1])),
+        "control-as-call" => socket.write_all(&frame(call, &[0, 1, 1, 1, 1, 1, 1, 1, 1])),
         "call-as-control" => socket.write_all(&frame(0, &output(1))),
         _ if how.starts_with("http-") => http(socket, call, how),
+        // Ends well if it was kept from making a hundred, once it is in its group.
+        "threads" => {
+            let rest = || std::thread::sleep(std::time::Duration::from_secs(60));
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            let small = || std::thread::Builder::new().stack_size(64 << 10);
+            match (0..100).any(|_| small().spawn(rest).is_err()) {
+                true => socket.write_all(&frame(call, &DONE)),
+                false => std::process::exit(1),
+            }
+        }
         "die" => std::process::abort(),
         "leave" => std::process::exit(0),
+        "late-no-namespace" => std::process::exit(77),
         // Says nothing, for ever.
         _ => Ok(()),
     }

@@ -33,7 +33,12 @@ pub(crate) fn main(args: &[String]) -> io::Result<()> {
     let walls = put_up(prey.root.as_fd(), &without);
     let reached: Vec<&str> =
         ATTEMPTS.iter().filter(|(_, attempt)| attempt(&prey).is_ok()).map(|(name, _)| *name).collect();
-    let report = serde_json::json!({ "walls": walls, "missing": walls.missing().iter().map(|part| part.name()).collect::<Vec<_>>(), "reached": reached });
+    let report = serde_json::json!({
+        "walls": walls,
+        "missing": walls.missing().iter().map(|part| part.name()).collect::<Vec<_>>(),
+        "without": walls.without(),
+        "reached": reached,
+    });
     rustix::io::write(io::stdout(), report.to_string().as_bytes())?;
     Ok(())
 }
@@ -45,6 +50,9 @@ struct Prey {
     port: u16,
     parent: i64,
 }
+
+/// A group that a test gives to the process.
+const GROUP: u32 = 54_321;
 
 type Attempt = fn(&Prey) -> io::Result<()>;
 
@@ -99,8 +107,21 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
         let kind = i64::from(libc::S_IFCHR | 0o600);
         raw(libc::SYS_mknodat, [i64::from(prey.root.as_raw_fd()), pointer(c"zero"), kind, 0x105])
     }),
-    // Open by nature: a path can be asked about.
-    ("stat", |prey| std::fs::metadata(&prey.secret).map(drop)),
+    // Landlock does not hide names: only a root of its own does.
+    ("name.absolute", |prey| std::fs::symlink_metadata(&prey.secret).map(drop)),
+    ("name.system", |_| std::fs::symlink_metadata("/etc/passwd").map(drop)),
+    ("name.climb", |prey| look(prey, &prey.climbing)),
+    ("name.climb_far", |prey| look(prey, &Path::new(&"../".repeat(40)).join("etc/passwd"))),
+    ("name.relative", |_| std::fs::symlink_metadata("../../../../etc/passwd").map(drop)),
+    ("name.symlink", |prey| {
+        rustix::fs::symlinkat("/etc/passwd", &prey.root, "look")?;
+        Ok(rustix::fs::statat(&prey.root, "look", AtFlags::empty()).map(drop)?)
+    }),
+    ("name.link", |_| Ok(rustix::fs::readlinkat(CWD, "/proc/self/exe", Vec::new()).map(drop)?)),
+    ("name.process", |prey| std::fs::symlink_metadata(format!("/proc/{}", prey.parent)).map(drop)),
+    ("name.path", |_| {
+        Ok(rustix::fs::openat(CWD, "/etc/passwd", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map(drop)?)
+    }),
     // The network.
     ("net.connect", |prey| TcpStream::connect(("127.0.0.1", prey.port)).map(drop)),
     ("net.inet", |_| socket(libc::AF_INET, libc::SOCK_STREAM)),
@@ -135,6 +156,15 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     ("kernel.mount", |_| refused(libc::SYS_mount)),
     ("kernel.handle", |_| refused(libc::SYS_open_by_handle_at)),
     ("kernel.mode", |prey| raw(libc::SYS_fchmodat, [i64::from(prey.root.as_raw_fd()), pointer(c"own"), 0o4777, 0])),
+    // What others may do to this process.
+    ("others.trace", |_| match rustix::process::dumpable_behavior()? {
+        rustix::process::DumpableBehavior::NotDumpable => Err(io::ErrorKind::PermissionDenied.into()),
+        _ => Ok(()),
+    }),
+    ("others.groups", |_| match rustix::process::getgroups()?.contains(&rustix::process::Gid::from_raw(GROUP)) {
+        true => Ok(()),
+        false => Err(io::ErrorKind::PermissionDenied.into()),
+    }),
     // What only root may: a file that nobody may read, its owner neither.
     ("root.unreadable", |prey| read_at(prey, Path::new("unreadable"))),
 ];
@@ -149,6 +179,11 @@ fn open_at(prey: &Prey, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
 
 fn read_at(prey: &Prey, path: &Path) -> io::Result<()> {
     Ok(rustix::io::read(open_at(prey, path, OFlags::RDONLY)?, &mut [0; 16]).map(drop)?)
+}
+
+/// Whether a file exists, below the own directory.
+fn look(prey: &Prey, path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::statat(&prey.root, path, AtFlags::SYMLINK_NOFOLLOW).map(drop)?)
 }
 
 fn through_link(prey: &Prey, link: &str, target: &Path, path: &str) -> io::Result<()> {

@@ -11,7 +11,6 @@ mod stages;
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use bulkhead_core::ports::sandbox::{PrepareError, SandboxError, Stage};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -23,7 +22,7 @@ pub use inspect::{Inspection, inspect_component};
 pub(crate) use stages::Heard;
 
 use crate::bounds::{MAX_ARTIFACT, MAX_COMPONENT};
-use crate::config::Isolation;
+use crate::config::{Isolation, WasmConfig};
 use crate::engine;
 use crate::walls::{self, Code, Part};
 
@@ -40,13 +39,15 @@ impl Mode {
         [(Self::Compile, "component"), (Self::Inspect, "inspect"), (Self::Fingerprint, "fingerprint")];
 
     /// The arguments that ask for it.
-    pub(crate) fn args(self, cpu: Duration, memory: u64, isolation: Isolation) -> [String; 4] {
+    pub(crate) fn args(self, config: &WasmConfig, namespaces: bool) -> [String; 5] {
         let name = Self::ALL.iter().find(|(mode, _)| *mode == self).map_or("", |(_, name)| name);
-        let isolation = match isolation {
+        let isolation = match config.isolation {
             Isolation::Strict | Isolation::Required => REQUIRED,
             Isolation::BestEffort => "best-effort",
         };
-        [name.into(), cpu.as_secs().max(1).to_string(), memory.to_string(), isolation.into()]
+        let namespaces = if namespaces { NAMESPACES } else { "no-namespaces" };
+        let (cpu, memory) = (config.compile_cpu.as_secs().max(1), config.compile_memory);
+        [name.into(), cpu.to_string(), memory.to_string(), isolation.into(), namespaces.into()]
     }
 }
 
@@ -62,6 +63,9 @@ pub(crate) enum Report {
 
 /// The argument that lets nothing be compiled outside the second wall.
 const REQUIRED: &str = "required";
+
+/// The argument that has namespaces tried, which a child may get stuck in.
+const NAMESPACES: &str = "namespaces";
 
 /// Begins the line with the report; what else is printed is for the log.
 const REPORT: &str = "bulkhead-report: ";
@@ -123,7 +127,7 @@ impl Problem {
 }
 
 /// The subcommand `compile`, with the arguments that follow it:
-/// `component|inspect|fingerprint <seconds of processor time> <bytes of memory> required|best-effort`.
+/// `component|inspect|fingerprint <seconds of processor time> <bytes of memory> required|best-effort namespaces|no-namespaces`.
 pub fn compile_main(args: &[String]) -> ExitCode {
     let report = match answer(args) {
         Ok(report) => report,
@@ -135,12 +139,15 @@ pub fn compile_main(args: &[String]) -> ExitCode {
 }
 
 fn answer(args: &[String]) -> wasmtime::Result<Report> {
-    let usage =
-        || wasmtime::format_err!("expected: component|inspect|fingerprint <seconds> <bytes> required|best-effort");
-    let [mode, cpu, memory, isolation] = args else { return Err(usage()) };
+    let usage = || {
+        wasmtime::format_err!(
+            "expected: component|inspect|fingerprint <seconds> <bytes> required|best-effort namespaces|no-namespaces"
+        )
+    };
+    let [mode, cpu, memory, isolation, namespaces] = args else { return Err(usage()) };
     let (mode, _) = Mode::ALL.into_iter().find(|(_, name)| name == mode).ok_or_else(usage)?;
     confine(cpu.parse().map_err(|_| usage())?, memory.parse().map_err(|_| usage())?)?;
-    shut_in(isolation == REQUIRED)?;
+    shut_in(isolation == REQUIRED, namespaces == NAMESPACES)?;
     if mode == Mode::Fingerprint {
         let adapting = adapt::fingerprint().map_err(wasmtime::Error::msg)?;
         return Ok(Report::Fingerprint(hex::encode(engine::fingerprint(&adapting)?)));
@@ -171,10 +178,10 @@ fn answer(args: &[String]) -> wasmtime::Result<Report> {
     }
 }
 
-/// Reads and writes what is open already, and nothing else. It makes no socket,
-/// so it need not leave the network.
-fn shut_in(required: bool) -> wasmtime::Result<()> {
-    let walls = walls::shut_in(walls::give_up(&[Part::NetworkNamespace]), [], Code::Never, &[]);
+/// Reads and writes what is open already, and nothing else: its root is empty.
+fn shut_in(required: bool, namespaces: bool) -> wasmtime::Result<()> {
+    let left = if namespaces { &[][..] } else { &[Part::NetworkNamespace] };
+    let walls = walls::shut_in(walls::give_up(left), [], Code::Never, &[]);
     let missing: Vec<&str> = walls.missing().into_iter().map(Part::name).collect();
     if required && !missing.is_empty() {
         return Err(wasmtime::format_err!("nothing is compiled without: {}", missing.join(", ")));

@@ -3,6 +3,7 @@
 
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bulkhead_core::ports::sandbox::{PrepareError, SandboxError, Tell};
@@ -12,24 +13,34 @@ use tokio::process::Child;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::artifacts::Draft;
+use super::cgroups::{Allowance, Cgroups};
 use super::spawn::{Spawner, command};
 use crate::compile::{Heard, Mode, Report};
 use crate::config::WasmConfig;
+use crate::walls::NO_NAMESPACE;
 
 /// Most that a compile child may say.
 const MAX_REPORT: u64 = 4 << 20;
 
+/// What the kernel keeps for a compile child beside its memory, in bytes.
+const BESIDE: u64 = 64 << 20;
+/// Its threads; it makes one per core.
+const THREADS: u64 = 1_024;
+
 /// Starts compile children, a few at once.
 pub(super) struct Compiler {
     config: Arc<WasmConfig>,
+    cgroups: Arc<Cgroups>,
     permits: Semaphore,
+    /// Until one got stuck in them.
+    namespaces: AtomicBool,
     fingerprint: OnceCell<String>,
 }
 
 impl Compiler {
-    pub(super) fn new(config: Arc<WasmConfig>) -> Self {
+    pub(super) fn new(config: Arc<WasmConfig>, cgroups: Arc<Cgroups>) -> Self {
         let permits = Semaphore::new(config.compiles.max(1));
-        Self { config, permits, fingerprint: OnceCell::new() }
+        Self { config, cgroups, permits, namespaces: AtomicBool::new(true), fingerprint: OnceCell::new() }
     }
 
     /// What artefacts of this executable depend on beside their component.
@@ -54,9 +65,30 @@ impl Compiler {
     ) -> Result<Report, PrepareError> {
         let closed = |_| SandboxError::because("the sandbox is shut down");
         let _permit = self.permits.acquire().await.map_err(closed)?;
+        loop {
+            let namespaces = self.namespaces.load(Relaxed);
+            match self.run_once(spawner, mode, component.clone(), draft, tell, namespaces).await? {
+                Some(report) => return report.into_result(),
+                // Believed only of a child that sees nothing of anybody's.
+                None if namespaces && mode == Mode::Fingerprint => self.namespaces.store(false, Relaxed),
+                None => return Err(SandboxError::because("the compiler ended without a report").into()),
+            }
+        }
+    }
+
+    /// None if the child was stuck in a namespace of its own.
+    async fn run_once(
+        &self,
+        spawner: &Spawner,
+        mode: Mode,
+        component: Bytes,
+        draft: Option<&Draft>,
+        tell: Tell<'_>,
+        namespaces: bool,
+    ) -> Result<Option<Report>, PrepareError> {
         let failed = |error| SandboxError::new("the compiler could not be run", error);
         let mut args = self.config.compile_args.clone();
-        args.extend(mode.args(self.config.compile_cpu, self.config.compile_memory, self.config.isolation));
+        args.extend(mode.args(&self.config, namespaces));
         let mut command = command(&self.config.exe, &args);
         let stdout = match draft {
             Some(draft) => Stdio::from(draft.file().map_err(failed)?),
@@ -64,10 +96,17 @@ impl Compiler {
         };
         command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped()).process_group(0);
         let child = spawner.spawn(command).await.map_err(failed)?;
-        self.follow(child, component, tell).await
+        // Before it is sent anything, so that what it uses is counted there.
+        let (cgroups, pid) = (self.cgroups.clone(), child.id());
+        let allowance = Allowance { memory: self.config.compile_memory.saturating_add(BESIDE), pids: THREADS };
+        let held = tokio::task::spawn_blocking(move || cgroups.hold("compile", allowance, pid)).await;
+        let report = self.follow(child, component, tell).await;
+        // Nobody waits for that.
+        drop(tokio::task::spawn_blocking(move || drop(held)));
+        report
     }
 
-    async fn follow(&self, mut child: Child, component: Bytes, tell: Tell<'_>) -> Result<Report, PrepareError> {
+    async fn follow(&self, mut child: Child, component: Bytes, tell: Tell<'_>) -> Result<Option<Report>, PrepareError> {
         let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
         let feed = async {
             if let Some(mut stdin) = stdin {
@@ -93,12 +132,17 @@ impl Compiler {
         };
         // Dropping the child kills it.
         let Ok(done) = tokio::time::timeout(wall, all).await else {
+            // Waited for, so that its group can go.
+            let _ = child.kill().await;
             return Err(too_complex(format!("it took longer than {wall:?} to compile")));
         };
         let (text, status) = done.map_err(|error| SandboxError::new("the compiler could not be followed", error))?;
         let text = String::from_utf8_lossy(&text);
         if let Some(report) = Report::find(&text) {
-            return report.into_result();
+            return Ok(Some(report));
+        }
+        if status.code() == Some(NO_NAMESPACE) {
+            return Ok(None);
         }
         let signal = std::os::unix::process::ExitStatusExt::signal(&status);
         match signal.and_then(rustix::process::Signal::from_named_raw) {

@@ -1,6 +1,7 @@
 //! The host's side: processes, checks, cache.
 
 mod artifacts;
+mod cgroups;
 mod clock;
 mod compiler;
 mod exchange;
@@ -32,11 +33,13 @@ use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use artifacts::Artifacts;
+use cgroups::Cgroups;
 use compiler::Compiler;
 use judge::Judged;
 use pool::Pool;
 use run::{Failed, Job, Opening};
 
+pub use cgroups::{CgroupParent, CgroupReport};
 pub use pool::WasmStats;
 
 use crate::bounds::{MAX_ARGUMENTS, MAX_ENVIRONMENT};
@@ -56,6 +59,7 @@ struct Host {
     pool: Arc<Pool>,
     compiler: Compiler,
     artifacts: Arc<Artifacts>,
+    cgroups: Arc<Cgroups>,
 }
 
 impl Host {
@@ -80,9 +84,10 @@ impl WasmSandbox {
     pub fn new(config: WasmConfig) -> io::Result<Self> {
         let config = Arc::new(config);
         let artifacts = Arc::new(Artifacts::open_at(&config.cache_dir)?);
-        let pool = Pool::new(config.clone(), artifacts.directory()?)?;
-        let compiler = Compiler::new(config.clone());
-        Ok(Self { host: Arc::new(Host { config, pool, compiler, artifacts }) })
+        let cgroups = Cgroups::set_up(&config.cgroup, config.nice);
+        let pool = Pool::new(config.clone(), artifacts.directory()?, cgroups.clone())?;
+        let compiler = Compiler::new(config.clone(), cgroups.clone());
+        Ok(Self { host: Arc::new(Host { config, pool, compiler, artifacts, cgroups }) })
     }
 
     /// Says what a component is: what it imports and exports, how large it is,
@@ -103,6 +108,21 @@ impl WasmSandbox {
         match self.host.walls_of_a_worker().await {
             Err(_) if !self.host.pool.leaves_network() => self.host.walls_of_a_worker().await,
             walls => walls,
+        }
+    }
+
+    /// Which control groups bound workers and compilers.
+    pub fn cgroups(&self) -> &CgroupReport {
+        self.host.cgroups.report()
+    }
+
+    /// Whose rights to files workers have, for people.
+    pub fn user_of_workers() -> String {
+        match rustix::process::geteuid() {
+            root if root.is_root() => {
+                "root, as the server: without capabilities, but root's own files are its own".into()
+            }
+            user => format!("{user}, as the server"),
         }
     }
 

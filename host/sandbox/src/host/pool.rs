@@ -14,18 +14,27 @@ use bulkhead_core::ports::sandbox::SandboxError;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::process::Child;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::cgroups::{Allowance, Cell, Cgroups};
 use super::pump::{Gone, pump};
 use super::spawn::{Spawner, command};
 use super::swap::Swap;
 use super::worker::Worker;
 use crate::config::{Isolation, WasmConfig};
+use crate::engine;
 use crate::wire::Bind;
 
 /// How often idle workers are looked for, at most.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Memory of a worker beside its guests', in bytes: its own, pages of files that
+/// it writes, what the kernel keeps for it.
+const BESIDE: u64 = 320 << 20;
+/// Threads of a worker; it makes some five.
+const THREADS: u64 = 64;
 
 /// What the pool has done and holds, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,6 +89,7 @@ pub(super) struct Pool {
     leave_network: AtomicBool,
     /// The directory of artefacts.
     artifacts: Arc<OwnedFd>,
+    cgroups: Arc<Cgroups>,
 }
 
 /// A place for one call in a worker; given back unless the call starts.
@@ -110,7 +120,11 @@ impl Drop for Place {
 }
 
 impl Pool {
-    pub(super) fn new(config: Arc<WasmConfig>, artifacts: Arc<OwnedFd>) -> io::Result<Arc<Self>> {
+    pub(super) fn new(
+        config: Arc<WasmConfig>,
+        artifacts: Arc<OwnedFd>,
+        cgroups: Arc<Cgroups>,
+    ) -> io::Result<Arc<Self>> {
         let swap = Swap::look(config.swaps.clone());
         if swap.is_on() {
             tracing::info!(
@@ -129,6 +143,7 @@ impl Pool {
             swap,
             leave_network: AtomicBool::new(true),
             artifacts,
+            cgroups,
         });
         pool.tasks.spawn(Self::reap(pool.clone()));
         pool.tasks.spawn(Self::watch_swap(pool.clone()));
@@ -224,18 +239,35 @@ impl Pool {
         self.counters.started.fetch_add(1, Relaxed);
         let (pool, started) = (self.clone(), worker.clone());
         self.tasks.spawn(async move {
-            let gone = match pool.spawn_bound(&started, home, slots).await {
-                Ok((socket, child)) => pump(&started, socket, child).await,
+            let (gone, cell) = match pool.spawn_bound(&started, home, slots).await {
+                Ok((socket, child)) => {
+                    let placed = pool.place_in_group(home, &child);
+                    pump(&started, socket, child, placed).await
+                }
                 Err(error) => {
                     tracing::error!(%error, "a worker could not be started");
                     let why = format!("it could not be started: {error}");
                     super::pump::bury(&started, &Gone::Died(why.clone()));
-                    Gone::Died(why)
+                    (Gone::Died(why), None)
                 }
             };
             pool.buried(home, &started, &gone);
+            if let Some(cell) = cell {
+                // The kernel may be busy with another's group; if this fails, the last to go removes it.
+                let _ = tokio::task::spawn_blocking(move || drop(cell)).await;
+            }
         });
         worker
+    }
+
+    /// Puts a process into a group of its tenant's, beside its start: the kernel
+    /// may take longer for it than the worker takes to come up.
+    fn place_in_group(&self, home: Option<Home>, child: &Child) -> JoinHandle<Option<Cell>> {
+        let (cgroups, pid) = (self.cgroups.clone(), child.id());
+        let owner = home.map_or_else(|| "nobody".into(), |home| home.tenant.to_string());
+        let pool = engine::Pool { slots: self.config.calls_per_worker, pagemap_scan: false };
+        let memory = self.config.memory_per_worker.saturating_add(BESIDE).saturating_add(pool.mapped());
+        tokio::task::spawn_blocking(move || cgroups.hold(&owner, Allowance { memory, pids: THREADS }, pid))
     }
 
     /// Starts a process and says what it is for.

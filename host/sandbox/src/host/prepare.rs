@@ -39,6 +39,8 @@ impl Host {
     /// Says what a component is without compiling it.
     pub(super) async fn inspect(&self, component: Bytes) -> Result<Inspection, PrepareError> {
         check_size(&component)?;
+        // Whether compilers may have namespaces is learned from one without a component.
+        self.compiler.fingerprint(self.pool.spawner()).await?;
         match self.compiler.run(self.pool.spawner(), Mode::Inspect, component, None, &|_| {}).await? {
             Report::Inspected(inspection) => Ok(*inspection),
             other => Err(unexpected(&other)),

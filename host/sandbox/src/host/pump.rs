@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr};
+use tokio::task::JoinHandle;
 
+use super::cgroups::Cell;
 use super::guard::{Accepted, Violation};
 use super::worker::{Happened, Inner, Loading, Phase, Worker};
 use crate::bounds::MAX_CONTROL;
@@ -35,8 +37,14 @@ pub(super) enum Gone {
     NoNamespace,
 }
 
-/// Runs until the worker is gone.
-pub(super) async fn pump(worker: &Worker, socket: OwnedFd, mut child: Child) -> Gone {
+/// Runs until the worker is gone, which is `placed` in its control group
+/// meanwhile; the group comes back, to be removed.
+pub(super) async fn pump(
+    worker: &Worker,
+    socket: OwnedFd,
+    mut child: Child,
+    placed: JoinHandle<Option<Cell>>,
+) -> (Gone, Option<Cell>) {
     let errors = child.stderr.take().map(|stderr| tokio::spawn(log_errors(stderr, child.id())));
     let mut gone = match Socket::new(socket) {
         Ok(socket) => serve(worker, &socket).await,
@@ -47,8 +55,13 @@ pub(super) async fn pump(worker: &Worker, socket: OwnedFd, mut child: Child) -> 
         // It may be dead already.
         let _ = child.start_kill();
     }
+    // Before it is waited for: then its id may be another's.
+    let cell = placed.await.ok().flatten();
     match child.wait().await {
-        Ok(status) if status.code() == Some(NO_NAMESPACE) => gone = Gone::NoNamespace,
+        // Believed only of one that ran nobody's code yet: it takes walls from those that follow.
+        Ok(status) if status.code() == Some(NO_NAMESPACE) && *worker.phase.borrow() == Phase::Starting => {
+            gone = Gone::NoNamespace;
+        }
         Ok(status) if !status.success() && matches!(gone, Gone::Ended) => gone = Gone::Died(status.to_string()),
         Ok(_) => {}
         Err(error) => tracing::error!(%error, "a worker could not be waited for"),
@@ -58,7 +71,7 @@ pub(super) async fn pump(worker: &Worker, socket: OwnedFd, mut child: Child) -> 
         let _ = errors.await;
     }
     bury(worker, &gone);
-    gone
+    (gone, cell)
 }
 
 /// Tells everybody who waits for the worker that it is gone.

@@ -9,20 +9,26 @@
 //! | Landlock | every file but those below one directory; TCP; signals and abstract sockets to others | Linux 5.19, enabled |
 //! | seccomp | every system call but the listed ones: no socket, no program, no process, no tracing, no mapping that is writable and executable | always there on this architecture |
 //! | network namespace | every interface | root, or user namespaces |
+//! | no other groups | what the server's supplementary groups may | root, or a server without any |
+//! | not dumpable | being traced, or read through `/proc`, by others of the user | always there |
+//! | own root directory | the names of all files but those of its own directory | root, or user namespaces |
 //!
-//! The first four are the minimum. What is left open: whether a path exists
-//! (Landlock does not hide `stat`), the time, how much is computed, and code of
-//! one's own in two steps (write it, then make it executable), which a process
-//! that loads compiled components can't be denied by seccomp.
+//! The first four are the minimum. What is left open: the time, how much is
+//! computed, and code of one's own in two steps (write it, then make it
+//! executable), which a process that loads compiled components can't be denied
+//! by seccomp; and, without a root directory of its own, whether a path exists
+//! (Landlock does not hide `stat`).
 //!
 //! Put up while the process is one thread: threads that come later inherit it.
 
 mod files;
 mod privileges;
+mod root;
 mod syscalls;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
+use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use privileges::NO_NAMESPACE;
@@ -41,6 +47,12 @@ pub struct Walls {
     pub seccomp: bool,
     /// No network interface. An extra: seccomp lets no socket be made.
     pub network_namespace: bool,
+    /// No group but that of the user. An extra, as are those below.
+    pub groups: bool,
+    /// Others of its user can neither trace it nor read its memory.
+    pub not_dumpable: bool,
+    /// Paths begin at its own directory, so that no other file has a name.
+    pub own_root: bool,
 }
 
 /// A part of the second wall.
@@ -56,12 +68,26 @@ pub enum Part {
     Seccomp,
     /// See [`Walls::network_namespace`].
     NetworkNamespace,
+    /// See [`Walls::groups`].
+    Groups,
+    /// See [`Walls::not_dumpable`].
+    NotDumpable,
+    /// See [`Walls::own_root`].
+    OwnRoot,
 }
 
 impl Part {
     /// All of them; the extras last.
-    pub const ALL: [Self; 5] =
-        [Self::NoNewPrivs, Self::Capabilities, Self::Landlock, Self::Seccomp, Self::NetworkNamespace];
+    pub const ALL: [Self; 8] = [
+        Self::NoNewPrivs,
+        Self::Capabilities,
+        Self::Landlock,
+        Self::Seccomp,
+        Self::NetworkNamespace,
+        Self::Groups,
+        Self::NotDumpable,
+        Self::OwnRoot,
+    ];
 
     /// The name of the part, for people.
     pub fn name(self) -> &'static str {
@@ -71,12 +97,27 @@ impl Part {
             Self::Landlock => "Landlock",
             Self::Seccomp => "seccomp",
             Self::NetworkNamespace => "empty network namespace",
+            Self::Groups => "no supplementary groups",
+            Self::NotDumpable => "not dumpable",
+            Self::OwnRoot => "own root directory",
+        }
+    }
+
+    /// What it takes, for people who miss it.
+    pub fn needs(self) -> &'static str {
+        match self {
+            Self::NoNewPrivs | Self::Capabilities | Self::NotDumpable => "a kernel that lets a process give up rights",
+            Self::Landlock => "Linux 5.19 with Landlock switched on",
+            Self::Seccomp => "a kernel with seccomp",
+            Self::NetworkNamespace => "root with CAP_SYS_ADMIN, or user namespaces",
+            Self::Groups => "a server that has none, or is root",
+            Self::OwnRoot => "Linux 5.2, and root with CAP_SYS_ADMIN or user namespaces",
         }
     }
 
     /// Whether a worker must not run guests without it.
     pub fn is_required(self) -> bool {
-        self != Self::NetworkNamespace
+        matches!(self, Self::NoNewPrivs | Self::Capabilities | Self::Landlock | Self::Seccomp)
     }
 }
 
@@ -89,6 +130,9 @@ impl Walls {
             Part::Landlock => self.landlock,
             Part::Seccomp => self.seccomp,
             Part::NetworkNamespace => self.network_namespace,
+            Part::Groups => self.groups,
+            Part::NotDumpable => self.not_dumpable,
+            Part::OwnRoot => self.own_root,
         }
     }
 
@@ -97,22 +141,44 @@ impl Walls {
         Part::ALL.into_iter().filter(|part| part.is_required() && !self.has(*part)).collect()
     }
 
+    /// The extras that are not in force, each with what it takes.
+    pub fn without(&self) -> Vec<String> {
+        let absent = Part::ALL.into_iter().filter(|part| !part.is_required() && !self.has(*part));
+        absent.map(|part| format!("{} (needs {})", part.name(), part.needs())).collect()
+    }
+
     /// The parts in force, by name.
     pub fn names(&self) -> Vec<&'static str> {
         Part::ALL.into_iter().filter(|part| self.has(*part)).map(Part::name).collect()
     }
 }
 
+/// Walls that are half up: the engine is made now.
+pub(crate) struct Begun {
+    walls: Walls,
+    /// See [`root::descriptors`].
+    descriptors: Option<OwnedFd>,
+}
+
 /// Gives up privileges and the network: to be done before the engine is made,
 /// which keeps descriptors that are judged by the rights of whoever opened them.
-pub(crate) fn give_up(without: &[Part]) -> Walls {
+pub(crate) fn give_up(without: &[Part]) -> Begun {
     let wanted = |part| !without.contains(&part);
-    Walls {
-        network_namespace: wanted(Part::NetworkNamespace) && privileges::leave_network(),
+    // In a user namespace groups can't be given up any more.
+    let groups = wanted(Part::Groups) && privileges::leave_groups();
+    let network_namespace = wanted(Part::NetworkNamespace) && privileges::leave_network();
+    let descriptors = root::descriptors(wanted(Part::OwnRoot));
+    // What changing the root needs is kept until then, and is of no use for
+    // what the engine opens.
+    let kept = if descriptors.is_some() { CapabilitySet::SYS_CHROOT } else { CapabilitySet::empty() };
+    let walls = Walls {
+        network_namespace,
+        groups,
         no_new_privs: wanted(Part::NoNewPrivs) && rustix::thread::set_no_new_privs(true).is_ok(),
-        capabilities: wanted(Part::Capabilities) && privileges::drop_capabilities(),
+        capabilities: wanted(Part::Capabilities) && privileges::drop_capabilities(kept),
         ..Walls::default()
-    }
+    };
+    Begun { walls, descriptors }
 }
 
 /// What may be done below a directory.
@@ -127,13 +193,20 @@ pub(crate) enum Reach {
 /// Shuts the process in: from now on it reaches what lies below these
 /// directories. Needs [`Walls::no_new_privs`].
 pub(crate) fn shut_in<'a>(
-    walls: Walls,
+    begun: Begun,
     grants: impl IntoIterator<Item = (BorrowedFd<'a>, Reach)>,
     code: Code,
     without: &[Part],
 ) -> Walls {
+    let Begun { walls, descriptors } = begun;
     let wanted = |part| walls.no_new_privs && !without.contains(&part);
+    let grants: Vec<_> = grants.into_iter().collect();
+    let domain = grants.iter().find(|(_, reach)| *reach == Reach::Workspaces).map(|(directory, _)| *directory);
     Walls {
+        own_root: descriptors.is_some_and(|descriptors| root::change(domain, &descriptors)),
+        capabilities: walls.capabilities && privileges::drop_capabilities(CapabilitySet::empty()),
+        // Not before: what the engine opens of its own process would be denied to it.
+        not_dumpable: !without.contains(&Part::NotDumpable) && privileges::hide(),
         landlock: wanted(Part::Landlock) && files::restrict(grants),
         seccomp: wanted(Part::Seccomp) && syscalls::restrict(code),
         ..walls

@@ -1,7 +1,7 @@
 //! What makes a process more than others of its user.
 
-use rustix::process::{getegid, geteuid};
-use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+use rustix::process::{DumpableBehavior, getegid, geteuid, getgroups, set_dumpable_behavior};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_thread_groups};
 
 use nix::sched::{CloneFlags, unshare};
 
@@ -19,7 +19,8 @@ pub(super) fn leave_network() -> bool {
         return true;
     }
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-    if unshare(EMPTY | CloneFlags::CLONE_NEWUSER).is_err() {
+    // With its own mounts, of which a copy may then be made.
+    if unshare(EMPTY | CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).is_err() {
         return false;
     }
     // Unmapped, the process could make no file in a workspace.
@@ -34,9 +35,22 @@ pub(super) fn leave_network() -> bool {
     true
 }
 
-/// Gives every capability up, for good: with no new privileges none comes back.
-pub(super) fn drop_capabilities() -> bool {
-    let none = CapabilitySet::empty();
-    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+/// Gives every capability up but those `kept`, of which none is gained, for
+/// good: with no new privileges none comes back.
+pub(super) fn drop_capabilities(kept: CapabilitySet) -> bool {
+    let kept = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.permitted.intersection(kept));
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets).is_ok()
+}
+
+/// Leaves every group but that of the user. False if one is left.
+pub(super) fn leave_groups() -> bool {
+    // Only root may. This thread is the only one.
+    let _ = set_thread_groups(&[]);
+    getgroups().is_ok_and(|groups| groups.iter().all(|group| *group == getegid()))
+}
+
+/// Lets nobody else of this user trace this process or read its memory.
+pub(super) fn hide() -> bool {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).is_ok()
 }

@@ -43,7 +43,7 @@ impl ColdCalls {
         file.write_all(&compiler()?.precompile_component(component)?)?;
         file.rewind()?;
         let engine = runner(Pool { slots, pagemap_scan: true })?;
-        let loaded = Arc::new(load(&linker(&engine)?, &file.into())?);
+        let loaded = Arc::new(load(&linker(&engine)?, Path::new("/proc/self/fd"), &file.into())?);
         let ticker = Arc::new(Ticker::start(engine.clone())?);
         let workspace =
             workspace.map(|path| Ok::<_, std::io::Error>(Workspace::new(std::fs::File::open(path)?))).transpose()?;

@@ -1,6 +1,7 @@
 //! Loads compiled components into the worker's engine.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
 use wasmtime::Engine;
 use wasmtime::component::{Component, ComponentExportIndex, Linker};
@@ -25,9 +26,10 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     Ok(linker)
 }
 
-/// Loads the artefact behind a descriptor that the host passed.
-pub(super) fn load(linker: &Linker<State>, artifact: &OwnedFd) -> wasmtime::Result<Loaded> {
-    let component = deserialize(linker.engine(), artifact)?;
+/// Loads the artefact behind a descriptor that the host passed. `descriptors`
+/// is where those of this process are found by number.
+pub(super) fn load(linker: &Linker<State>, descriptors: &Path, artifact: &OwnedFd) -> wasmtime::Result<Loaded> {
+    let component = deserialize(linker.engine(), descriptors, artifact)?;
     let guest = component.get_export_index(None, GUEST);
     let guest = guest.ok_or_else(|| wasmtime::format_err!("the component does not export `{GUEST}`"))?;
     let function = |name: &str| -> wasmtime::Result<ComponentExportIndex> {
@@ -39,10 +41,10 @@ pub(super) fn load(linker: &Linker<State>, artifact: &OwnedFd) -> wasmtime::Resu
 }
 
 #[expect(unsafe_code, reason = "loading code that our own compiler made; the proof is beside it")]
-fn deserialize(engine: &Engine, artifact: &OwnedFd) -> wasmtime::Result<Component> {
+fn deserialize(engine: &Engine, descriptors: &Path, artifact: &OwnedFd) -> wasmtime::Result<Component> {
     // Through the descriptor, not by name: what is loaded is the file that the
     // host has checked, whatever its name points to by now.
-    let path = format!("/proc/self/fd/{}", artifact.as_raw_fd());
+    let path = descriptors.join(artifact.as_raw_fd().to_string());
     // SAFETY: the file must be what this version of the engine's compiler
     // wrote. The descriptor came over the socket that only the host holds. The
     // host opened it in a directory that only it can write, without following

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
@@ -182,7 +183,8 @@ impl Server {
 
     fn load(&mut self, component: u32, artifact: &OwnedFd) {
         let loaded = if self.components.len() < MAX_COMPONENTS {
-            super::load::load(&self.linker, artifact)
+            // The walls made its own descriptors the working directory.
+            super::load::load(&self.linker, Path::new("."), artifact)
         } else {
             Err(wasmtime::format_err!("{MAX_COMPONENTS} components are loaded already"))
         };

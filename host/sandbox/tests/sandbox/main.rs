@@ -3,8 +3,10 @@
 
 #![allow(missing_docs, reason = "tests")]
 #![allow(clippy::unwrap_used, reason = "a failed test says where")]
+#![allow(clippy::print_stdout, reason = "a test says what this machine keeps it from showing")]
 
 mod calls;
+mod cgroups;
 #[cfg(feature = "contract")]
 mod contract;
 mod emissions;

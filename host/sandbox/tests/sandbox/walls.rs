@@ -3,7 +3,7 @@
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -79,9 +79,39 @@ fn attack(without: &[Part], user: Option<u32>) -> Reached {
     Reached(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text} {:?}", output.status)))
 }
 
-/// Open by nature, as the threat model says: a path can be asked about, and a
-/// process that loads code can make code.
-const OPEN: [&str; 2] = ["stat", "memory.two_steps"];
+/// Open by nature, as the threat model says: a process that loads code can make
+/// code.
+const OPEN: [&str; 1] = ["memory.two_steps"];
+
+/// Which files there are: open where a worker can't have a root of its own.
+const NAMES: [&str; 9] = [
+    "name.absolute",
+    "name.system",
+    "name.climb",
+    "name.climb_far",
+    "name.relative",
+    "name.symlink",
+    "name.link",
+    "name.process",
+    "name.path",
+];
+
+/// What is open behind these walls.
+fn open(reached: &Reached) -> Vec<&'static str> {
+    let names: &[&str] = if reached.0["walls"]["own_root"] == true { &[] } else { &NAMES };
+    names.iter().chain(&OPEN).copied().collect()
+}
+
+/// Whether this kernel lets `user` have namespaces of its own: asked without
+/// any of the code that is tested.
+fn has_namespaces(user: Option<u32>) -> bool {
+    let mut command = Command::new("unshare");
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    let asked = command.args(["--user", "--map-root-user", "--mount", "--net", "true"]).stderr(Stdio::null()).status();
+    asked.is_ok_and(|status| status.success())
+}
 
 /// This user and, as root, somebody without any rights.
 fn users() -> Vec<Option<u32>> {
@@ -93,21 +123,74 @@ fn a_worker_that_was_taken_over_reaches_nothing() {
     for user in users() {
         let reached = attack(&[], user);
         assert_eq!(reached.0["missing"], serde_json::json!([]), "as {user:?}");
-        assert_eq!(reached.names(), OPEN, "as {user:?}");
+        assert_eq!(reached.names(), open(&reached), "as {user:?}");
+        // The extras are in force wherever they can be.
+        if has_namespaces(user) {
+            assert_eq!(reached.0["without"], serde_json::json!([]), "as {user:?}");
+        } else {
+            println!("as {user:?} there are no namespaces: {}", reached.0["without"]);
+        }
     }
 }
 
 #[test]
 fn the_extras_are_not_what_it_stands_on() {
+    let extras: Vec<Part> = Part::ALL.into_iter().filter(|part| !part.is_required()).collect();
     for user in users() {
-        assert_eq!(attack(&[Part::NetworkNamespace], user).names(), OPEN, "as {user:?}");
+        let reached = attack(&extras, user);
+        assert_eq!(reached.0["missing"], serde_json::json!([]), "as {user:?}");
+        assert_eq!(reached.names(), [&NAMES[..], &OPEN].concat(), "as {user:?}");
     }
 }
 
 #[test]
-fn landlock_keeps_files_away() {
+fn a_root_of_its_own_hides_every_other_file() {
+    for user in users().into_iter().filter(|user| user.is_none() && is_root() || has_namespaces(*user)) {
+        attack(&[Part::OwnRoot], user).assert(&NAMES);
+        // And keeps files away by itself, if Landlock fails.
+        let reached = attack(&[Part::Landlock], user);
+        let still: Vec<_> = reached.names().into_iter().filter(|name| name.starts_with("name.")).collect();
+        assert!(still.is_empty(), "as {user:?}: {still:?}");
+        for name in ["file.absolute", "file.system", "file.list", "file.climb", "file.symlink", "file.rename_out"] {
+            assert!(!reached.names().contains(&name), "as {user:?}: {name}");
+        }
+    }
+}
+
+#[test]
+fn others_of_its_user_can_not_trace_it() {
     for user in users() {
-        attack(&[Part::Landlock], user).assert(&[
+        assert!(!attack(&[Part::Seccomp], user).names().contains(&"others.trace"), "as {user:?}");
+        attack(&[Part::Seccomp, Part::NotDumpable], user).assert(&["others.trace"]);
+    }
+}
+
+#[test]
+fn supplementary_groups_stay_behind() {
+    if !is_root() {
+        // It has what it was started with, and may give none of it up.
+        return;
+    }
+    let with_group = |without: &'static [Part]| {
+        // Of this thread alone, and of what it starts.
+        let thread = std::thread::spawn(move || {
+            rustix::thread::set_thread_groups(&[rustix::process::Gid::from_raw(54_321)]).unwrap();
+            attack(without, None)
+        });
+        thread.join().unwrap()
+    };
+    assert!(!with_group(&[Part::Seccomp]).names().contains(&"others.groups"));
+    let kept = with_group(&[Part::Seccomp, Part::Groups]);
+    kept.assert(&["others.groups"]);
+    assert_eq!(kept.0["walls"]["groups"], false);
+}
+
+#[test]
+fn landlock_keeps_files_away() {
+    // Each of the others keeps some of it away too.
+    let without = [Part::Landlock, Part::OwnRoot, Part::NotDumpable, Part::NetworkNamespace];
+    for user in users() {
+        attack(&without, user).assert(&[
             "file.absolute",
             "file.system",
             "file.list",
@@ -130,7 +213,7 @@ fn landlock_keeps_files_away() {
 #[test]
 fn seccomp_keeps_system_calls_away() {
     for user in users() {
-        attack(&[Part::Seccomp], user).assert(&[
+        attack(&[Part::Seccomp, Part::OwnRoot], user).assert(&[
             "net.inet",
             "net.udp",
             "net.unix",
@@ -146,7 +229,7 @@ fn seccomp_keeps_system_calls_away() {
         ]);
     }
     // Both keep these away.
-    let neither = [Part::Seccomp, Part::Landlock];
+    let neither = [Part::Seccomp, Part::Landlock, Part::OwnRoot];
     attack(&neither, None).assert(&["process.run", "process.signal", "file.fifo"]);
 }
 
@@ -232,6 +315,11 @@ async fn real_workers_stand_behind_it() {
     assert_shut_in(worker);
     let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
     assert_eq!(namespace(&worker.to_string()) != namespace("self"), walls.network_namespace);
+    // Its root is its tenant's directory: the host sees it as that.
+    let root = std::fs::metadata(format!("/proc/{worker}/root/.")).unwrap();
+    let own = std::fs::metadata(bench.workspace.path()).unwrap();
+    assert_eq!((root.dev(), root.ino()) == (own.dev(), own.ino()), walls.own_root);
+    assert_eq!(status(worker, "Groups:"), "");
     cancel.cancel();
     call.await.unwrap().unwrap();
 }
@@ -268,7 +356,7 @@ async fn a_real_worker_reaches_its_domain_and_no_further() {
 fn the_compiler_stands_behind_it() {
     // It waits for a component, with the walls up.
     let mut compiler = Command::new(child())
-        .args(["compile", "inspect", "10", "1000000000", "required"])
+        .args(["compile", "inspect", "10", "1000000000", "required", "namespaces"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -281,6 +369,12 @@ fn the_compiler_stands_behind_it() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     assert_shut_in(compiler.id());
+    if has_namespaces(None) {
+        // Its root is empty but for its own descriptors; the numbers are those of any process.
+        let root = std::fs::read_dir(format!("/proc/{}/root/", compiler.id())).unwrap();
+        let names: Vec<_> = root.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(names.iter().all(|name| name.parse::<u32>().is_ok()), "{names:?}");
+    }
     drop(compiler.stdin.take());
     let output = compiler.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -301,6 +395,24 @@ async fn a_worker_that_is_stuck_in_a_namespace_is_followed_by_ones_without() {
         assert_eq!(summary(&outcome), "succeeded");
         assert_eq!(stuck.sandbox.stats().lost, 0);
     }
+}
+
+/// Said by a guest that broke out, it would take walls from every later worker.
+#[tokio::test]
+async fn a_worker_that_ran_a_guest_is_not_believed_to_be_stuck() {
+    let honest = Bench::new();
+    let prepared = honest.prepare(&crate::guests::echo()).await;
+    let late = honest.again(|config| config.worker_args = vec!["false-worker".into(), "late-no-namespace".into()]);
+    let outcome = late.run(late.call(&prepared, "{}", WorkspaceAccess::None)).await.unwrap();
+    assert_eq!(outcome.ending.state(), "interrupted", "{outcome:?}");
+    late.until("it counts as lost", |stats| stats.lost == 1).await;
+}
+
+#[tokio::test]
+async fn a_compiler_that_is_stuck_in_a_namespace_is_followed_by_one_without() {
+    let stuck = Bench::with(|config| config.compile_args = vec!["stuck-compile".into()]);
+    let outcome = stuck.outcome(&crate::guests::echo(), "{}").await;
+    assert_eq!(summary(&outcome), "succeeded");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use bulkhead_core::ports::sandbox::Sandbox as _;
-use bulkhead_sandbox::{Part, Walls, WasmConfig, WasmSandbox};
+use bulkhead_sandbox::{CgroupReport, Part, Walls, WasmConfig, WasmSandbox};
 use landlock::{ABI, Access as _, AccessFs, LandlockStatus, Ruleset, RulesetAttr as _};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::process::{Resource, getrlimit};
@@ -28,17 +28,20 @@ const MEMORY: u64 = 1 << 30;
 
 /// Every check.
 pub(super) fn all(config: &Config) -> Vec<Check> {
+    let worker = worker(config);
     vec![
         kernel(),
         openat2(),
         landlock(),
-        walls(config),
+        walls(config, worker.as_ref().map(|(walls, _)| walls)),
+        extras(worker.as_ref().map(|(walls, _)| walls)),
+        user(),
         addresses(),
         mappings(),
         descriptors(),
         swap(),
         machine(),
-        cgroups(),
+        cgroups(worker.as_ref().map(|(_, groups)| groups)),
         kvm(),
         git(),
         tools(),
@@ -88,12 +91,12 @@ fn landlock() -> Check {
     Check::new("landlock", Recommended, ok, found, remedy)
 }
 
-/// Asked of a real worker, which ends at once.
-fn walls(config: &Config) -> Check {
+/// What the minimum takes, asked of a real worker.
+fn walls(config: &Config, worker: Result<&Walls, &String>) -> Check {
     let remedy = "see `landlock`; in a container, a seccomp profile that allows seccomp and prctl; without it the server starts only with `workers.isolation = \"best-effort\"`";
     let required = config.workers.isolation != Isolation::BestEffort;
     let need = if required { Required } else { Recommended };
-    match worker_walls(config) {
+    match worker {
         Ok(walls) => {
             let missing: Vec<&str> = walls.missing().into_iter().map(Part::name).collect();
             let mut found = walls.names().join(", ");
@@ -106,7 +109,24 @@ fn walls(config: &Config) -> Check {
     }
 }
 
-fn worker_walls(config: &Config) -> Result<Walls, String> {
+/// What is tried and not demanded.
+fn extras(worker: Result<&Walls, &String>) -> Check {
+    let remedy =
+        "nothing depends on it; for all of it: a recent kernel, and user namespaces or a server that runs as root";
+    let without = worker.map_or_else(|reason| vec![reason.clone()], Walls::without);
+    let found = if without.is_empty() { "all in force".into() } else { format!("without: {}", without.join(", ")) };
+    Check::new("worker extras", Optional, without.is_empty(), found, remedy)
+}
+
+/// Workers are what the server is: workspaces are its own files.
+fn user() -> Check {
+    let remedy = "run the server as a user of its own: then a worker that was taken over owns none of root's files";
+    let is_root = rustix::process::geteuid().is_root();
+    Check::new("worker user", Recommended, !is_root, WasmSandbox::user_of_workers(), remedy)
+}
+
+/// Asks a real worker, which ends at once.
+fn worker(config: &Config) -> Result<(Walls, CgroupReport), String> {
     let say = |error: std::io::Error| error.to_string();
     let exe = std::env::current_exe().map_err(say)?;
     let cache = std::env::temp_dir().join(format!("bulkhead-doctor-{}", std::process::id()));
@@ -115,6 +135,7 @@ fn worker_walls(config: &Config) -> Result<Walls, String> {
     let walls = runtime.block_on(async {
         let sandbox = WasmSandbox::new(wasm).map_err(say)?;
         let walls = sandbox.check_walls().await.map_err(|error| error.to_string());
+        let walls = walls.map(|walls| (walls, sandbox.cgroups().clone()));
         sandbox.shutdown().await;
         walls
     });
@@ -175,12 +196,19 @@ fn machine() -> Check {
     Check::new("machine", Recommended, total.is_none_or(|total| total >= MEMORY), found, remedy)
 }
 
-fn cgroups() -> Check {
-    let remedy = "not needed; with version 2 and a delegated group the server's memory could be limited as a whole";
-    let (ok, found) = match read("/sys/fs/cgroup/cgroup.controllers") {
-        Some(controllers) => (controllers.split(' ').any(|name| name == "memory"), format!("version 2: {controllers}")),
-        None if Path::new("/sys/fs/cgroup/memory").exists() => (false, "version 1".into()),
-        None => (false, "none".to_owned()),
+/// Made and removed again, to see whether it can be.
+fn cgroups(worker: Result<&CgroupReport, &String>) -> Check {
+    let remedy = "nothing depends on it; let the service manager delegate a group (Delegate=yes of systemd), or name one as `workers.cgroup_parent`";
+    let (ok, found) = match worker {
+        Ok(CgroupReport { in_force, without }) if without.is_empty() => {
+            (true, format!("limit {}", in_force.join(", ")))
+        }
+        Ok(CgroupReport { in_force, without }) => {
+            let limited =
+                if in_force.is_empty() { "limit nothing".into() } else { format!("limit {}", in_force.join(", ")) };
+            (false, format!("{limited}; not: {}", without.join(", ")))
+        }
+        Err(reason) => (false, reason.clone()),
     };
     Check::new("cgroups", Optional, ok, found, remedy)
 }

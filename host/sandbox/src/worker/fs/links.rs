@@ -206,12 +206,14 @@ mod tests {
 
     #[test]
     fn depth_is_what_the_kernel_says() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(root.path().join("a/b")).unwrap();
-        std::os::unix::fs::symlink("../..", root.path().join("a/b/up")).unwrap();
-        let open = |path: &str| std::fs::File::open(root.path().join(path)).unwrap();
+        let root = tempfile::tempdir().expect("a tree");
+        std::fs::create_dir_all(root.path().join("a/b")).expect("a tree");
+        std::os::unix::fs::symlink("../..", root.path().join("a/b/up")).expect("a tree");
+        let open = |path: &str| std::fs::File::open(root.path().join(path)).expect("a tree");
         let (top, inner) = (open("."), open("a"));
-        let at = |path: &str, roots: &[BorrowedFd<'_>]| depth(open_parent(top.as_fd(), path).unwrap(), roots).unwrap();
+        let at = |path: &str, roots: &[BorrowedFd<'_>]| {
+            depth(open_parent(top.as_fd(), path).expect("a tree"), roots).expect("a tree")
+        };
         assert_eq!([at("x", &[top.as_fd()]), at("a/b/x", &[top.as_fd()])], [0, 2]);
         // The path is longer, the place is the root.
         assert_eq!(at("a/b/up/x", &[top.as_fd()]), 0);
@@ -220,13 +222,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_tree_may_not_move_to_where_its_links_lead_out() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(root.path().join("a/b/c")).unwrap();
-        std::os::unix::fs::symlink("../../x", root.path().join("a/b/c/link")).unwrap();
-        let tree = || std::fs::File::open(root.path().join("a")).unwrap().into();
+        let root = tempfile::tempdir().expect("a tree");
+        std::fs::create_dir_all(root.path().join("a/b/c")).expect("a tree");
+        std::os::unix::fs::symlink("../../x", root.path().join("a/b/c/link")).expect("a tree");
+        let tree = || std::fs::File::open(root.path().join("a")).expect("a tree").into();
         // It is below `a`, `b` and `c`: with `a` at the top it is three deep.
         assert!(stay_inside(tree(), 1).await.is_ok());
-        let tree = || std::fs::File::open(root.path().join("a/b/c")).unwrap().into();
+        let tree = || std::fs::File::open(root.path().join("a/b/c")).expect("a tree").into();
         assert!(stay_inside(tree(), 2).await.is_ok());
         assert!(stay_inside(tree(), 1).await.is_err());
     }
