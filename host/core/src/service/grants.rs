@@ -219,6 +219,9 @@ fn narrowed(asked: &Capability, given: &Capability) -> Result<Option<Capability>
             })?;
             Ok(Some(Capability::Workspace(part)))
         }
+        (asked, given) if asked.kind() != given.kind() => {
+            Err(Error::invalid("grant.capability", format!("`{}` was asked for, not `{}`", asked.kind(), given.kind())))
+        }
         _ => Ok(None),
     }
 }

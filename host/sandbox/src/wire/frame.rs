@@ -41,6 +41,26 @@ pub(super) struct Segment {
     pub(super) descriptor: Option<Arc<OwnedFd>>,
 }
 
+/// A frame by itself.
+pub(crate) fn frame(call: u32, message: &impl Serialize) -> Vec<u8> {
+    encode(Vec::new(), call, message)
+}
+
+/// Appends a frame.
+fn encode(mut bytes: Vec<u8>, call: u32, message: &impl Serialize) -> Vec<u8> {
+    let start = bytes.len();
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&call.to_le_bytes());
+    // Our own messages are plain data: encoding them can't fail. If it did,
+    // the frame would be empty and the peer would refuse it.
+    let mut bytes: Vec<u8> = postcard::serialize_with_flavor(message, ExtendFlavor::new(bytes)).unwrap_or_default();
+    let len = u32::try_from(bytes.len().saturating_sub(start + HEADER)).unwrap_or(u32::MAX);
+    if let Some(head) = bytes.get_mut(start..start + 4) {
+        head.copy_from_slice(&len.to_le_bytes());
+    }
+    bytes
+}
+
 impl Outbox {
     /// Adds a frame.
     pub(crate) fn push(&mut self, call: u32, message: &impl Serialize) {
@@ -59,21 +79,20 @@ impl Outbox {
         self.append(call, message);
     }
 
-    fn append(&mut self, call: u32, message: &impl Serialize) {
-        let Some(segment) = self.segments.back_mut() else { return };
-        let bytes = std::mem::take(&mut segment.bytes);
-        let start = bytes.len();
-        let mut bytes = bytes;
-        bytes.extend_from_slice(&[0; 4]);
-        bytes.extend_from_slice(&call.to_le_bytes());
-        // Our own messages are plain data: encoding them can't fail. If it did,
-        // the frame would be empty and the peer would refuse it.
-        let mut bytes: Vec<u8> = postcard::serialize_with_flavor(message, ExtendFlavor::new(bytes)).unwrap_or_default();
-        let len = u32::try_from(bytes.len().saturating_sub(start + HEADER)).unwrap_or(u32::MAX);
-        if let Some(head) = bytes.get_mut(start..start + 4) {
-            head.copy_from_slice(&len.to_le_bytes());
+    /// Adds a frame that is encoded.
+    pub(crate) fn push_frame(&mut self, frame: &[u8]) {
+        if self.segments.back().is_none_or(|segment| segment.sent > 0) {
+            self.segments.push_back(Segment::default());
         }
-        segment.bytes = bytes;
+        if let Some(segment) = self.segments.back_mut() {
+            segment.bytes.extend_from_slice(frame);
+        }
+    }
+
+    fn append(&mut self, call: u32, message: &impl Serialize) {
+        if let Some(segment) = self.segments.back_mut() {
+            segment.bytes = encode(std::mem::take(&mut segment.bytes), call, message);
+        }
     }
 
     pub(super) fn front_mut(&mut self) -> Option<&mut Segment> {

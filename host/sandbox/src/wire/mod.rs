@@ -9,7 +9,7 @@ mod frame;
 mod message;
 mod socket;
 
-pub(crate) use frame::{FrameError, Inbox, Outbox, decode};
+pub(crate) use frame::{FrameError, Inbox, Outbox, decode, frame};
 pub(crate) use message::{
     Bind, Description, Done, Entry, Fault, FromWorker, Measured, Part, Report, Request, Start, Stop, StreamLimit,
     ToWorker, Wanted, WantedAccess, fields_size,

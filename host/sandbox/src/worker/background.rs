@@ -199,6 +199,8 @@ impl Guest {
     }
 
     fn end(&self) {
+        // It leads back to this guest: the two would keep each other.
+        drop(self.call.waker.take());
         self.home.queue().go(self.user);
         self.ended.store(true, SeqCst);
         self.call.poked.notify_one();
@@ -311,6 +313,28 @@ mod tests {
         assert!(background.queue().users.is_empty());
         guest.wake();
         assert!(background.next().is_none());
+    }
+
+    #[test]
+    fn what_ended_is_given_back() {
+        let background = Arc::<Background>::default();
+        let (call, turns) = (call(Duration::from_secs(60)), AtomicUsize::default());
+        let waits = call.clone();
+        // As `Metered` does.
+        let guest = Box::pin(poll_fn(move |context| {
+            if turns.fetch_add(1, SeqCst) == 2 {
+                return Poll::Ready(());
+            }
+            waits.waker.register(context.waker());
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }));
+        let kept = Arc::downgrade(&call);
+        drop(background.adopt(1, call, guest));
+        for _ in 0..3 {
+            turn(&background, Duration::from_millis(1));
+        }
+        assert_eq!(kept.strong_count(), 0);
     }
 
     #[tokio::test]

@@ -28,6 +28,10 @@ use crate::wire::{Bind, Inbox, Received, ToWorker, decode, recv};
 /// Descriptors a worker may have open: its calls' handles share them.
 const MAX_DESCRIPTORS: u64 = 16 * 1024;
 
+/// Slots beside those that calls are counted by: each thread of guests may have
+/// one that ended, and was told to the host, and is being given back.
+const SPARE: u32 = 2;
+
 /// Memory of the worker itself: runtime, loaded code's data, host functions.
 const OWN_MEMORY: u64 = 192 << 20;
 
@@ -62,7 +66,7 @@ fn boot() -> wasmtime::Result<End> {
     let missing = || wasmtime::format_err!("the first message came without its descriptors");
     let artifacts = descriptors.pop_front().ok_or_else(missing)?;
     let domain = if bind.has_domain { Some(descriptors.pop_front().ok_or_else(missing)?) } else { None };
-    let pool = Pool { slots: bind.slots.max(1), pagemap_scan: bind.pagemap_scan };
+    let pool = Pool { slots: bind.slots.max(1) + SPARE, pagemap_scan: bind.pagemap_scan };
     let nice = limits(&bind, pool)?;
     let left = if bind.leave_network { &[][..] } else { &[Part::NetworkNamespace] };
     let walls = walls::give_up(left);

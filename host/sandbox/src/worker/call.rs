@@ -18,7 +18,7 @@ use super::http::Exchanges;
 use super::link::Link;
 use super::tally::Tally;
 use crate::bounds::{self, CANCEL_GRACE, EMISSION_COST, WINDOW};
-use crate::wire::{FromWorker, Stop, StreamLimit};
+use crate::wire::{FromWorker, Stop, StreamLimit, frame};
 
 /// Output of a pass is sent in pieces of about this size.
 const CHUNK: usize = 32 * 1024;
@@ -165,6 +165,13 @@ impl Call {
         lock(&self.exchanges)
     }
 
+    /// Sends what is left. What is left of its exchanges goes with the store, and
+    /// says nothing more.
+    pub(super) fn close(&self) {
+        self.flush();
+        self.exchanges().close();
+    }
+
     /// Asks the guest to end soon.
     pub(super) fn cancel(&self) {
         lock(&self.cancelled).get_or_insert_with(Instant::now);
@@ -199,8 +206,10 @@ impl Call {
     /// is larger than the window has it to itself. False if the call was
     /// cancelled meanwhile.
     pub(super) async fn emit(&self, size: usize, message: &(impl Serialize + Sync)) -> bool {
+        // Encoded before anything is locked: this may be a thread that gets few turns.
+        let frame = frame(self.id, message);
         let send = || {
-            self.link.push(self.id, message);
+            self.link.push_frame(&frame);
             true
         };
         self.send_within(WINDOW, size, send).await

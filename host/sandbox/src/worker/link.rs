@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::call::Call;
-use crate::wire::Outbox;
+use crate::wire::{Outbox, frame};
 
 /// What calls and the serving loop share.
 #[derive(Default)]
@@ -21,7 +21,14 @@ pub(super) struct Link {
 impl Link {
     /// Queues a frame; it leaves with all others of this pass.
     pub(super) fn push(&self, call: u32, message: &impl Serialize) {
-        self.with_outbox(|outbox| outbox.push(call, message));
+        // Encoded before the queue is locked: a thread that gets few turns must
+        // not keep it from the one that sends.
+        self.push_frame(&frame(call, message));
+    }
+
+    /// Queues a frame that is encoded.
+    pub(super) fn push_frame(&self, frame: &[u8]) {
+        self.with_outbox(|outbox| outbox.push_frame(frame));
         self.wake.notify_one();
     }
 

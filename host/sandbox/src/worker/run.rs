@@ -68,12 +68,20 @@ pub(super) async fn run(shared: Arc<Shared>, call: Arc<Call>, job: Job) {
         Ok((ended, store)) => (Ok(ended), Some(store)),
         Err(stop) => (Err(stop), None),
     };
+    // In the background nobody short waits for the memory to be given back, and
+    // the next turn may be far off: whoever is told of the end may count on it.
+    let long = call.is_long();
+    let mut left = Some((guest, store));
+    if long && ended.is_ok() {
+        call.close();
+        left = None;
+    }
     finish(&call, &ended, cpu);
-    if ended.is_err() || call.peak.load(Relaxed) > LARGE {
+    if !long && (ended.is_err() || call.peak.load(Relaxed) > LARGE) {
         // Giving much memory back takes long: the host is told before.
         tokio::task::yield_now().await;
     }
-    drop((guest, store));
+    drop(left);
 }
 
 async fn guest(shared: Arc<Shared>, call: Arc<Call>, job: Job) -> (Ended, Store<State>) {
@@ -161,9 +169,7 @@ async fn name_fault(store: &mut Store<State>, entered: Option<&Entered<'_>>, err
 }
 
 fn finish(call: &Call, ended: &Result<Ended, Stop>, cpu: Duration) {
-    call.flush();
-    // What is left of them goes with the store, and says nothing more.
-    call.exchanges().close();
+    call.close();
     call.finish_changes();
     let (output_bytes, stderr) = call.output();
     let measured = Measured {

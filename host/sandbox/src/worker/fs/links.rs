@@ -25,11 +25,13 @@ use super::View;
 const MAX_MOVED: u32 = 100_000;
 /// Entries between two looks at the guest's time.
 const PAUSE: u32 = 512;
+/// As in `bulkhead_workspace::beneath`: then it would be a loop.
+const TRIES: u32 = 64;
 /// Deeper than any path that a guest may name (`limits.path_depth`).
 const MAX_DEPTH: usize = 4_096;
 
 /// Directories within each other in such a tree: a descriptor and a buffer each.
-const MAX_LEVELS: usize = 256;
+const MAX_LEVELS: usize = 64;
 
 const READ: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -55,18 +57,34 @@ fn parent(path: &str) -> (&str, &str) {
 }
 
 fn open_parent(from: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
-    openat2(from, parent(path).0, DIRECTORY, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let mut tries = 0;
+    loop {
+        match openat2(from, parent(path).0, DIRECTORY, Mode::empty(), beneath) {
+            // `..` was passed while something was renamed somewhere.
+            Err(Errno::AGAIN | Errno::INTR) if tries < TRIES => tries += 1,
+            // What leads out is refused as everywhere else.
+            Err(Errno::XDEV) => return Err(Errno::PERM),
+            result => return result,
+        }
+    }
 }
 
 /// How deep a directory really lies below the first of `roots` above it.
 fn depth(directory: OwnedFd, roots: &[BorrowedFd<'_>]) -> Result<usize> {
     let identity = |fd: BorrowedFd<'_>| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
     let roots = roots.iter().map(|root| identity(*root)).collect::<Result<Vec<_>>>()?;
-    let mut here = directory;
+    let (mut here, mut last) = (directory, None);
     for depth in 0..MAX_DEPTH {
-        if roots.contains(&identity(here.as_fd())?) {
+        let this = identity(here.as_fd())?;
+        if roots.contains(&this) {
             return Ok(depth);
         }
+        if last == Some(this) {
+            // The root of everything: it is below none of them.
+            return Err(Errno::PERM);
+        }
+        last = Some(this);
         here = openat(&here, c"..", DIRECTORY, Mode::empty())?;
     }
     Err(Errno::NAMETOOLONG)
@@ -82,6 +100,8 @@ impl View<'_> {
 
     fn directory(&self, fd: &Resource<Descriptor>) -> FsResult<BorrowedFd<'_>> {
         match self.stock.table.get(fd)? {
+            // Said here, because what is not writable is below no root of the search.
+            Descriptor::Dir(directory) if directory.perms.write_not_permitted() => Err(ErrorCode::NotPermitted.into()),
             Descriptor::Dir(directory) => Ok(directory.dir.as_fd()),
             Descriptor::File(_) => Err(ErrorCode::NotDirectory.into()),
         }
