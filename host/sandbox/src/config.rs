@@ -39,6 +39,8 @@ pub struct WasmConfig {
     pub isolation: Isolation,
     /// Where groups are made that bound workers and compilers, if they may be.
     pub cgroup: CgroupParent,
+    /// Whether they share the processor between tenants, too.
+    pub cgroup_cpu: bool,
     /// Where compiled components are kept. Only the service may write there:
     /// what lies there runs as native code.
     pub cache_dir: PathBuf,
@@ -85,6 +87,7 @@ impl WasmConfig {
             domains: None,
             isolation: Isolation::Required,
             cgroup: CgroupParent::Auto,
+            cgroup_cpu: false,
             cache_dir: cache_dir.into(),
             workers_per_tenant: cores,
             max_workers: 256,

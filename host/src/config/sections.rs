@@ -205,10 +205,12 @@ section! {
         start_timeout_ms: u64 = 10_000, number("milliseconds", 100, 600_000);
         /// How long workers may take to end when the server stops; then they are killed.
         shutdown_grace_ms: u64 = 2_000, number("milliseconds", 0, 60_000);
-        /// Whether control groups bound workers and compilers: memory and threads of each, and the processor shared evenly between tenants. `auto`: in the server's own group if that was handed to it (`Delegate=yes` of systemd, or the topmost group of a container); `bulkhead doctor` tells which. `off`: none.
+        /// Whether control groups bound workers and compilers: memory and threads of each. `auto`: in the server's own group if that was handed to it (`Delegate=yes` of systemd, or the topmost group of a container); `bulkhead doctor` tells which. `off`: none.
         cgroup: Cgroup = Cgroup::Auto, Cgroup::KIND;
         /// A group to use instead of the server's own, as `/proc/self/cgroup` would write it: `/bulkhead`. It must be there, without processes, and this user must be able to make groups in it.
         cgroup_parent: PathBuf = PathBuf::new(), Kind::OptionalPath;
+        /// Whether control groups also share the processor evenly between tenants, however many workers each has. Within its share a tenant's short calls go before its long ones, but no longer before those of others: the slowest calls beside a tenant that computes get slower.
+        cgroup_cpu: bool = false, Kind::Switch;
         /// Added to the niceness of workers, so that the server answers while guests compute. At 10, two spinning guests on two cores make a neighbour's slowest calls of a hundred some 2.8 times as slow; at 5 four times; at 19 twice, for a sixth of the throughput.
         nice: u64 = 10, number("steps", 0, 19);
     }

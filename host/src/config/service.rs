@@ -105,6 +105,7 @@ impl Config {
                 (Cgroup::Auto, true) => CgroupParent::Auto,
                 (Cgroup::Auto, false) => CgroupParent::Named(workers.cgroup_parent.clone()),
             },
+            cgroup_cpu: workers.cgroup_cpu,
             workers_per_tenant: self.workers_per_tenant(),
             max_workers: size(workers.max),
             calls_per_worker: u32::try_from(workers.calls_per_worker).unwrap_or(u32::MAX),

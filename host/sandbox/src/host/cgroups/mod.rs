@@ -44,8 +44,8 @@ pub(super) struct Cgroups {
 }
 
 impl Cgroups {
-    /// Makes what may be made.
-    pub(super) fn set_up(wanted: &CgroupParent, nice: u8) -> Arc<Self> {
+    /// Makes what may be made; the processor is shared only with a niceness.
+    pub(super) fn set_up(wanted: &CgroupParent, nice: Option<u8>) -> Arc<Self> {
         if *wanted == CgroupParent::Off {
             return Arc::new(Self::empty("`workers.cgroup` is off"));
         }
@@ -54,9 +54,14 @@ impl Cgroups {
             return Arc::new(Self::empty("/proc does not tell of them"));
         };
         let seen = Seen { groups: &groups, mounts: &mounts };
-        let found =
-            Controller::ALL.map(|controller| (controller, seen.parent(controller, wanted, is_handed_over, is_offered)));
-        Arc::new(Self::within(found, weight(nice)))
+        let found = Controller::ALL.map(|controller| {
+            let parent = match (controller, nice) {
+                (Controller::Cpu, None) => Err("`workers.cgroup_cpu` is off".to_owned()),
+                _ => seen.parent(controller, wanted, is_handed_over, is_offered),
+            };
+            (controller, parent)
+        });
+        Arc::new(Self::within(found, weight(nice.unwrap_or_default())))
     }
 
     fn empty(why: &str) -> Self {

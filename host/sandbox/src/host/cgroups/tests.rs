@@ -87,7 +87,7 @@ fn what_a_dead_server_left_is_swept_and_nothing_else() {
 
 #[test]
 fn what_can_not_be_had_is_said() {
-    let groups = Cgroups::set_up(&CgroupParent::Off, 10);
+    let groups = Cgroups::set_up(&CgroupParent::Off, Some(10));
     assert_eq!(groups.report().without.len(), 3);
     assert!(groups.cell("ten_a", ALLOWANCE).is_none());
     let root = tempfile::tempdir().expect("a group");
