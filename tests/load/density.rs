@@ -15,6 +15,7 @@ pub fn report() {
     let host = Host::start(&[
         ("BULKHEAD_DISPATCH__RUNNING", &most),
         ("BULKHEAD_DISPATCH__RUNNING_PER_OWNER", &most),
+        ("BULKHEAD_DISPATCH__RUNNING_PER_TENANT", &most),
         ("BULKHEAD_WORKERS__CALLS_PER_WORKER", &most),
         ("BULKHEAD_WORKERS__PER_TENANT", "1"),
         ("BULKHEAD_LIMITS__WALL_TIME_MS", "120000"),
