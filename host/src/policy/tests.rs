@@ -128,8 +128,8 @@ fn paths_of_wassette_become_sub_paths_where_they_can() {
         )
     };
     for (uri, rights, warned) in [
-        ("fs:///work/agent", r#""read:work/agent", "write:work/agent""#, false),
-        ("fs://work/agent/**", r#""read:work/agent", "write:work/agent""#, false),
+        ("fs:///notes/agent", r#""read:notes/agent", "write:notes/agent""#, false),
+        ("fs://notes/agent/**", r#""read:notes/agent", "write:notes/agent""#, false),
         ("fs:///", r#""read", "write""#, false),
         ("fs://**", r#""read", "write""#, false),
         ("fs://work/*.txt", r#""read", "write""#, true),
