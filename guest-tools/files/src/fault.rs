@@ -7,8 +7,21 @@ use bulkhead_tool::ToolError;
 use crate::path::{Place, Workspace};
 use crate::suggest;
 
+/// The C library's error for a path below no directory that it was given:
+/// `ENOTCAPABLE` of WASI.
+const NOT_CAPABLE: i32 = 76;
+
 /// What an error at `place` means to the caller.
 pub fn io_fault(workspace: &Workspace, place: &Place, error: Error) -> ToolError {
+    if error.raw_os_error() == Some(NOT_CAPABLE) {
+        return ToolError::new(
+            "not_granted",
+            format!(
+                "`{place}` is in no part of the workspace that this call was granted. Use a path in one that it was, \
+                 or ask the task's owner for a grant."
+            ),
+        );
+    }
     match error.kind() {
         ErrorKind::NotFound => suggest::not_found(workspace, place),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => ToolError::new(
