@@ -125,7 +125,7 @@ fn call(task: &Task) -> (AcceptCall, EndCall) {
     };
     let event = |body: &EventBody| vec![NewEvent::new(at, Some(id), body)];
     (
-        AcceptCall { call: Arc::new(call), idempotency: None, events: event(&started) },
+        AcceptCall { call: Arc::new(call), idempotency: None, own_limits: false, events: event(&started) },
         EndCall { task: task.id, call: id, at, outcome: Arc::new(outcome), events: event(&ended), extent: None },
     )
 }

@@ -8,7 +8,8 @@ use super::client::Connection;
 use super::host::Host;
 
 const CALLS: usize = 10_000;
-const WARM_UP: usize = 500;
+/// Until the page cache of the database is full, which is bounded.
+const WARM_UP: usize = 20_000;
 
 /// What a server holds.
 struct Held {

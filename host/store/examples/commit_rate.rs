@@ -80,7 +80,7 @@ async fn calls(store: Arc<SqliteStore>, client: u64) -> u64 {
         let call = call(client, pairs);
         let (id, at) = (call.id, call.created_at);
         let begun = NewEvent::new(at, Some(id), &EventBody::CallStarted { tool: "read_file".into() });
-        let accept = AcceptCall { call: Arc::new(call), idempotency: None, events: vec![begun] };
+        let accept = AcceptCall { call: Arc::new(call), idempotency: None, own_limits: false, events: vec![begun] };
         assert!(matches!(store.accept_call(accept).await.unwrap(), Accepted::New(_)));
         let content = vec![Content::Text { text: "fn main() {\n    println!(\"hello\");\n}\n".repeat(8) }];
         let body = EventBody::CallEnded {

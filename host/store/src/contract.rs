@@ -64,6 +64,7 @@ suite! {
     events::come_back_as_they_were,
     calls::live_from_queued_to_ended,
     calls::accepted_as_running_have_one_attempt,
+    calls::have_limits_of_their_own_or_those_of_their_task,
     calls::belong_to_their_owner,
     calls::need_a_ready_task_of_the_same_owner,
     calls::end_once_however_many_try,

@@ -31,7 +31,7 @@ pub use granting::{GRANTS_LOOKED_AT, MAX_GRANTS};
 pub use lanes::LaneLimits;
 pub use questions::{Answer, Question};
 pub use recovery::Recovered;
-pub use submit::{Submission, Submitted, Waiter};
+pub use submit::{Asked, Submission, Submitted, Waiter};
 pub use tools::LoadedTool;
 
 use self::lanes::{Claim, Lanes};

@@ -80,19 +80,27 @@ impl Submission {
     }
 }
 
+/// How a call was asked for.
+pub struct Asked {
+    /// The client's idempotency key.
+    pub idempotency: Option<Idempotency>,
+    /// Whether the client narrowed the limits of its task.
+    pub own_limits: bool,
+}
+
 /// A call that has a slot and may start.
 type Start = Option<(Arc<Call>, Slot)>;
 
 impl Dispatcher {
     /// Stores a call and starts or queues it. `call.state` is set here.
-    pub fn submit(&self, call: Call, idempotency: Option<Idempotency>) -> Submission {
+    pub fn submit(&self, call: Call, asked: Asked) -> Submission {
         let (done, waiter) = watch::channel(None);
         let (reply, accepted) = oneshot::channel();
         let inner = self.inner.clone();
         // Once a slot or place is taken it must be used or given back, even if
         // the client goes away in the middle: so this runs on its own.
         self.inner.tracker.spawn(async move {
-            let (submitted, start) = match inner.accept(call, idempotency, done).await {
+            let (submitted, start) = match inner.accept(call, asked, done).await {
                 Ok((submitted, start)) => (Ok(submitted), start),
                 Err(error) => (Err(error), None),
             };
@@ -110,7 +118,7 @@ impl Inner {
     async fn accept(
         self: &Arc<Self>,
         mut call: Call,
-        idempotency: Option<Idempotency>,
+        Asked { idempotency, own_limits }: Asked,
         done: Done,
     ) -> Result<(Submitted, Start), Error> {
         if self.stopping.load(Ordering::SeqCst) {
@@ -130,7 +138,7 @@ impl Inner {
         };
         let events = vec![NewEvent::new(at, Some(call.id), &event)];
         let call = Arc::new(call);
-        let accept = AcceptCall { call: call.clone(), idempotency, events: events.clone() };
+        let accept = AcceptCall { call: call.clone(), idempotency, own_limits, events: events.clone() };
         let accepted = self.parts.store.accept_call(accept).await;
         if slot.is_none() && !matches!(accepted, Ok(Accepted::New(_))) {
             lock(&self.lanes).forsake(claim.task);

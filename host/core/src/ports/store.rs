@@ -73,6 +73,9 @@ pub struct AcceptCall {
     pub call: Arc<Call>,
     /// The client's idempotency key.
     pub idempotency: Option<Idempotency>,
+    /// Whether its limits may differ from its task's, which are frozen: else a
+    /// store need not keep them once more for each call.
+    pub own_limits: bool,
     /// Events to append with it.
     pub events: Vec<NewEvent>,
 }

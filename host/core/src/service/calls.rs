@@ -8,7 +8,7 @@ use super::{Ports, ServiceConfig};
 use crate::access::{FrozenTask, OwnedCall, OwnedTask};
 use crate::call::{Call, CallState};
 use crate::clock::NewId as _;
-use crate::dispatch::{Dispatcher, LoadedTool, Submission, Waiter};
+use crate::dispatch::{Asked, Dispatcher, LoadedTool, Submission, Waiter};
 use crate::error::Error;
 use crate::id::CallId;
 use crate::limits::LimitsPatch;
@@ -56,6 +56,7 @@ impl Calls {
         }
         let tool = self.dispatcher.tool(pinned.id).await?;
         let arguments = self.checked_arguments(&tool, new.arguments)?;
+        let own_limits = new.limits != LimitsPatch::default();
         let limits = task
             .limits
             .narrowed(&new.limits)
@@ -76,7 +77,7 @@ impl Calls {
             attempts: 0,
             created_at: self.ports.ids.now(),
         };
-        Ok(self.dispatcher.submit(call, new.idempotency))
+        Ok(self.dispatcher.submit(call, Asked { idempotency: new.idempotency, own_limits }))
     }
 
     fn checked_arguments(&self, tool: &LoadedTool, arguments: &RawValue) -> Result<Arc<str>, Error> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bulkhead_core::call::{Call, CallState};
-use bulkhead_core::ports::store::{Accepted, Appended, Store, StoreError};
+use bulkhead_core::ports::store::{AcceptCall, Accepted, Appended, Store, StoreError};
 use bulkhead_core::principal::Owner;
 use bulkhead_core::task::TaskState;
 use bulkhead_core::tool::ToolSet;
@@ -48,6 +48,19 @@ pub(super) async fn accepted_as_running_have_one_attempt(store: Arc<dyn Store>) 
     assert!(store.end_call(end(&queued, "never ran")).await.unwrap().is_some());
     let over = store.call(owner(1), queued.id).await.unwrap().unwrap();
     assert_eq!((over.state.since(), over.attempts), (None, 0));
+}
+
+pub(super) async fn have_limits_of_their_own_or_those_of_their_task(store: Arc<dyn Store>) {
+    let world = World::new(store.clone());
+    let task = world.ready_task(owner(1)).await;
+    let narrowed = world.call(&task);
+    assert_ne!(narrowed.limits, task.limits);
+    world.accept(&narrowed).await;
+    let plain = Call { limits: task.limits.clone(), ..world.call(&task) };
+    store.accept_call(AcceptCall { own_limits: false, ..accept(&plain) }).await.unwrap();
+    for call in [narrowed, plain] {
+        assert_eq!(store.call(owner(1), call.id).await.unwrap(), Some(call));
+    }
 }
 
 pub(super) async fn belong_to_their_owner(store: Arc<dyn Store>) {

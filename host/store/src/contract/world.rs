@@ -73,7 +73,7 @@ pub fn idempotency(key: &str, body: &str) -> Idempotency {
 }
 
 pub fn accept(call: &Call) -> AcceptCall {
-    AcceptCall { call: Arc::new(call.clone()), idempotency: None, events: vec![event(1)] }
+    AcceptCall { call: Arc::new(call.clone()), idempotency: None, own_limits: true, events: vec![event(1)] }
 }
 
 pub fn ready(name: &str, description: &str) -> ToolState {

@@ -148,7 +148,7 @@ impl State {
     }
 
     pub(super) fn accept_call(&mut self, accept: AcceptCall) -> Result<Accepted, StoreError> {
-        let AcceptCall { call, idempotency, events } = accept;
+        let AcceptCall { call, idempotency, events, .. } = accept;
         if let Some(answer) = idempotency.as_ref().and_then(|wanted| self.used_before(&call, wanted)) {
             return Ok(answer);
         }

@@ -28,7 +28,8 @@ macro_rules! select_call {
     ($condition:literal) => {
         concat!(
             "SELECT c.id, c.task_id, c.tenant_id, c.user_id, c.state, c.attempts, c.created_at, c.started_at,
-                    c.ended_at, c.tool_name, c.tool_id, c.tool_digest, c.limits, c.grants,
+                    c.ended_at, c.tool_name, c.tool_id, c.tool_digest, c.grants,
+                    coalesce(nullif(c.limits, ''), (SELECT limits FROM tasks WHERE id = c.task_id)) AS limits,
                     coalesce(c.arguments, (SELECT body FROM payloads WHERE id = c.arguments_ref)) AS arguments,
                     coalesce(c.outcome, (SELECT body FROM payloads WHERE id = c.outcome_ref)) AS outcome
              FROM calls c WHERE ",
@@ -75,6 +76,7 @@ struct NewCall {
     task: String,
     tenant: String,
     user: String,
+    /// Empty: those of its task, which never change.
     limits: Arc<str>,
     grants: Arc<str>,
 }
@@ -87,7 +89,7 @@ impl NewCall {
             task: call.task.to_string(),
             tenant: call.owner.tenant.to_string(),
             user: call.owner.user.to_string(),
-            limits: json(&call.limits),
+            limits: if accept.own_limits { json(&call.limits) } else { "".into() },
             grants: json(&call.grants),
             accept,
         }
