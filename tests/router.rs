@@ -10,8 +10,10 @@ use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use bulkhead::components::ComponentFiles;
 use bulkhead::config::Config;
 use bulkhead::http::auth::Auth;
+use bulkhead::http::streams::StreamOptions;
 use bulkhead::http::{Api, Options, router};
 use bulkhead::metrics::{Metrics, Readings};
+use bulkhead::rates::{LocalRates, RateConfig};
 use bulkhead::system::System;
 use bulkhead_core::clock::NewId as _;
 use bulkhead_core::ports::egress::NoEgress;
@@ -48,6 +50,7 @@ impl Edge {
         let metrics = Metrics::new(|| Readings { commits: 0, workers: WasmStats::default(), policy_failures: 0 });
         let importer = ChildImporter::new(config.importer("/nowhere".into())).unwrap();
         let ports = Ports {
+            rates: Arc::new(LocalRates::new(RateConfig::default())),
             store: Arc::new(MemoryStore::new()),
             sandbox: Arc::new(FakeSandbox::default()),
             workspaces: Arc::new(LocalWorkspaces::new(data.path()).unwrap()),
@@ -63,13 +66,18 @@ impl Edge {
             max_body_bytes: 1 << 20,
             max_component_bytes: 1 << 20,
             max_concurrent_requests: 64,
-            heartbeat: Duration::from_secs(15),
+            streams: StreamOptions {
+                per_user: 4,
+                heartbeat: Duration::from_secs(15),
+                stall: Duration::from_secs(30),
+                age: Duration::from_secs(3_600),
+            },
             wait_default: Duration::from_secs(30),
             wait_max: Duration::from_secs(60),
             cors_origins: vec![HeaderValue::from_static("https://app.example")],
         };
         change(&mut options);
-        let api = Arc::new(Api { services, options, metrics, stop: CancellationToken::new() });
+        let api = Arc::new(Api { services, options, metrics, stop: CancellationToken::new(), streams: Arc::default() });
         let key = key(&api, Scopes::all()).await;
         Self { router: router(api.clone()), api, key, _data: data }
     }

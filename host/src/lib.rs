@@ -13,4 +13,5 @@ pub mod egress;
 pub mod http;
 pub mod metrics;
 pub mod policy;
+pub mod rates;
 pub mod system;

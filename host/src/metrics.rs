@@ -17,6 +17,11 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct State {
     state: &'static str,
 }
@@ -32,6 +37,7 @@ pub struct Metrics {
     cpu: Counter<f64, AtomicU64>,
     events: Counter,
     streams: Gauge<i64, AtomicI64>,
+    streams_ended: Family<Reason, Counter>,
     running: Gauge,
     queued: Gauge,
     watched: Gauge,
@@ -99,6 +105,7 @@ impl Metrics {
             cpu: Counter::default(),
             events: Counter::default(),
             streams: Gauge::default(),
+            streams_ended: Family::default(),
             running: Gauge::default(),
             queued: Gauge::default(),
             watched: Gauge::default(),
@@ -112,6 +119,7 @@ impl Metrics {
         registry.register_with_unit("call_cpu", "Processor time of ended calls", Unit::Seconds, metrics.cpu.clone());
         registry.register("events_appended", "Events that were stored", metrics.events.clone());
         registry.register("event_streams", "Event streams that are open", metrics.streams.clone());
+        registry.register("event_streams_ended", "Event streams that ended, by why", metrics.streams_ended.clone());
         registry.register("calls_running", "Calls that run", metrics.running.clone());
         registry.register("calls_queued", "Calls that wait for a slot", metrics.queued.clone());
         registry.register("tasks_watched", "Tasks that somebody follows", metrics.watched.clone());
@@ -135,6 +143,11 @@ impl Metrics {
     pub fn stream_opened(&self) -> StreamGauge {
         self.streams.inc();
         StreamGauge(self.streams.clone())
+    }
+
+    /// Counts an event stream that ended.
+    pub fn stream_ended(&self, reason: &'static str) {
+        self.streams_ended.get_or_create(&Reason { reason }).inc();
     }
 }
 

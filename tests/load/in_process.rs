@@ -50,6 +50,7 @@ async fn services(data: &std::path::Path, full: bool) -> Services {
     let workspaces = Arc::new(LocalWorkspaces::new(data).unwrap());
     let wasm = WasmConfig { domains: Some(workspaces.clone()), ..config.wasm(exe.clone(), config.artifacts()) };
     let ports = Ports {
+        rates: Arc::new(bulkhead::rates::LocalRates::new(Default::default())),
         store: Arc::new(SqliteStore::open(config.sqlite()).await.unwrap()),
         sandbox: Arc::new(WasmSandbox::new(wasm).unwrap()),
         workspaces,

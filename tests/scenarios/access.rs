@@ -38,6 +38,8 @@ const TABLE: &[(&str, &str, Guard)] = &[
     ("post", "/v1/tasks/{task}/restore", Owned),
     ("get", "/v1/tasks/{task}/tools", Owned),
     ("get", "/v1/tasks/{task}/events", Owned),
+    ("get", "/v1/tasks/{task}/events/ws", Owned),
+    ("post", "/v1/tasks/{task}/tickets", Owned),
     ("post", "/v1/tasks/{task}/calls", Owned),
     ("get", "/v1/tasks/{task}/calls", Owned),
     ("get", "/v1/calls/{call}", Owned),

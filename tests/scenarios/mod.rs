@@ -17,4 +17,5 @@ mod policy;
 mod problems;
 mod quota;
 mod start;
+mod streams;
 mod walls;

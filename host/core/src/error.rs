@@ -2,8 +2,11 @@
 //! exhaustive match. Public text and internal text are apart: `Display` is
 //! what a client may read, the source is for the log.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
+use crate::ports::rates::Standing;
 use crate::ports::sandbox::SandboxError;
 use crate::ports::store::StoreError;
 use crate::ports::workspace::WorkspaceError;
@@ -97,6 +100,18 @@ pub enum Error {
         what: String,
         /// When to try again, in seconds.
         retry_after_s: u32,
+    },
+    /// More often than is allowed; later it works.
+    #[error(
+        "more {} than the {} may have: `rate.{}_per_{}` is {} a minute, {} of them at once",
+        standing.counted.name(), standing.of.name(), standing.counted.name(), standing.of.name(),
+        standing.rate.per_minute, standing.rate.burst
+    )]
+    RateLimited {
+        /// The rate, and where the principal stands.
+        standing: Standing,
+        /// When one more will be allowed.
+        retry_after: Duration,
     },
     /// The asked-for events are older than what is kept.
     #[error("events after {after} are no longer kept; the oldest kept is {first}")]

@@ -123,7 +123,13 @@ impl ApiKey {
     }
 }
 
-fn random_text(entropy: &dyn Entropy, chars: usize) -> String {
+/// Whether `text` is made of our alphabet.
+pub(crate) fn is_text(text: &str) -> bool {
+    text.bytes().all(|byte| ALPHABET.contains(&byte))
+}
+
+/// So many random characters of our alphabet, 5 bits each.
+pub(crate) fn random_text(entropy: &dyn Entropy, chars: usize) -> String {
     let mut bytes = vec![0; chars];
     entropy.fill(&mut bytes);
     bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 31)])).collect()

@@ -38,6 +38,7 @@ pub mod schema;
 pub mod service;
 pub mod session;
 pub mod task;
+pub mod ticket;
 pub mod tool;
 
 pub use error::Error;

@@ -23,6 +23,7 @@ use bulkhead_store::{OpenError, SqliteStore};
 use bulkhead_workspace::LocalWorkspaces;
 use bulkhead_workspace::import::ChildImporter;
 use rustix::fs::{FlockOperation, flock};
+use rustix::net::sockopt;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -33,9 +34,11 @@ use crate::components::ComponentFiles;
 use crate::config::{self, Config};
 use crate::egress::{EgressConfig, EgressSetupError, HttpEgress};
 use crate::http::auth::Auth;
+use crate::http::streams::StreamOptions;
 use crate::http::{Api, Options, router};
 use crate::metrics::{Metrics, Readings};
 use crate::policy::{self, Loader, PolicyError};
+use crate::rates::LocalRates;
 use crate::system::System;
 
 /// How long open connections may take to end after the stop.
@@ -162,7 +165,13 @@ impl App {
             config::Auth::Required => Auth::Required,
             config::Auth::Off => Auth::Off(Principal { tenant: owner.tenant, user: owner.user, scopes: Scopes::all() }),
         };
-        let api = Api { services, options: options(config, auth), metrics, stop: CancellationToken::new() };
+        let api = Api {
+            services,
+            options: options(config, auth),
+            metrics,
+            stop: CancellationToken::new(),
+            streams: Arc::default(),
+        };
         let watched = loader.map(|loader| (loader, Duration::from_millis(config.policy.reload_ms), policy_failures));
         Ok(Self { api: Arc::new(api), address, first_key, listener, watched, egress, _lock: lock })
     }
@@ -178,7 +187,12 @@ impl App {
             tokio::spawn(policy::watch(loader, api.clone(), every, failures, api.stop.clone()))
         });
         // Without it a stream's small writes wait 40 ms for an acknowledgement.
-        let listener = listener.tap_io(|stream| {
+        let stall = u32::try_from(api.options.streams.stall.as_millis()).unwrap_or(u32::MAX);
+        let listener = listener.tap_io(move |stream| {
+            // Who takes nothing of what was sent for so long is gone or shed.
+            if let Err(error) = sockopt::set_tcp_user_timeout(&*stream, stall) {
+                tracing::debug!(%error, "TCP_USER_TIMEOUT could not be set");
+            }
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY could not be set");
             }
@@ -288,6 +302,7 @@ fn ports(
         ids,
         meter,
         egress,
+        rates: Arc::new(LocalRates::new(config.rates())),
     })
 }
 
@@ -299,7 +314,12 @@ fn options(config: &Config, auth: Auth) -> Options {
         max_body_bytes: size(http.max_body_bytes),
         max_component_bytes: size(config.tools.max_component_bytes),
         max_concurrent_requests: size(http.max_concurrent_requests),
-        heartbeat: Duration::from_millis(http.heartbeat_ms),
+        streams: StreamOptions {
+            per_user: size(http.streams_per_user),
+            heartbeat: Duration::from_millis(http.heartbeat_ms),
+            stall: Duration::from_millis(http.stall_ms),
+            age: Duration::from_millis(http.stream_age_ms),
+        },
         wait_default: Duration::from_millis(http.wait_default_ms),
         wait_max: Duration::from_millis(http.wait_max_ms),
         // Checked when the configuration was read.

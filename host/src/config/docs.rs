@@ -42,6 +42,10 @@ fn about(section: &str) -> &'static str {
         "quota" => {
             "What one user may hold. Reached, clients get 507 `workspace_full` or 422 `over_limit`, and tools an error."
         }
+        "rate" => {
+            "How often principals may do what, evenly over a minute (GCRA). Refused is 429 `rate_limited`; `RateLimit` and \
+             `RateLimit-Policy` say where a client stands. Cancelling and health are never counted."
+        }
         "policy" => "What tools may use beyond computing; see [POLICY.md](POLICY.md).",
         "egress" => "The network, for tools that are granted HTTP. What they may do with it is the policy's.",
         "store" => "The database.",

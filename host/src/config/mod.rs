@@ -30,8 +30,8 @@ use serde_json::{Map, Value};
 
 pub use error::{ConfigError, Fault, Origin};
 pub use sections::{
-    Auth, Cgroup, Dispatch, EgressLimits, Http, Import, Isolation, Keep, Log, LogFormat, PolicyFile, Quota, Store,
-    Synchronous, Tools, Workers,
+    Auth, Cgroup, Dispatch, EgressLimits, Http, Import, Isolation, Keep, Log, LogFormat, PolicyFile, Quota, Rates,
+    Store, Synchronous, Tools, Workers,
 };
 pub use sources::Flag;
 
@@ -61,6 +61,8 @@ pub struct Config {
     pub import: Import,
     /// What one user may hold.
     pub quota: Quota,
+    /// How often principals may do what.
+    pub rate: Rates,
     /// What tools may use beyond computing.
     pub policy: PolicyFile,
     /// The network, for tools that are granted HTTP.
@@ -86,6 +88,7 @@ impl Default for Config {
             tools: Tools::default(),
             import: Import::default(),
             quota: Quota::default(),
+            rate: Rates::default(),
             policy: PolicyFile::default(),
             egress: EgressLimits::default(),
             store: Store::default(),

@@ -153,6 +153,12 @@ section! {
         max_concurrent_requests: u64 = 1024, number("requests", 1, 100_000);
         /// Time without an event after which a stream sends a comment, so that proxies do not take it for dead. Most of them give up after 60 seconds.
         heartbeat_ms: u64 = 15_000, number("milliseconds", 100, HOUR_MS);
+        /// How long a client may take nothing of what was sent to it; then its connection is cut. It goes on after the last event it has.
+        stall_ms: u64 = 30_000, number("milliseconds", 1_000, HOUR_MS);
+        /// Event streams of one user at once; more are refused with 429. Each holds a descriptor and a cursor.
+        streams_per_user: u64 = 100, number("streams", 1, 100_000);
+        /// How long an event stream lasts; then the client comes again and shows its key, which may have been revoked.
+        stream_age_ms: u64 = HOUR_MS, number("milliseconds", 1_000, 24 * HOUR_MS);
         /// How long the request that makes a call waits for its end, if it does not say. Most calls end sooner, and their result needs no second request.
         wait_default_ms: u64 = 30_000, number("milliseconds", 0, HOUR_MS);
         /// Longest time that a request may ask to wait for the end of a call. Proxies break off requests that take longer.
@@ -171,6 +177,8 @@ section! {
         running_per_tenant: u64 = 128, number("calls", 1, 10_000);
         /// Calls waiting at once, in total: each is a row and an entry in memory. More are refused with 429.
         queued: u64 = 1024, number("calls", 0, 1_000_000);
+        /// Calls waiting at once of one owner, so that one can't fill the queue of all.
+        queued_per_owner: u64 = 256, number("calls", 0, 1_000_000);
         /// Calls waiting at once in one task. Calls that change a workspace run one after the other, so a long queue means a long wait.
         queued_per_task: u64 = 64, number("calls", 0, 100_000);
         /// How long output is collected before it is stored: one commit for many small writes. Longer delays what a client sees.
@@ -261,6 +269,22 @@ section! {
 }
 
 section! {
+    /// How often principals may do what, evenly over a minute. 0: as often as they like.
+    Rates = "rate" {
+        /// Requests of one user in a minute, of any kind but cancelling; more are refused with 429.
+        requests_per_user: u64 = 0, number("requests", 0, 100_000_000);
+        /// Requests in a minute of all users of a tenant together.
+        requests_per_tenant: u64 = 0, number("requests", 0, 100_000_000);
+        /// Calls of one user in a minute; more are refused with 429. How many run and wait at once is the business of `dispatch`.
+        calls_per_user: u64 = 0, number("calls", 0, 100_000_000);
+        /// Calls in a minute of all users of a tenant together.
+        calls_per_tenant: u64 = 0, number("calls", 0, 100_000_000);
+        /// How much of a minute's allowance may come at once, after a pause. All that comes later comes at the even rate.
+        burst_percent: u64 = 10, number("percent", 1, 100);
+    }
+}
+
+section! {
     /// What tools may use beyond computing.
     PolicyFile = "policy" {
         /// The policy's file. Without one, a tool gets its task's workspace and nothing else. It is read again when it changes, with the files of secrets that it names.
@@ -332,6 +356,7 @@ pub(super) fn rest() -> impl Iterator<Item = Key> {
         Tools::KEYS,
         Import::KEYS,
         Quota::KEYS,
+        Rates::KEYS,
         PolicyFile::KEYS,
         EgressLimits::KEYS,
         Store::KEYS,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bulkhead_core::dispatch::{DispatchConfig, LaneLimits};
+use bulkhead_core::ports::rates::Rate;
 use bulkhead_core::quota::{Extent, UserQuota};
 use bulkhead_core::service::ServiceConfig;
 use bulkhead_core::service::upkeep;
@@ -13,6 +14,7 @@ use bulkhead_workspace::import::{ImportConfig, ImportLimits};
 
 use super::{Cgroup, Config, Isolation, Synchronous};
 use crate::egress::EgressConfig;
+use crate::rates::RateConfig;
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -27,6 +29,23 @@ impl Config {
             max_connections_per_tenant: size(egress.max_connections_per_tenant),
             idle_timeout: Duration::from_millis(egress.idle_ms),
             ..EgressConfig::default()
+        }
+    }
+
+    /// How often principals may do what.
+    pub fn rates(&self) -> RateConfig {
+        let rates = &self.rate;
+        let rate = |per_minute: u64| {
+            let burst = (per_minute * rates.burst_percent / 100).max(1);
+            // Within what the table of keys allows, which fits.
+            let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+            (per_minute > 0).then(|| Rate { per_minute: number(per_minute), burst: number(burst) })
+        };
+        RateConfig {
+            requests_per_user: rate(rates.requests_per_user),
+            requests_per_tenant: rate(rates.requests_per_tenant),
+            calls_per_user: rate(rates.calls_per_user),
+            calls_per_tenant: rate(rates.calls_per_tenant),
         }
     }
 
@@ -57,6 +76,7 @@ impl Config {
                 running: size(dispatch.running),
                 running_per_owner: size(dispatch.running_per_owner),
                 running_per_tenant: size(dispatch.running_per_tenant),
+                queued_per_owner: size(dispatch.queued_per_owner),
                 queued_per_task: size(dispatch.queued_per_task),
                 queued: size(dispatch.queued),
             },

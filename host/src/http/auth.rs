@@ -7,10 +7,12 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bulkhead_core::id::TaskId;
 use bulkhead_core::principal::Principal;
 
 use super::Api;
 use super::problem::Problem;
+use super::rate;
 
 /// Who may call.
 #[derive(Clone, Debug)]
@@ -21,15 +23,48 @@ pub enum Auth {
     Off(Principal),
 }
 
+/// What stands before routes that need a principal.
+#[derive(Clone)]
+pub struct Gate {
+    /// Knows keys and rates.
+    pub api: Arc<Api>,
+    /// Whether requests are counted against the principal's rate.
+    pub counted: bool,
+}
+
 /// The middleware of every route that needs a principal.
-pub async fn authenticate(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
-    match principal(&api, request.headers()).await {
-        Ok(principal) => {
-            request.extensions_mut().insert(principal);
-            next.run(request).await
-        }
-        Err(problem) => problem.into_response(),
+pub async fn authenticate(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let shown = match ticket(&request) {
+        Some((text, task)) => ticket_holder(&gate.api, text, task).await,
+        None => principal(&gate.api, request.headers()).await,
+    };
+    let principal = match shown {
+        Ok(principal) => principal,
+        Err(problem) => return problem.into_response(),
+    };
+    let owner = principal.owner();
+    request.extensions_mut().insert(principal);
+    // One middleware for both: each costs a box and a clone of all below it.
+    match gate.counted {
+        true => rate::count(&gate.api, owner, next.run(request)).await,
+        false => next.run(request).await,
     }
+}
+
+/// The ticket of a request for a task's events, if it shows one.
+fn ticket(request: &Request) -> Option<(String, TaskId)> {
+    let path = request.uri().path();
+    let task = path.strip_prefix("/v1/tasks/")?;
+    let task = task.strip_suffix("/events").or_else(|| task.strip_suffix("/events/ws"))?;
+    let query = url::form_urlencoded::parse(request.uri().query()?.as_bytes());
+    let text = query.into_iter().find(|(name, _)| name == "ticket")?.1.into_owned();
+    // A text that names no task is refused like a ticket that opens nothing.
+    Some((text, task.parse().unwrap_or(TaskId::from_parts(0, 0))))
+}
+
+async fn ticket_holder(api: &Api, text: String, task: TaskId) -> Result<Principal, Problem> {
+    let taken = api.services.tickets.take(&text, task).await?;
+    taken.map_err(|refused| Problem::new("invalid_ticket", refused.to_string()))
 }
 
 async fn principal(api: &Api, headers: &HeaderMap) -> Result<Principal, Problem> {

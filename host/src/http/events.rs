@@ -5,28 +5,26 @@
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bulkhead_core::event::{Event, Seq};
-use bulkhead_core::hub::Subscription;
 use bulkhead_core::id::TaskId;
 use bulkhead_core::principal::Scope;
 use bulkhead_core::task::{Task, TaskState};
 use bytes::Bytes;
-use futures::{Stream, stream};
+use futures::stream;
 use serde::Deserialize;
-use tokio_util::sync::CancellationToken;
 use utoipa::IntoParams;
 
 use super::Api;
 use super::extract::{Caller, Id, Query};
 use super::problem::Problem;
+use super::streams::{Stream, Why};
 use super::wire::EventBody;
-use crate::metrics::StreamGauge;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// What an `EventSource` should wait before it reconnects, in milliseconds.
@@ -39,6 +37,9 @@ const RETRY_MS: u32 = 1_000;
 pub struct EventsQuery {
     /// Only events after this number; 0 for all. `Last-Event-ID` goes before it.
     pub after: Option<Seq>,
+    /// A ticket for this task, instead of a key in a header: for browsers,
+    /// which can't set one on an `EventSource` or a WebSocket.
+    pub ticket: Option<String>,
 }
 
 /// Follows a task's events: first those that are there, then those to come,
@@ -60,14 +61,8 @@ pub async fn follow(
     if let Some(response) = nothing_to_follow(task.task(), after)? {
         return Ok(response);
     }
-    let subscription = api.services.tasks.follow(&task, after);
-    let reader = Reader {
-        subscription,
-        stop: api.stop.clone(),
-        heartbeat: api.options.heartbeat,
-        _gauge: api.metrics.stream_opened(),
-        begun: false,
-    };
+    let stream = api.stream(caller.owner(), api.services.tasks.follow(&task, after))?;
+    let reader = Reader { stream, begun: false };
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-cache, no-transform"),
@@ -94,32 +89,44 @@ fn nothing_to_follow(task: &Task, after: Seq) -> Result<Option<Response>, Proble
 }
 
 struct Reader {
-    subscription: Subscription,
-    stop: CancellationToken,
-    heartbeat: Duration,
-    _gauge: StreamGauge,
+    stream: Stream,
     begun: bool,
 }
 
 /// The body: pulled by the client's connection, so a slow client slows only
-/// its own cursor.
-fn frames(reader: Reader) -> impl Stream<Item = Result<Bytes, Infallible>> {
+/// its own cursor. One that takes nothing at all is cut off by the kernel
+/// (`TCP_USER_TIMEOUT`), which drops this.
+fn frames(reader: Reader) -> impl futures::Stream<Item = Result<Bytes, Infallible>> {
     stream::unfold(reader, async |mut reader| {
+        let stream = &mut reader.stream;
+        stream.taken = Instant::now();
         if !reader.begun {
             reader.begun = true;
             return Some((Ok(Bytes::from(format!("retry: {RETRY_MS}\n\n"))), reader));
         }
         let next = tokio::select! {
-            () = reader.stop.cancelled() => return None,
-            next = tokio::time::timeout(reader.heartbeat, reader.subscription.next()) => next,
+            () = stream.stop.cancelled() => {
+                stream.end(Why::Stopping);
+                return None;
+            }
+            () = tokio::time::sleep_until(stream.until) => {
+                stream.end(Why::Age);
+                return None;
+            }
+            next = tokio::time::timeout(stream.options.heartbeat, stream.events.next()) => next,
         };
         match next {
             Err(_) => Some((Ok(Bytes::from_static(b": still here\n\n")), reader)),
             Ok(Ok(Some(events))) => Some((Ok(encode(&events)), reader)),
-            Ok(Ok(None)) => None,
+            Ok(Ok(None)) => {
+                stream.end(Why::Over);
+                None
+            }
             // The client reconnects with its cursor and is told by a problem.
             Ok(Err(error)) => {
                 tracing::warn!(%error, "an event stream ended");
+                let expired = matches!(error, bulkhead_core::Error::EventsExpired { .. });
+                stream.end(if expired { Why::Expired } else { Why::Failed });
                 None
             }
         }

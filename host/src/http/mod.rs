@@ -12,9 +12,13 @@ pub mod extract;
 pub mod files;
 pub mod grants;
 pub mod problem;
+mod rate;
 pub mod sessions;
+pub mod socket;
+pub mod streams;
 pub mod system;
 pub mod tasks;
+pub mod tickets;
 pub mod tools;
 pub mod wire;
 
@@ -26,6 +30,8 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
+use bulkhead_core::hub::Subscription;
+use bulkhead_core::principal::Owner;
 use bulkhead_core::service::Services;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
@@ -38,8 +44,9 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::auth::Auth;
+use self::auth::{Auth, Gate};
 use self::problem::Problem;
+use self::streams::{Stream, StreamOptions, Streams};
 use crate::metrics::Metrics;
 
 /// How the edge behaves.
@@ -53,8 +60,8 @@ pub struct Options {
     pub max_component_bytes: usize,
     /// Requests answered at once; more are refused with 503.
     pub max_concurrent_requests: usize,
-    /// Between two signs of life on an idle stream.
-    pub heartbeat: Duration,
+    /// What bounds event streams.
+    pub streams: StreamOptions,
     /// How long `POST …/calls` waits if the client does not say.
     pub wait_default: Duration,
     /// How long a client may wait at most.
@@ -73,6 +80,19 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// Ends streams when the host stops.
     pub stop: CancellationToken,
+    /// Event streams that are open.
+    pub streams: Arc<Streams>,
+}
+
+impl Api {
+    /// Begins a stream of an owner, if that may have one more.
+    ///
+    /// # Errors
+    /// If it may not.
+    fn stream(&self, owner: Owner, events: Subscription) -> Result<Stream, Problem> {
+        let place = self.streams.admit(owner, self.options.streams)?;
+        Ok(Stream::new(events, place, self.stop.clone(), self.options.streams, self.metrics.clone()))
+    }
 }
 
 #[derive(OpenApi)]
@@ -111,9 +131,10 @@ fn owned_routes(options: &Options) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(tasks::restore))
         .routes(routes!(tasks::tools))
         .routes(routes!(events::follow))
+        .routes(routes!(socket::follow))
+        .routes(routes!(tickets::create))
         .routes(routes!(calls::create, calls::list))
         .routes(routes!(calls::get))
-        .routes(routes!(calls::cancel))
         .routes(routes!(grants::give, grants::list))
         .routes(routes!(grants::revoke))
         .routes(routes!(grants::answer))
@@ -135,6 +156,15 @@ fn owned_routes(options: &Options) -> OpenApiRouter<Arc<Api>> {
     json.merge(large).merge(streamed)
 }
 
+/// What an overloaded host still does, and whoever is over a rate may do:
+/// ending something makes room.
+fn urgent_routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(calls::cancel))
+}
+
+/// Cancels answered at once; apart from all other requests.
+const URGENT_AT_ONCE: usize = 64;
+
 /// The OpenAPI document.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     let options = Options {
@@ -142,7 +172,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         max_body_bytes: 0,
         max_component_bytes: 0,
         max_concurrent_requests: 1,
-        heartbeat: Duration::ZERO,
+        streams: StreamOptions { per_user: 0, heartbeat: Duration::ZERO, stall: Duration::ZERO, age: Duration::ZERO },
         wait_default: Duration::ZERO,
         wait_max: Duration::ZERO,
         cors_origins: Vec::new(),
@@ -151,7 +181,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 fn document(options: &Options) -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
-    let owned = owned_routes(options);
+    let owned = owned_routes(options).merge(urgent_routes());
     let open = OpenApiRouter::new().routes(routes!(system::health)).routes(routes!(system::ready));
     let (open, open_document) = open.split_for_parts();
     let (owned, owned_document) = OpenApiRouter::with_openapi(Document::openapi()).merge(owned).split_for_parts();
@@ -165,21 +195,16 @@ pub fn router(api: Arc<Api>) -> Router {
     let options = &api.options;
     let (owned, _) = owned_routes(options).split_for_parts();
     let metrics = Router::new().route("/metrics", axum::routing::get(system::metrics));
-    let authenticated = owned.merge(metrics);
+    let (urgent, _) = urgent_routes().split_for_parts();
+    let urgent = guarded(urgent, Gate { api: api.clone(), counted: false }, URGENT_AT_ONCE);
+    let gate = Gate { api: api.clone(), counted: true };
+    let authenticated = guarded(owned.merge(metrics), gate, options.max_concurrent_requests);
     let open = Router::new()
         .route("/", axum::routing::get(system::index))
         .route("/healthz", axum::routing::get(system::health))
         .route("/readyz", axum::routing::get(system::ready))
         .route("/v1/openapi.json", axum::routing::get(system::openapi));
     let request_id = HeaderName::from_static("x-request-id");
-    // One `layer` for several: axum boxes the service at each, and clones all
-    // of them for each request.
-    let guarded = ServiceBuilder::new()
-        .layer(HandleErrorLayer::new(overloaded))
-        .load_shed()
-        // Global: axum applies a layer to each route, and a limit each is none.
-        .layer(GlobalConcurrencyLimitLayer::new(options.max_concurrent_requests))
-        .layer(middleware::from_fn_with_state(api.clone(), auth::authenticate));
     let outer = ServiceBuilder::new()
         .layer(SetRequestIdLayer::new(request_id.clone(), MakeRequestUuid))
         .layer(TraceLayer::new_for_http().make_span_with(span).on_response(()).on_request(()).on_failure(()))
@@ -187,13 +212,27 @@ pub fn router(api: Arc<Api>) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(cors(&options.cors_origins));
     authenticated
-        .layer(guarded)
+        .merge(urgent)
         // Not shed: an overloaded host is alive, and says so.
         .merge(open)
         .fallback(async || Problem::new("no_such_operation", "there is no such operation; see /v1/openapi.json"))
         .method_not_allowed_fallback(async || Problem::new("method_not_allowed", "see /v1/openapi.json"))
         .layer(outer)
         .with_state(api)
+}
+
+/// Routes that need a principal, so many requests of them at once.
+fn guarded(routes: Router<Arc<Api>>, gate: Gate, at_once: usize) -> Router<Arc<Api>> {
+    // One `layer` for several: axum boxes the service at each, and clones all
+    // of them for each request.
+    routes.layer(
+        ServiceBuilder::new()
+            .layer(HandleErrorLayer::new(overloaded))
+            .load_shed()
+            // Global: axum applies a layer to each route, and a limit each is none.
+            .layer(GlobalConcurrencyLimitLayer::new(at_once))
+            .layer(middleware::from_fn_with_state(gate, auth::authenticate)),
+    )
 }
 
 /// A span that never has a header, a query or a body in it: those may hold secrets.
@@ -209,7 +248,7 @@ fn span(request: &Request) -> tracing::Span {
 }
 
 fn cors(origins: &[HeaderValue]) -> CorsLayer {
-    let exposed = ["x-request-id", "location", "retry-after", "etag", "content-range"];
+    let exposed = ["x-request-id", "location", "retry-after", "etag", "content-range", "ratelimit", "ratelimit-policy"];
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins.iter().cloned()))
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE])

@@ -1,15 +1,20 @@
 //! Problems (RFC 9457): the one place where errors become HTTP. Each has a
 //! stable code; the table is a snapshot in the tests.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bulkhead_core::Error;
+use bulkhead_core::ports::rates::Standing;
 use bulkhead_core::ports::workspace::WorkspaceError;
 use bulkhead_core::service::keys::KeyRefused;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
+
+use super::rate;
 
 /// An error as a client sees it: `application/problem+json` (RFC 9457).
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -33,6 +38,8 @@ pub struct Problem {
     pub more: Map<String, Value>,
     #[serde(skip)]
     retry_after_s: Option<u32>,
+    #[serde(skip)]
+    standing: Option<Standing>,
 }
 
 /// A row of the table of problems.
@@ -64,11 +71,13 @@ pub const TABLE: &[Row] = &[
     row("invalid_key", 401, "The API key is not valid"),
     row("expired_key", 401, "The API key has expired"),
     row("revoked_key", 401, "The API key was revoked"),
+    row("invalid_ticket", 401, "The ticket opens nothing"),
     row("missing_scope", 403, "The API key lacks a scope"),
     row("forbidden_origin", 403, "Pages of this origin may not call"),
     row("not_found", 404, "There is no such thing here"),
     row("no_such_operation", 404, "There is no such operation"),
     row("method_not_allowed", 405, "This path does not take this method"),
+    row("websocket_expected", 426, "This operation is a WebSocket"),
     row("wrong_state", 409, "Its state does not allow this"),
     row("file_exists", 409, "The file exists already"),
     row("not_a_directory", 409, "It is not a directory"),
@@ -85,6 +94,8 @@ pub const TABLE: &[Row] = &[
     row("invalid_path", 422, "The path is not allowed"),
     row("over_limit", 422, "A limit is reached"),
     later("busy", 429, "Too many calls are waiting"),
+    later("rate_limited", 429, "More than is allowed in a minute"),
+    later("too_many_streams", 429, "Too many streams are open"),
     later("upload_broken", 400, "The upload broke off"),
     later("internal", 500, "The server failed"),
     later("overloaded", 503, "The server is overloaded"),
@@ -109,6 +120,7 @@ impl Problem {
             retryable: row.retryable,
             more: Map::new(),
             retry_after_s: None,
+            standing: None,
         }
     }
 
@@ -127,16 +139,31 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// The problem of one who asks more often than allowed.
+    pub fn rate_limited(text: impl Into<String>, standing: Standing, retry_after: Duration) -> Self {
+        let mut problem = Self::new("rate_limited", text)
+            .with("limit", format!("rate.{}_per_{}", standing.counted.name(), standing.of.name()))
+            // Rounded up: a client that waits that long is allowed.
+            .retry_after(u32::try_from(retry_after.as_secs_f64().ceil() as u64).unwrap_or(u32::MAX).max(1));
+        problem.standing = Some(standing);
+        problem
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retry_after = self.retry_after_s;
+        let (retry_after, standing) = (self.retry_after_s, self.standing);
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(standing) = standing {
+            rate::describe(headers, standing);
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"bulkhead\""));
@@ -168,6 +195,7 @@ impl From<Error> for Problem {
             Error::OverLimit { limit, .. } => Self::new("over_limit", text).with("limit", limit),
             Error::IdempotencyKeyReused => Self::new("idempotency_key_reused", text),
             Error::Busy { retry_after_s, .. } => Self::new("busy", text).retry_after(retry_after_s),
+            Error::RateLimited { standing, retry_after } => Self::rate_limited(text, standing, retry_after),
             Error::EventsExpired { after, first } => {
                 Self::new("events_expired", text).with("after", after).with("first", first)
             }

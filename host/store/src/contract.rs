@@ -17,6 +17,7 @@ mod keys;
 mod retention;
 mod sessions;
 mod tasks;
+mod tickets;
 mod tools;
 pub mod world;
 
@@ -87,6 +88,8 @@ suite! {
     batches::one_that_fails_does_not_take_the_others_with_it,
     batches::all_kinds_at_once,
     batches::a_dropped_wait_does_not_undo,
+    tickets::are_taken_once_in_time_for_their_task,
+    tickets::are_so_many_of_an_owner,
     retention::old_events_go_and_numbers_stay,
     retention::long_logs_keep_the_newest,
     retention::idempotency_keys_expire,

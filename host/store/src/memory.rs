@@ -24,6 +24,7 @@ use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
 use bulkhead_core::session::Session;
 use bulkhead_core::task::{Task, TaskState};
+use bulkhead_core::ticket::TicketRecord;
 use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
 
 use state::{State, page as page_of};
@@ -310,6 +311,22 @@ impl Store for MemoryStore {
             audit.number > after && record.owner == owner && task.is_none_or(|task| record.task == task)
         };
         Ok(state.audit.iter().filter(wanted).take(limit as usize).cloned().collect())
+    }
+
+    async fn create_ticket(&self, ticket: &TicketRecord, most: u32, now: Timestamp) -> Result<bool, StoreError> {
+        let tickets = &mut self.state().tickets;
+        tickets.retain(|known| known.expires_at > now);
+        let room = tickets.iter().filter(|known| known.owner == ticket.owner).count() < most as usize;
+        if room {
+            tickets.push(ticket.clone());
+        }
+        Ok(room)
+    }
+
+    async fn take_ticket(&self, hash: Digest, task: TaskId, now: Timestamp) -> Result<Option<Owner>, StoreError> {
+        let tickets = &mut self.state().tickets;
+        let fits = |known: &TicketRecord| known.hash == hash && known.task == task && known.expires_at > now;
+        Ok(tickets.iter().position(fits).map(|at| tickets.swap_remove(at).owner))
     }
 
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {

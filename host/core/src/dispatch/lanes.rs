@@ -2,12 +2,15 @@
 //! in parallel, in the order of arrival; over all tasks a cap per owner, per
 //! tenant and in total. Pure: no locks, no clock.
 
+mod turns;
+
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
 use thiserror::Error;
 
+use self::turns::Turns;
 use crate::grants::WorkspaceAccess;
 use crate::id::{TaskId, TenantId};
 use crate::principal::Owner;
@@ -21,6 +24,8 @@ pub struct LaneLimits {
     pub running_per_owner: usize,
     /// Running at once per tenant, however many users it has.
     pub running_per_tenant: usize,
+    /// Waiting at once of one owner, so that one leaves room for others.
+    pub queued_per_owner: usize,
     /// Waiting at once in one task.
     pub queued_per_task: usize,
     /// Waiting at once in total: each is a row and an entry in memory.
@@ -91,9 +96,10 @@ pub(super) struct Lanes<T> {
     limits: LaneLimits,
     lanes: HashMap<TaskId, Lane<T>>,
     /// Tasks with something in their queue, in turn.
-    turns: VecDeque<TaskId>,
+    turns: Turns,
     running_by_owner: HashMap<Owner, usize>,
     running_by_tenant: HashMap<TenantId, usize>,
+    queued_by_owner: HashMap<Owner, usize>,
     running: usize,
     queued: usize,
 }
@@ -104,9 +110,10 @@ impl<T> Lanes<T> {
         Self {
             limits,
             lanes: HashMap::new(),
-            turns: VecDeque::new(),
+            turns: Turns::default(),
             running_by_owner: HashMap::new(),
             running_by_tenant: HashMap::new(),
+            queued_by_owner: HashMap::new(),
             running: 0,
             queued: 0,
         }
@@ -128,6 +135,9 @@ impl<T> Lanes<T> {
         }
         let refused = if waiting >= self.limits.queued_per_task {
             Some(Full { place: "in this task", name: "dispatch.queued_per_task", value: self.limits.queued_per_task })
+        } else if self.queued_by_owner.get(&claim.owner).is_some_and(|count| *count >= self.limits.queued_per_owner) {
+            let value = self.limits.queued_per_owner;
+            Some(Full { place: "of this user", name: "dispatch.queued_per_owner", value })
         } else if self.queued >= self.limits.queued {
             Some(Full { place: "on this server", name: "dispatch.queued", value: self.limits.queued })
         } else {
@@ -138,31 +148,31 @@ impl<T> Lanes<T> {
             return Admission::Refused(reason);
         }
         lane.reserved += 1;
-        self.queued += 1;
+        self.count_queued(claim.owner);
         Admission::Queue
     }
 
     /// Puts a call into the place that was reserved for it.
     pub(super) fn enqueue(&mut self, claim: Claim, item: T) {
-        self.unreserve(claim.task);
+        self.unreserve(claim);
         self.enqueue_stored(claim, item);
     }
 
     /// Puts a call in without a reservation: it was stored by an earlier run
     /// of the host, and what was accepted is not refused later.
     pub(super) fn enqueue_stored(&mut self, claim: Claim, item: T) {
-        self.queued += 1;
+        self.count_queued(claim.owner);
         let lane = self.lanes.entry(claim.task).or_default();
         lane.queue.push_back((claim, item));
         if lane.queue.len() == 1 {
-            self.turns.push_back(claim.task);
+            self.turns.add(claim.owner, claim.task);
         }
     }
 
     /// Gives a reserved place back.
-    pub(super) fn forsake(&mut self, task: TaskId) {
-        self.unreserve(task);
-        self.tidy(task);
+    pub(super) fn forsake(&mut self, claim: Claim) {
+        self.unreserve(claim);
+        self.tidy(claim.task);
     }
 
     /// Gives a slot back.
@@ -181,27 +191,27 @@ impl<T> Lanes<T> {
     }
 
     /// Takes the next waiting call that may run now, with a slot for it.
-    /// Tasks take turns, so a long queue does not hold up a short one.
+    /// Owners take turns, and so do the tasks of each: a long queue does not
+    /// hold up a short one.
     pub(super) fn next(&mut self) -> Option<(Claim, T)> {
-        for _ in 0..self.turns.len() {
-            let task = self.turns.pop_front()?;
-            let claim = self.lanes.get(&task).and_then(|lane| lane.queue.front()).map(|(claim, _)| *claim);
-            let Some(claim) = claim else { continue };
-            let fits = self.lanes.get(&task).is_some_and(|lane| lane.fits(claim.access));
-            if !fits || self.is_capped(claim.owner) {
-                self.turns.push_back(task);
-                continue;
-            }
-            let lane = self.lanes.get_mut(&task)?;
-            let item = lane.queue.pop_front();
-            if !lane.queue.is_empty() {
-                self.turns.push_back(task);
-            }
-            self.queued -= 1;
-            self.take(claim);
-            return item;
+        if self.running >= self.limits.running {
+            return None;
         }
-        None
+        let mut turns = std::mem::take(&mut self.turns);
+        let first = |task: TaskId| self.lanes.get(&task).and_then(|lane| Some((lane, lane.queue.front()?.0)));
+        let fits = |task| first(task).is_some_and(|(lane, claim)| lane.fits(claim.access));
+        let turn = turns.take(|owner| self.is_capped(owner), fits);
+        self.turns = turns;
+        let (owner, task) = turn?;
+        let lane = self.lanes.get_mut(&task)?;
+        let (claim, item) = lane.queue.pop_front()?;
+        if !lane.queue.is_empty() {
+            self.turns.add(owner, task);
+        }
+        self.queued -= 1;
+        less(&mut self.queued_by_owner, claim.owner);
+        self.take(claim);
+        Some((claim, item))
     }
 
     fn is_capped(&self, owner: Owner) -> bool {
@@ -223,10 +233,16 @@ impl<T> Lanes<T> {
         }
     }
 
-    fn unreserve(&mut self, task: TaskId) {
-        if let Some(lane) = self.lanes.get_mut(&task) {
+    fn count_queued(&mut self, owner: Owner) {
+        self.queued += 1;
+        *self.queued_by_owner.entry(owner).or_default() += 1;
+    }
+
+    fn unreserve(&mut self, claim: Claim) {
+        if let Some(lane) = self.lanes.get_mut(&claim.task) {
             lane.reserved -= 1;
             self.queued -= 1;
+            less(&mut self.queued_by_owner, claim.owner);
         }
     }
 

@@ -141,7 +141,7 @@ impl Inner {
         let accept = AcceptCall { call: call.clone(), idempotency, own_limits, events: events.clone() };
         let accepted = self.parts.store.accept_call(accept).await;
         if slot.is_none() && !matches!(accepted, Ok(Accepted::New(_))) {
-            lock(&self.lanes).forsake(claim.task);
+            lock(&self.lanes).forsake(claim);
         }
         match accepted? {
             Accepted::New(appended) => {

@@ -5,6 +5,7 @@ pub mod components;
 pub mod egress;
 pub mod import;
 pub mod meter;
+pub mod rates;
 pub mod sandbox;
 pub mod store;
 pub mod workspace;

@@ -19,6 +19,7 @@ use crate::principal::Owner;
 use crate::quota::Extent;
 use crate::session::Session;
 use crate::task::{Task, TaskState};
+use crate::ticket::TicketRecord;
 use crate::tool::{Tool, ToolSet, ToolState};
 
 /// Why the store failed.
@@ -311,6 +312,15 @@ pub trait Store: Send + Sync + 'static {
         after: u64,
         limit: u32,
     ) -> Result<Vec<Audit>, StoreError>;
+
+    // ---- tickets for streams
+
+    /// Stores a ticket, unless its owner has `most` that can still be used:
+    /// then nothing is stored and the answer is false. Removes those that expired.
+    async fn create_ticket(&self, ticket: &TicketRecord, most: u32, now: Timestamp) -> Result<bool, StoreError>;
+    /// Takes a ticket for a task away, and says whose it was; `None` if there
+    /// is none that can be used at `now`. Of many who try one has it.
+    async fn take_ticket(&self, hash: Digest, task: TaskId, now: Timestamp) -> Result<Option<Owner>, StoreError>;
 
     // ---- upkeep
 

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::id::CallId;
 use crate::limits::LimitsPatch;
 use crate::policy::{Policies, Subject};
+use crate::ports::rates::{Counted, Rates, Taken};
 use crate::ports::store::{Idempotency, Page};
 
 /// Largest idempotency key, in bytes.
@@ -56,6 +57,9 @@ impl Calls {
         }
         let tool = self.dispatcher.tool(pinned.id).await?;
         let arguments = self.checked_arguments(&tool, new.arguments)?;
+        if let Taken::Refused { standing, retry_after } = self.ports.rates.take(Counted::Calls, task.owner).await {
+            return Err(Error::RateLimited { standing, retry_after });
+        }
         let own_limits = new.limits != LimitsPatch::default();
         let limits = task
             .limits
@@ -112,6 +116,11 @@ impl Calls {
     /// If the store fails.
     pub async fn list(&self, task: &OwnedTask, page: Page<CallId>) -> Result<Vec<Call>, Error> {
         Ok(self.ports.store.list_calls(task.task().id, page).await?)
+    }
+
+    /// How often principals may do what.
+    pub fn rates(&self) -> &dyn Rates {
+        &*self.ports.rates
     }
 
     /// How many calls run and how many wait.

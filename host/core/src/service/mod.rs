@@ -7,6 +7,7 @@ pub mod grants;
 pub mod keys;
 pub mod sessions;
 pub mod tasks;
+pub mod tickets;
 pub mod tools;
 pub mod upkeep;
 
@@ -22,6 +23,7 @@ use crate::ports::components::Components;
 use crate::ports::egress::Egress;
 use crate::ports::import::Importer;
 use crate::ports::meter::Meter;
+use crate::ports::rates::Rates;
 use crate::ports::sandbox::Sandbox;
 use crate::ports::store::Store;
 use crate::ports::workspace::Workspaces;
@@ -46,6 +48,8 @@ pub struct Ports {
     pub meter: Arc<dyn Meter>,
     /// The network, for guests.
     pub egress: Arc<dyn Egress>,
+    /// How often principals may do what.
+    pub rates: Arc<dyn Rates>,
 }
 
 /// How the use cases behave.
@@ -85,6 +89,8 @@ pub struct Services {
     pub sessions: sessions::Sessions,
     /// Tasks and their events.
     pub tasks: tasks::Tasks,
+    /// Tickets for streams.
+    pub tickets: tickets::Tickets,
     /// Tools.
     pub tools: tools::Tools,
     /// Recovery, retention, shutdown.
@@ -129,6 +135,7 @@ impl Services {
             grants: grants::Grants::new(ports.clone(), dispatcher.clone(), policies),
             keys: keys::Keys::new(ports.store.clone(), ports.ids.clone()),
             sessions: sessions::Sessions::new(ports.clone()),
+            tickets: tickets::Tickets::new(ports.store.clone(), ports.ids.clone()),
             upkeep: upkeep::Upkeep::new(ports, dispatcher, tools.clone(), tasks.clone(), config.keep),
             access,
             tasks,

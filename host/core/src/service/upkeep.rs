@@ -68,6 +68,7 @@ impl Upkeep {
         self.tracker.spawn(async move {
             while stop.run_until_cancelled(tokio::time::sleep(keep.every)).await.is_some() {
                 retain(&ports, keep).await;
+                ports.rates.tidy();
             }
         });
         Ok(Restart { calls, tasks_failed, tools_compiling })

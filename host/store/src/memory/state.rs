@@ -18,6 +18,7 @@ use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
 use bulkhead_core::session::Session;
 use bulkhead_core::task::{Task, TaskState};
+use bulkhead_core::ticket::TicketRecord;
 use bulkhead_core::tool::{Tool, ToolSet};
 
 /// Everything.
@@ -34,6 +35,7 @@ pub(super) struct State {
     pub(super) policies: HashMap<String, String>,
     pub(super) audit: Vec<Audit>,
     pub(super) audited: u64,
+    pub(super) tickets: Vec<TicketRecord>,
     pub(super) used: HashMap<(Owner, &'static str, String), Used>,
 }
 

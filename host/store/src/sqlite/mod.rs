@@ -19,6 +19,7 @@ mod sessions;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod tools;
 mod write;
 mod writer;

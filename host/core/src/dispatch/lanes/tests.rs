@@ -3,8 +3,14 @@
 use super::*;
 use crate::id::{TenantId, UserId};
 
-const LIMITS: LaneLimits =
-    LaneLimits { running: 4, running_per_owner: 3, running_per_tenant: 4, queued_per_task: 2, queued: 3 };
+const LIMITS: LaneLimits = LaneLimits {
+    running: 4,
+    running_per_owner: 3,
+    running_per_tenant: 4,
+    queued_per_owner: 3,
+    queued_per_task: 2,
+    queued: 3,
+};
 
 fn owner(n: u64) -> Owner {
     Owner { tenant: TenantId::from_parts(n, 0), user: UserId::from_parts(n, 0) }
@@ -86,7 +92,7 @@ fn full_queues_refuse_and_reservations_come_back() {
     assert_eq!(lanes.admit(write), Admission::Queue);
     let Admission::Refused(full) = lanes.admit(write) else { panic!("two wait in this task") };
     assert!(full.to_string().contains("in this task: the limit `dispatch.queued_per_task` is 2"), "{full}");
-    lanes.forsake(write.task);
+    lanes.forsake(write);
     assert_eq!(lanes.admit(write), Admission::Queue);
     let other = claim(2, 2, Write);
     assert_eq!(lanes.admit(other), Admission::Slot);
@@ -113,4 +119,45 @@ fn tasks_take_turns() {
         lanes.release(claim);
     }
     assert_eq!(order, ["a1", "b1", "a2"]);
+}
+
+#[test]
+fn owners_take_turns_however_many_tasks_they_have() {
+    let mut lanes =
+        Lanes::<u32>::new(LaneLimits { running: 1, queued_per_owner: 20, queued_per_task: 9, queued: 99, ..LIMITS });
+    let running = claim(100, 9, Free);
+    assert_eq!(lanes.admit(running), Admission::Slot);
+    // Twenty tasks of one, then one of each of two others.
+    let many = (1..=20).map(|task| claim(task, 1, Free));
+    let all: Vec<Claim> = many.chain([claim(30, 2, Free), claim(31, 3, Free)]).collect();
+    for (number, claim) in all.iter().enumerate() {
+        assert_eq!(lanes.admit(*claim), Admission::Queue);
+        lanes.enqueue(*claim, number as u32);
+    }
+    let mut held = running;
+    let mut order = Vec::new();
+    while lanes.load().1 > 0 {
+        lanes.release(held);
+        let (claim, _) = lanes.next().expect("one may run");
+        assert!(lanes.next().is_none(), "one at a time");
+        order.push(claim.owner);
+        held = claim;
+    }
+    assert_eq!(order[..4], [owner(1), owner(2), owner(3), owner(1)]);
+    assert_eq!(order.len(), 22);
+    lanes.release(held);
+    assert!(lanes.turns.is_empty() && lanes.lanes.is_empty() && lanes.queued_by_owner.is_empty());
+}
+
+#[test]
+fn an_owner_can_not_fill_the_queue_of_all() {
+    let mut lanes = Lanes::<u32>::new(LaneLimits { running: 1, queued_per_owner: 2, queued: 9, ..LIMITS });
+    assert_eq!(lanes.admit(claim(9, 9, Free)), Admission::Slot);
+    for task in 1..=2 {
+        assert_eq!(lanes.admit(claim(task, 1, Free)), Admission::Queue);
+        lanes.enqueue(claim(task, 1, Free), 0);
+    }
+    let Admission::Refused(full) = lanes.admit(claim(3, 1, Free)) else { panic!("two wait for this owner") };
+    assert!(full.to_string().contains("of this user: the limit `dispatch.queued_per_owner` is 2"), "{full}");
+    assert_eq!(lanes.admit(claim(4, 2, Free)), Admission::Queue, "another owner");
 }

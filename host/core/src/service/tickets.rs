@@ -1,0 +1,54 @@
+//! Tickets for streams: give and take.
+
+use std::sync::Arc;
+
+use crate::access::OwnedTask;
+use crate::clock::{Ids, Timestamp};
+use crate::error::Error;
+use crate::id::TaskId;
+use crate::ports::store::Store;
+use crate::principal::{Principal, Scope};
+use crate::ticket::{MAX_TICKETS, TICKET_TTL_MS, Ticket, TicketRecord, TicketRefused};
+
+/// The use cases of tickets.
+pub struct Tickets {
+    store: Arc<dyn Store>,
+    ids: Arc<dyn Ids>,
+}
+
+impl Tickets {
+    pub(super) fn new(store: Arc<dyn Store>, ids: Arc<dyn Ids>) -> Self {
+        Self { store, ids }
+    }
+
+    /// Gives a ticket for a task's events, and says until when it can be used.
+    ///
+    /// # Errors
+    /// If the owner has too many, or the store fails.
+    pub async fn give(&self, task: &OwnedTask) -> Result<(Ticket, Timestamp), Error> {
+        let ticket = Ticket::generate(&*self.ids);
+        let now = self.ids.now();
+        let expires_at = now.plus_millis(TICKET_TTL_MS);
+        let task = task.task();
+        let record = TicketRecord { hash: ticket.hash(), owner: task.owner, task: task.id, expires_at };
+        if !self.store.create_ticket(&record, MAX_TICKETS, now).await? {
+            return Err(Error::OverLimit { what: "tickets that were not used yet", limit: MAX_TICKETS.into() });
+        }
+        Ok((ticket, expires_at))
+    }
+
+    /// Takes a ticket for a task: whoever shows it may read the task's events,
+    /// and nothing else.
+    ///
+    /// # Errors
+    /// If it opens nothing (the inner error), or the store fails.
+    pub async fn take(&self, text: &str, task: TaskId) -> Result<Result<Principal, TicketRefused>, Error> {
+        let Some(ticket) = Ticket::parse(text) else { return Ok(Err(TicketRefused)) };
+        let taken = self.store.take_ticket(ticket.hash(), task, self.ids.now()).await?;
+        Ok(taken.ok_or(TicketRefused).map(|owner| Principal {
+            tenant: owner.tenant,
+            user: owner.user,
+            scopes: [Scope::TasksRead].into_iter().collect(),
+        }))
+    }
+}

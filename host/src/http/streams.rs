@@ -1,0 +1,187 @@
+//! Event streams that are open, of both kinds: how many a user has, and how
+//! each ended.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bulkhead_core::hub::Subscription;
+use bulkhead_core::principal::Owner;
+use tokio_util::sync::CancellationToken;
+
+use super::problem::Problem;
+use crate::metrics::{Metrics, StreamGauge};
+
+/// What bounds a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamOptions {
+    /// Streams of one user at once.
+    pub per_user: usize,
+    /// Between two signs of life on an idle stream.
+    pub heartbeat: Duration,
+    /// How long a client may take nothing of what is there.
+    pub stall: Duration,
+    /// How long a stream lasts; then the client comes again and shows its key.
+    pub age: Duration,
+}
+
+/// Why a stream ended. The names are labels of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The task is deleted and everything was read.
+    Over,
+    /// The client went away.
+    Client,
+    /// The client sent what it must not.
+    Protocol,
+    /// The client took nothing for too long.
+    Stalled,
+    /// It lasted as long as it may.
+    Age,
+    /// The cursor is older than what is kept.
+    Expired,
+    /// The store failed.
+    Failed,
+    /// The host stops.
+    Stopping,
+}
+
+impl Why {
+    /// The label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Over => "over",
+            Self::Client => "client",
+            Self::Protocol => "protocol",
+            Self::Stalled => "stalled",
+            Self::Age => "age",
+            Self::Expired => "expired",
+            Self::Failed => "failed",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// The open streams of all users.
+#[derive(Default)]
+pub struct Streams {
+    open: Mutex<HashMap<Owner, usize>>,
+}
+
+impl Streams {
+    /// Makes room for one more.
+    ///
+    /// # Errors
+    /// If the user has as many as one may have.
+    pub fn admit(self: &Arc<Self>, owner: Owner, options: StreamOptions) -> Result<Place, Problem> {
+        let mut open = self.lock();
+        let count = open.entry(owner).or_default();
+        if *count >= options.per_user {
+            let most = options.per_user;
+            let detail =
+                format!("this user has {most} streams open, the most that one may have (`http.streams_per_user`)");
+            return Err(Problem::new("too_many_streams", detail).with("limit", most).retry_after(1));
+        }
+        *count += 1;
+        Ok(Place { streams: self.clone(), owner })
+    }
+
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.lock().values().sum()
+    }
+
+    /// No code panics while it holds the lock.
+    fn lock(&self) -> MutexGuard<'_, HashMap<Owner, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one stream, given back when dropped.
+pub struct Place {
+    streams: Arc<Streams>,
+    owner: Owner,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.streams.lock();
+        if let Entry::Occupied(mut count) = open.entry(self.owner) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+/// A stream: its reader, and all that is given back when it ends.
+pub struct Stream {
+    /// The events.
+    pub events: Subscription,
+    /// Ends when the host stops.
+    pub stop: CancellationToken,
+    /// What bounds it.
+    pub options: StreamOptions,
+    /// When it lasted as long as it may.
+    pub until: tokio::time::Instant,
+    /// When the client last took something.
+    pub taken: Instant,
+    why: Option<Why>,
+    metrics: Arc<Metrics>,
+    _gauge: StreamGauge,
+    _place: Place,
+}
+
+impl Stream {
+    /// Begins one.
+    pub fn new(
+        events: Subscription,
+        place: Place,
+        stop: CancellationToken,
+        options: StreamOptions,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let gauge = metrics.stream_opened();
+        let until = tokio::time::Instant::now() + options.age;
+        Self { events, stop, options, until, taken: Instant::now(), why: None, metrics, _gauge: gauge, _place: place }
+    }
+
+    /// Says why it ends; what is said first counts.
+    pub fn end(&mut self, why: Why) {
+        self.why.get_or_insert(why);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Dropped from outside: the connection broke, if not because nothing was read.
+        let stalled = self.taken.elapsed() >= self.options.heartbeat.max(self.options.stall);
+        let why = self.why.unwrap_or(if stalled { Why::Stalled } else { Why::Client });
+        self.metrics.stream_ended(why.name());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_core::id::{TenantId, UserId};
+
+    use super::*;
+
+    #[test]
+    fn a_user_has_so_many_and_gives_them_back() {
+        let second = Duration::from_secs(1);
+        let options = StreamOptions { per_user: 2, heartbeat: second, stall: second, age: second };
+        let owner = |user| Owner { tenant: TenantId::from_parts(1, 0), user: UserId::from_parts(user, 0) };
+        let streams = Arc::new(Streams::default());
+        let first = streams.admit(owner(1), options).unwrap();
+        let _second = streams.admit(owner(1), options).unwrap();
+        assert_eq!(streams.admit(owner(1), options).err().unwrap().code, "too_many_streams");
+        let other = streams.admit(owner(2), options).unwrap();
+        assert_eq!(streams.count(), 3);
+        drop((first, other));
+        assert_eq!((streams.count(), streams.lock().len()), (1, 1));
+        streams.admit(owner(1), options).unwrap();
+    }
+}

@@ -1,0 +1,64 @@
+//! Tickets for streams.
+
+use bulkhead_core::clock::Timestamp;
+use bulkhead_core::digest::Digest;
+use bulkhead_core::id::TaskId;
+use bulkhead_core::ports::store::StoreError;
+use bulkhead_core::principal::Owner;
+use bulkhead_core::ticket::TicketRecord;
+use rusqlite::{OptionalExtension as _, params};
+
+use super::SqliteStore;
+use super::rows::Reading;
+
+pub(super) async fn create(
+    store: &SqliteStore,
+    ticket: &TicketRecord,
+    most: u32,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let (ticket, now) = (ticket.clone(), now.as_millis());
+    let create = move |db: &rusqlite::Connection| {
+        // What nobody used goes here: there is never more than a minute's.
+        db.prepare_cached("DELETE FROM tickets WHERE expires_at <= ?")?.execute([now])?;
+        let (tenant, user) = (ticket.owner.tenant.to_string(), ticket.owner.user.to_string());
+        let stored = db
+            .prepare_cached(
+                "INSERT INTO tickets (hash, tenant_id, user_id, task_id, expires_at) SELECT ?1, ?2, ?3, ?4, ?5
+                 WHERE (SELECT count(*) FROM tickets WHERE tenant_id = ?2 AND user_id = ?3) < ?6",
+            )?
+            .execute(params![
+                ticket.hash.to_string(),
+                tenant,
+                user,
+                ticket.task.to_string(),
+                ticket.expires_at.as_millis(),
+                most
+            ])?;
+        Ok(stored > 0)
+    };
+    store.write("ticket", create).await
+}
+
+pub(super) async fn take(
+    store: &SqliteStore,
+    hash: Digest,
+    task: TaskId,
+    now: Timestamp,
+) -> Result<Option<Owner>, StoreError> {
+    let (hash, task, now) = (hash.to_string(), task.to_string(), now.as_millis());
+    let name = hash.clone();
+    let take = move |db: &rusqlite::Connection| {
+        db.prepare_cached(
+            "DELETE FROM tickets WHERE hash = ? AND task_id = ? AND expires_at > ? RETURNING tenant_id, user_id",
+        )?
+        .query_row(params![hash, task, now], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+    };
+    let taken: Option<(String, String)> = store.write("ticket", take).await?;
+    let reading = Reading { table: "tickets", row: &name };
+    let owner = |(tenant, user): (String, String)| {
+        Ok(Owner { tenant: reading.parse("tenant_id", &tenant)?, user: reading.parse("user_id", &user)? })
+    };
+    taken.map(owner).transpose()
+}

@@ -1,0 +1,266 @@
+//! Streams over a WebSocket, tickets for browsers, and what bounds streams,
+//! requests and calls.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tungstenite::client::IntoClientRequest as _;
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::{Message, WebSocket};
+
+use crate::harness::{Client, Options, Server};
+
+type Socket = WebSocket<TcpStream>;
+
+/// Opens a WebSocket: as a browser with a ticket, as another client with a key.
+fn open(server: &Server, path: &str, key: Option<&str>, protocol: Option<&str>) -> Result<Socket, u16> {
+    let address = server.url().strip_prefix("http://").unwrap();
+    let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
+    let headers = request.headers_mut();
+    if let Some(key) = key {
+        headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
+    }
+    if let Some(protocol) = protocol {
+        headers.insert("sec-websocket-protocol", protocol.parse().unwrap());
+    }
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    match tungstenite::client(request, stream) {
+        Ok((socket, _)) => Ok(socket),
+        Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(response))) => {
+            Err(response.status().as_u16())
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The events up to and including the first of a type.
+fn until(socket: &mut Socket, kind: &str) -> Vec<Value> {
+    let mut events = Vec::new();
+    loop {
+        if let Message::Text(text) = socket.read().unwrap() {
+            let event: Value = serde_json::from_str(&text).unwrap();
+            let last = event["type"] == kind;
+            events.push(event);
+            if last {
+                return events;
+            }
+        }
+    }
+}
+
+/// Code and reason of the close that comes next but events and pings.
+fn closed(socket: &mut Socket) -> (u16, String) {
+    loop {
+        if let Message::Close(frame) = socket.read().unwrap() {
+            let frame = frame.unwrap();
+            return (frame.code.into(), frame.reason.to_string());
+        }
+    }
+}
+
+fn ticket(client: &Client, task: &str) -> String {
+    let given = client.post(&format!("/v1/tasks/{task}/tickets"), &json!({})).expect(201);
+    given["ticket"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_socket_gives_what_the_event_stream_gives_and_goes_on_after_a_number() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    client.register("fixtures/ticker");
+    let task = client.task();
+    let path = format!("/v1/tasks/{task}/events/ws");
+    let mut live = open(&server, &path, Some(client.key()), Some("bulkhead.events.v1")).unwrap();
+    client.call(&task, "ticker", json!({"count": 20, "interval_ms": 5}));
+    let live = until(&mut live, "call.ended");
+    assert_eq!(live, client.events_until(&task, "call.ended"), "live, and as it was stored");
+    let mut rest = open(&server, &format!("{path}?after=7"), Some(client.key()), None).unwrap();
+    assert_eq!(until(&mut rest, "call.ended")[..], live[7..]);
+    client.delete(&format!("/v1/tasks/{task}")).expect(204);
+    assert_eq!(closed(&mut rest).0, u16::from(CloseCode::Normal), "everything was read");
+}
+
+#[test]
+fn a_socket_says_why_it_is_not_opened_or_closed() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    let task = client.task();
+    let path = format!("/v1/tasks/{task}/events/ws");
+    assert_eq!(open(&server, &path, None, None).err(), Some(401));
+    assert_eq!(open(&server, &path, Some(client.key()), Some("other.v1")).err(), Some(426));
+    client.get(&path).problem(426, "websocket_expected");
+    let mut talks = open(&server, &path, Some(client.key()), None).unwrap();
+    talks.send(Message::text("hello")).unwrap();
+    assert_eq!(closed(&mut talks).0, u16::from(CloseCode::Unsupported));
+    let mut open_one = open(&server, &path, Some(client.key()), None).unwrap();
+    let _server = server.stop_and_restart();
+    assert_eq!(closed(&mut open_one).0, u16::from(CloseCode::Away));
+}
+
+#[test]
+fn a_cursor_that_is_too_old_is_told_with_where_to_go_on() {
+    let server = Server::start(
+        Options::default().with("BULKHEAD_KEEP__EVENTS_BYTES_PER_TASK", 65_536).with("BULKHEAD_KEEP__EVERY_S", 1),
+    );
+    let client = server.client();
+    client.register("fixtures/echo");
+    let task = client.task();
+    for _ in 0..40 {
+        client.call(&task, "echo", json!({"text": "x".repeat(4_000)}));
+    }
+    let begun = Instant::now();
+    let path = format!("/v1/tasks/{task}/events");
+    let problem = loop {
+        let answer = client.get(&format!("{path}?after=1"));
+        if answer.status == 410 {
+            break answer.problem(410, "events_expired");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "retention did not come");
+    };
+    let mut socket = open(&server, &format!("{path}/ws?after=1"), Some(client.key()), None).unwrap();
+    let (code, reason) = closed(&mut socket);
+    let reason: Value = serde_json::from_str(&reason).unwrap();
+    assert_eq!((code, &reason["code"]), (4410, &json!("events_expired")));
+    // The snapshot is the task and its calls; the tail begins before the oldest that is kept.
+    let first = reason["first"].as_u64().unwrap().max(problem["first"].as_u64().unwrap());
+    let tail = client.follow(&task, &[], &format!("?after={}", first - 1)).next().unwrap();
+    assert!(tail["seq"].as_u64().unwrap() >= first);
+}
+
+#[test]
+fn a_ticket_opens_one_stream_of_its_task_once() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    let (task, other) = (client.task(), client.task());
+    let nobody = client.with_key(None);
+    let first = ticket(&client, &task);
+    let path = format!("/v1/tasks/{task}/events");
+    nobody.get(&format!("/v1/tasks/{other}/events?ticket={first}")).problem(401, "invalid_ticket");
+    let mut stream = nobody.follow(&task, &[], &format!("?ticket={first}"));
+    assert_eq!(stream.next().unwrap()["seq"], 1);
+    nobody.get(&format!("{path}?ticket={first}")).problem(401, "invalid_ticket");
+    nobody.get(&format!("{path}?ticket=bht_{}", "0".repeat(39))).problem(401, "invalid_ticket");
+    nobody.get(&format!("{path}?ticket=x")).problem(401, "invalid_ticket");
+    // It is good for nothing but events.
+    let second = ticket(&client, &task);
+    nobody.get(&format!("/v1/tasks/{task}?ticket={second}")).problem(401, "unauthenticated");
+    let mut socket = open(&server, &format!("{path}/ws?ticket={second}"), None, None).unwrap();
+    assert!(matches!(socket.read().unwrap(), Message::Text(_)));
+    // And a stranger gets none.
+    let stranger =
+        server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"]);
+    stranger.post(&format!("/v1/tasks/{task}/tickets"), &json!({})).problem(404, "not_found");
+}
+
+fn metric(client: &Client, name: &str) -> i64 {
+    let text = String::from_utf8(client.get("/metrics").body).unwrap();
+    let line = text.lines().find(|line| line.starts_with(name) && line[name.len()..].starts_with(' '));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+}
+
+#[test]
+fn a_user_has_so_many_streams_and_gauges_return_to_zero() {
+    let server = Server::start(Options::default().with("BULKHEAD_HTTP__STREAMS_PER_USER", 3));
+    let client = server.client();
+    let task = client.task();
+    let path = format!("/v1/tasks/{task}/events");
+    let events: Vec<_> = (0..2).map(|_| client.follow(&task, &[], "")).collect();
+    let socket = open(&server, &format!("{path}/ws"), Some(client.key()), None).unwrap();
+    let problem = client.get(&path).problem(429, "too_many_streams");
+    assert_eq!(problem["limit"], 3);
+    assert_eq!(open(&server, &format!("{path}/ws"), Some(client.key()), None).err(), Some(429));
+    let stranger =
+        server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"]);
+    let theirs = stranger.task();
+    drop(stranger.follow(&theirs, &[], ""));
+    assert!(metric(&client, "bulkhead_event_streams") >= 3);
+    drop((events, socket));
+    let begun = Instant::now();
+    while metric(&client, "bulkhead_event_streams") > 0 || metric(&client, "bulkhead_tasks_watched") > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "streams leak");
+        // What a dropped connection leaves is noticed when something is sent.
+        client.put(&format!("/v1/tasks/{task}/files/a"), b"1");
+    }
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_shed_and_costs_others_nothing() {
+    let server = Server::start(
+        Options::default()
+            .with("BULKHEAD_HTTP__STALL_MS", 1_000)
+            .with("BULKHEAD_HTTP__HEARTBEAT_MS", 500)
+            .with("BULKHEAD_LIMITS__STDOUT_BYTES", 64 << 20),
+    );
+    let client = server.client();
+    client.register("fixtures/ticker");
+    let task = client.task();
+    let address = server.url().strip_prefix("http://").unwrap();
+    // Both ask, read their heads, and then nothing more.
+    let mut readers: Vec<TcpStream> = ["events", "events/ws"]
+        .iter()
+        .map(|kind| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 4096).unwrap();
+            let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+            let head = format!("GET /v1/tasks/{task}/{kind} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\n", client.key());
+            write!(stream, "{head}{}\r\n", if *kind == "events" { "" } else { upgrade }).unwrap();
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            stream
+        })
+        .collect();
+    let limits = json!({"wall_time_ms": 60_000, "stdout_bytes": 64 << 20});
+    let arguments = json!({"count": 20_000, "interval_ms": 0, "channels": ["stdout"], "bytes": 1_000});
+    let body = json!({"tool": "ticker", "arguments": arguments, "limits": limits});
+    client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202);
+    // Another reader gets everything meanwhile.
+    let all = client.events_until(&task, "call.ended");
+    assert_eq!(all.last().unwrap()["data"]["state"], "succeeded", "{:?}", all.last());
+    let begun = Instant::now();
+    while metric(&client, "bulkhead_event_streams") > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "readers that take nothing stay");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    readers.clear();
+    assert!(metric(&client, "bulkhead_event_streams_ended_total{reason=\"stalled\"}") >= 1);
+}
+
+#[test]
+fn rates_are_told_and_hold_for_each_user_but_not_for_cancelling() {
+    let server = Server::start(
+        Options::default()
+            .with("BULKHEAD_RATE__REQUESTS_PER_USER", 60)
+            .with("BULKHEAD_RATE__BURST_PERCENT", 50)
+            .with("BULKHEAD_RATE__CALLS_PER_TENANT", 4),
+    );
+    let client = server.client();
+    client.register("fixtures/echo");
+    let task = client.task();
+    let answer = client.get("/v1/whoami");
+    assert_eq!(answer.header("ratelimit-policy"), "\"requests-per-user\";q=60;w=60");
+    assert!(answer.header("ratelimit").starts_with("\"requests-per-user\";r="), "{}", answer.header("ratelimit"));
+    let body = json!({"tool": "echo", "arguments": {"text": "x"}});
+    let path = format!("/v1/tasks/{task}/calls");
+    let call = client.post(&path, &body).expect(200);
+    client.post(&path, &body).expect(200);
+    let third = client.post(&path, &body);
+    assert_eq!(third.header("ratelimit-policy"), "\"calls-per-tenant\";q=4;w=60");
+    assert!(third.header("retry-after").parse::<u64>().unwrap() <= 15);
+    assert_eq!(third.problem(429, "rate_limited")["limit"], "rate.calls_per_tenant");
+    let refused = (0..60).map(|_| client.get("/v1/whoami")).find(|answer| answer.status == 429);
+    let refused = refused.expect("sixty at once are more than thirty");
+    assert!(refused.header("ratelimit").contains(";r=0;"), "{}", refused.header("ratelimit"));
+    assert_eq!(refused.problem(429, "rate_limited")["limit"], "rate.requests_per_user");
+    // Ending something always has room, and health is nobody's.
+    let cancel = format!("/v1/calls/{}/cancel", call["id"].as_str().unwrap());
+    for _ in 0..20 {
+        assert!(client.post(&cancel, &json!({})).status < 300);
+        assert_eq!(client.get("/healthz").status, 200);
+    }
+    let stranger =
+        server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"]);
+    assert_eq!(stranger.get("/v1/whoami").status, 200, "another user");
+}
