@@ -64,6 +64,8 @@ pub struct WasmConfig {
     pub compile_cpu: Duration,
     /// Address space of one compilation, in bytes.
     pub compile_memory: u64,
+    /// Whether components that need WASI 0.3 may be tools. Workers of their own run them.
+    pub wasi_03: bool,
     /// Limits of `describe`, which runs once per component.
     pub describe_limits: Limits,
     /// How long a worker may take to come up or to load a component.
@@ -99,6 +101,7 @@ impl WasmConfig {
             compiles: 1,
             compile_cpu: Duration::from_secs(30),
             compile_memory: 2 << 30,
+            wasi_03: false,
             describe_limits: describe_limits(),
             start_timeout: Duration::from_secs(10),
             shutdown_grace: Duration::from_secs(2),

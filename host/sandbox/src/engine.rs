@@ -1,14 +1,57 @@
 //! One configuration for the compiler and the workers: an artefact loads only
-//! into an engine whose settings equal those it was compiled with.
+//! into an engine whose settings equal those it was compiled with. There are two
+//! of them, because what WASI 0.3 needs costs every call of a component that
+//! does without; a process has one engine and never both.
 
 use std::hash::Hasher;
 
+use bulkhead_core::digest::Digest;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmFeatures};
 
 use bulkhead_core::limits::Limits;
 
 use crate::bounds;
+
+/// What an engine is made for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum Flavour {
+    /// Components of WASI 0.2: one synchronous call at a time.
+    #[default]
+    Wasi02,
+    /// Components that import WASI 0.3, or are asynchronous in other ways.
+    Wasi03,
+}
+
+impl Flavour {
+    /// Both.
+    pub(crate) const ALL: [Self; 2] = [Self::Wasi02, Self::Wasi03];
+
+    /// The key of an artefact of this flavour. The last bit says which it is, so
+    /// that the flavour goes wherever the artefact goes (into the database, the
+    /// name of its file, a call) and neither can be without the other.
+    pub(crate) fn key(self, digest: Digest) -> Digest {
+        let mut bytes = *digest.as_bytes();
+        let last = &mut bytes[bytes.len() - 1];
+        *last = *last & !1 | u8::from(self == Self::Wasi03);
+        Digest::from_bytes(bytes)
+    }
+
+    /// The flavour of an artefact.
+    pub(crate) fn of(key: Digest) -> Self {
+        if key.as_bytes().last().is_some_and(|last| last & 1 == 1) { Self::Wasi03 } else { Self::Wasi02 }
+    }
+
+    /// Stacks that a call may have at once. With tasks a guest that waits on one
+    /// is entered on another: when it is given what it waits for.
+    const fn stacks(self) -> u32 {
+        match self {
+            Self::Wasi02 => 1,
+            Self::Wasi03 => 4,
+        }
+    }
+}
 
 /// Counted up when a change here must not load artefacts made before.
 const SETTINGS_VERSION: u32 = 1;
@@ -42,16 +85,21 @@ macro_rules! switched_off {
             | $features::WIDE_ARITHMETIC
             | $features::RELAXED_SIMD
             | $features::STACK_SWITCHING
+            | $features::CM_ASYNC_STACKFUL
+            | $features::CM_MORE_ASYNC_BUILTINS
+            | $features::CM_THREADING
+            | $features::CM_ERROR_CONTEXT
     };
 }
 pub(crate) use switched_off;
 
 /// What both sides must agree on.
-fn shared() -> Config {
+fn shared(flavour: Flavour) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
-        .concurrency_support(false)
+        // With it come asynchronous functions, streams and futures of components.
+        .concurrency_support(flavour == Flavour::Wasi03)
         .max_wasm_stack(WASM_STACK)
         .memory_init_cow(true)
         // Bounds are then checked by the guard pages, also speculatively.
@@ -66,13 +114,14 @@ fn shared() -> Config {
 ///
 /// # Errors
 /// If the configuration does not fit this machine.
-pub(crate) fn compiler() -> wasmtime::Result<Engine> {
-    Engine::new(&shared())
+pub(crate) fn compiler(flavour: Flavour) -> wasmtime::Result<Engine> {
+    Engine::new(&shared(flavour))
 }
 
 /// How the pool of a worker is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pool {
+    pub flavour: Flavour,
     /// Calls at once.
     pub slots: u32,
     /// Whether touched pages are found by a scan of the page map. Never with
@@ -84,7 +133,8 @@ impl Pool {
     /// What the pool maps writable without using it, in bytes: stacks, tables.
     pub(crate) fn mapped(&self) -> u64 {
         let table = bounds::MAX_TABLE_ELEMENTS * size_of::<usize>() as u64;
-        u64::from(self.slots) * (FIBRE_STACK as u64 + u64::from(bounds::TABLES_PER_SLOT) * table)
+        let stacks = u64::from(self.flavour.stacks()) * FIBRE_STACK as u64;
+        u64::from(self.slots) * (stacks + u64::from(bounds::TABLES_PER_SLOT) * table)
     }
 }
 
@@ -100,7 +150,7 @@ pub(crate) fn runner(pool: Pool) -> wasmtime::Result<Engine> {
         .total_core_instances(slots * bounds::MAX_CORE_INSTANCES)
         .total_memories(slots * bounds::MAX_MEMORIES)
         .total_tables(slots * bounds::TABLES_PER_SLOT)
-        .total_stacks(slots)
+        .total_stacks(slots * pool.flavour.stacks())
         .max_core_instances_per_component(bounds::MAX_CORE_INSTANCES)
         .max_memories_per_component(bounds::MAX_MEMORIES)
         .max_tables_per_component(bounds::MAX_TABLES)
@@ -113,7 +163,7 @@ pub(crate) fn runner(pool: Pool) -> wasmtime::Result<Engine> {
         .table_keep_resident(KEEP_BLIND)
         .async_stack_keep_resident(KEEP_STACK)
         .pagemap_scan(if pool.pagemap_scan { Enabled::Auto } else { Enabled::No });
-    let mut config = shared();
+    let mut config = shared(pool.flavour);
     config
         .async_stack_size(FIBRE_STACK)
         // A fence against reads of what the last guest left on its stack.
@@ -122,8 +172,8 @@ pub(crate) fn runner(pool: Pool) -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
-/// Names everything an artefact depends on beside its component; `adapting` is
-/// what becomes of core modules before they are compiled.
+/// Names everything an artefact depends on beside its component and its flavour;
+/// `adapting` is what becomes of core modules before they are compiled.
 ///
 /// # Errors
 /// If the engine can't be made.
@@ -137,12 +187,13 @@ pub(crate) fn fingerprint(adapting: &[u8]) -> wasmtime::Result<[u8; 32]> {
             self.0.update(bytes);
         }
     }
-    let engine = compiler()?;
     let mut feed = Feed(Sha256::new());
     feed.write(env!("CARGO_PKG_VERSION").as_bytes());
     feed.write_u32(SETTINGS_VERSION);
     feed.write(adapting);
-    std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut feed);
+    for flavour in Flavour::ALL {
+        std::hash::Hash::hash(&compiler(flavour)?.precompile_compatibility_hash(), &mut feed);
+    }
     Ok(feed.0.finalize().into())
 }
 
@@ -155,5 +206,15 @@ mod tests {
         let of = |adapting: &[u8]| fingerprint(adapting).expect("an engine");
         assert_eq!(of(b"one adapter"), of(b"one adapter"));
         assert_ne!(of(b"one adapter"), of(b"one adapter more"));
+    }
+
+    #[test]
+    fn the_key_of_an_artefact_says_its_flavour_and_no_key_has_two() {
+        for text in [b"one".as_slice(), b"two", b"three", b"four"] {
+            let keys = Flavour::ALL.map(|flavour| flavour.key(Digest::of(text)));
+            assert_eq!(keys.map(Flavour::of), Flavour::ALL);
+            assert_ne!(keys[0], keys[1]);
+            assert_eq!(keys[0].as_bytes()[..31], keys[1].as_bytes()[..31]);
+        }
     }
 }

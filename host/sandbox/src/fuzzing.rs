@@ -7,7 +7,7 @@ pub use bulkhead_core::fuzzing::Target;
 use bulkhead_core::ports::sandbox::PrepareError;
 
 use crate::bounds;
-use crate::compile::{self, inspect_component};
+use crate::compile::{self, Inspection, inspect_component};
 use crate::wire::{FrameError, FromWorker, Inbox, Outbox, ToWorker, decode};
 
 /// The targets of this package.
@@ -92,18 +92,27 @@ pub fn compile_report(bytes: &[u8]) {
     }
 }
 
-/// Bytes that are registered. What is not refused is within every bound and
-/// imports only what there is; the answer survives being told by the child.
+/// Bytes that are registered, with WASI 0.3 switched off and on.
 pub fn component(bytes: &[u8]) {
-    let inspection = inspect_component(bytes);
+    let plain = inspect_component(bytes, false);
+    inspected(bytes, &plain, false);
+    let inspection = inspect_component(bytes, true);
+    inspected(bytes, &inspection, true);
+    // The switch lets more pass, and changes nothing about what passes without it.
+    assert!(plain.problem.is_some() || plain == inspection, "{plain:?} {inspection:?}");
+}
+
+/// What is not refused is within every bound and imports only what there is; the
+/// answer survives being told by the child.
+fn inspected(bytes: &[u8], inspection: &Inspection, wasi_03: bool) {
     assert_eq!(inspection.size, bytes.len() as u64);
     let told = compile::Report::Inspected(Box::new(inspection.clone())).line();
     assert!(told.len() <= 4 << 20, "a report of {} bytes is cut off", told.len());
     let Some(compile::Report::Inspected(found)) = compile::Report::find(&told) else {
         panic!("the report was not found in {told}");
     };
-    assert_eq!(*found, inspection);
-    if let Some(problem) = inspection.problem {
+    assert_eq!(*found, *inspection);
+    if let Some(problem) = &inspection.problem {
         assert!(compile::CODES.contains(&problem.code.as_str()), "{}", problem.code);
         assert!(problem.reason.len() <= 4_096, "a reason of {} bytes", problem.reason.len());
         return;
@@ -117,6 +126,10 @@ pub fn component(bytes: &[u8]) {
         (inspection.tables, bounds::MAX_TABLES),
     ];
     assert!(counts.iter().all(|(count, max)| count <= max), "{inspection:?}");
-    assert!(inspection.imports.iter().all(|name| compile::may_import(name)), "{inspection:?}");
-    assert!(inspection.exports.iter().any(|name| name == compile::GUEST), "{inspection:?}");
+    assert!(wasi_03 || !inspection.wasi_03);
+    assert!(inspection.imports.iter().all(|name| compile::may_import(name, wasi_03)), "{inspection:?}");
+    assert!(
+        inspection.exports.iter().any(|name| [compile::GUEST, compile::ASYNC_GUEST].contains(&name.as_str())),
+        "{inspection:?}"
+    );
 }

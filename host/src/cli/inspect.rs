@@ -17,6 +17,9 @@ use crate::config::Loaded;
 
 /// The world that a tool fits into (`wit/tool.wit`).
 const WORLD: &str = "bulkhead:tool/tool@0.1.0";
+/// That of one whose `call` is asynchronous (`wit/async/tool.wit`), which is told
+/// from the other by what it exports.
+const ASYNC: [&str; 2] = ["bulkhead:async-tool/tool@0.1.0", "bulkhead:async-tool/guest@0.1.0"];
 
 /// All that can be said about a component.
 #[derive(Serialize)]
@@ -47,7 +50,8 @@ pub(super) fn inspect(loaded: &Loaded, named: &str, output: &Output) -> Result<E
                 Err(PrepareError::Sandbox(error)) => return Err(Failure::host(&error)),
             }
         }
-        let world = inspection.problem.is_none().then_some(WORLD);
+        let world = if inspection.exports.iter().any(|name| name == ASYNC[1]) { ASYNC[0] } else { WORLD };
+        let world = inspection.problem.is_none().then_some(world);
         Ok(Report { digest, world, inspection, manifest })
     })?;
     output.result(&report, || text(&report));
@@ -67,6 +71,9 @@ fn text(report: &Report) -> String {
     line("size", show_bytes(inspection.size));
     if inspection.adapted {
         line("adapted", "a core module; what follows is of the component that the host makes of it".into());
+    }
+    if inspection.wasi_03 {
+        line("wasi", "0.3, which an operator has to switch on (`experimental.wasi_03`)".into());
     }
     line("world", report.world.map_or_else(|| "none: it can't be a tool".into(), str::to_owned));
     if let Some(problem) = &inspection.problem {

@@ -51,6 +51,9 @@ fn about(section: &str) -> &'static str {
         "store" => "The database.",
         "keep" => "How long things are kept.",
         "log" => "The log, on standard error.",
+        "experimental" => {
+            "What is not safe to have on unless it is wanted: off by default, and it may change with any release."
+        }
         _ => "",
     }
 }

@@ -30,8 +30,8 @@ use serde_json::{Map, Value};
 
 pub use error::{ConfigError, Fault, Origin};
 pub use sections::{
-    Auth, Cgroup, Dispatch, EgressLimits, Http, Import, Isolation, Keep, Log, LogFormat, PolicyFile, Quota, Rates,
-    Store, Synchronous, Tools, Workers,
+    Auth, Cgroup, Dispatch, EgressLimits, Experimental, Http, Import, Isolation, Keep, Log, LogFormat, PolicyFile,
+    Quota, Rates, Store, Synchronous, Tools, Workers,
 };
 pub use sources::Flag;
 
@@ -73,6 +73,8 @@ pub struct Config {
     pub keep: Keep,
     /// The log.
     pub log: Log,
+    /// What is not safe to have on unless it is wanted.
+    pub experimental: Experimental,
 }
 
 impl Default for Config {
@@ -94,6 +96,7 @@ impl Default for Config {
             store: Store::default(),
             keep: Keep::default(),
             log: Log::default(),
+            experimental: Experimental::default(),
         }
     }
 }

@@ -348,6 +348,14 @@ section! {
     }
 }
 
+section! {
+    /// What is not safe to have on unless it is wanted.
+    Experimental = "experimental" {
+        /// Whether components that need WASI 0.3 may be registered and called: asynchronous functions, streams and futures of components, and the interfaces cli, clocks, random and filesystem of 0.3. Workers of their own run them, behind the same walls and limits. The engine's side of it calls itself experimental and gets no patch releases for its security. Switched off again, such tools are refused.
+        wasi_03: bool = false, Kind::Switch;
+    }
+}
+
 /// The keys that follow those of the limits.
 pub(super) fn rest() -> impl Iterator<Item = Key> {
     let sections = [
@@ -362,6 +370,7 @@ pub(super) fn rest() -> impl Iterator<Item = Key> {
         Store::KEYS,
         Keep::KEYS,
         Log::KEYS,
+        Experimental::KEYS,
     ];
     sections.into_iter().flatten().copied()
 }

@@ -136,6 +136,7 @@ impl Config {
             compiles: size(tools.compile_at_once),
             compile_cpu: Duration::from_secs(tools.compile_cpu_s),
             compile_memory: tools.compile_memory_bytes,
+            wasi_03: self.experimental.wasi_03,
             start_timeout: Duration::from_millis(workers.start_timeout_ms),
             shutdown_grace: Duration::from_millis(workers.shutdown_grace_ms),
             ..WasmConfig::new(exe, cache_dir)

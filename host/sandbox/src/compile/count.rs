@@ -47,6 +47,7 @@ impl Inspection {
                 for instance in section {
                     if let Instance::Instantiate { .. } = instance? {
                         self.core_instances = self.core_instances.saturating_add(1);
+                        self.inner_core_instances += u32::from(depth > 1);
                     }
                 }
             }

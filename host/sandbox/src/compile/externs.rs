@@ -29,24 +29,52 @@ const WASI: [(&str, &[&str]); 7] = [
     ),
 ];
 
+/// Those of WASI 0.3, where it is switched on. Sockets and HTTP stay with 0.2,
+/// whose requests the same component may make.
+const WASI_03: [(&str, &[&str]); 4] = [
+    (
+        "wasi:cli",
+        &[
+            "types",
+            "environment",
+            "exit",
+            "stdin",
+            "stdout",
+            "stderr",
+            "terminal-input",
+            "terminal-output",
+            "terminal-stdin",
+            "terminal-stdout",
+            "terminal-stderr",
+        ],
+    ),
+    ("wasi:clocks", &["types", "monotonic-clock", "system-clock"]),
+    ("wasi:random", &["random", "insecure", "insecure-seed"]),
+    ("wasi:filesystem", &["types", "preopens"]),
+];
+
 /// Interfaces of our own.
 const OWN: [&str; 5] = ["types", "output", "progress", "log", "cancellation"];
 
 /// The interface that every tool exports.
 pub(crate) const GUEST: &str = "bulkhead:tool/guest@0.1.0";
 
-/// Whether a tool may import `name`.
-pub(crate) fn may_import(name: &str) -> bool {
+/// The same for one whose `call` is asynchronous (`wit/async/tool.wit`).
+pub(crate) const ASYNC_GUEST: &str = "bulkhead:async-tool/guest@0.1.0";
+
+/// Whether a tool may import `name`, `wasi_03` being whether WASI 0.3 is switched on.
+pub(crate) fn may_import(name: &str, wasi_03: bool) -> bool {
     let Some((path, version)) = name.split_once('@') else { return false };
     let Some((package, interface)) = path.split_once('/') else { return false };
     if package == "bulkhead:tool" {
         return version == "0.1.0" && OWN.contains(&interface);
     }
-    let known = WASI.iter().any(|(known, interfaces)| *known == package && interfaces.contains(&interface));
-    known
-        && version
-            .strip_prefix("0.2.")
-            .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()))
+    let known = |table: &[(&str, &[&str])], line: &str| {
+        let patch = version.strip_prefix(line).unwrap_or_default();
+        let released = !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit());
+        released && table.iter().any(|(known, interfaces)| *known == package && interfaces.contains(&interface))
+    };
+    known(&WASI, "0.2.") || (wasi_03 && known(&WASI_03, "0.3."))
 }
 
 /// What to tell an author whose component exports something else.
@@ -73,15 +101,20 @@ pub(super) fn is_wasi_03(name: &str) -> bool {
     name.starts_with("wasi:") && name.split_once('@').is_some_and(|(_, version)| version.starts_with("0.3."))
 }
 
-/// What to do about what is of 0.3.
-pub(super) const BUILD_FOR_02: &str =
-    " (this host runs WASI 0.2, without async functions, streams and futures of components; build for wasm32-wasip2)";
+/// What to do about what is of 0.3 where it is switched off.
+pub(super) const BUILD_FOR_02: &str = " (this host runs WASI 0.2, without async functions, streams and futures of \
+    components; build for wasm32-wasip2, or have its operator switch `experimental.wasi_03` on)";
+
+/// The same where it is switched on.
+const OF_03: &str = " (of WASI 0.3 this host has, as released, cli, clocks, random and filesystem; requests go by \
+    wasi:http/outgoing-handler of 0.2)";
 
 /// What to tell an author about imports that can't be met.
-pub(super) fn unknown(imports: &[String]) -> String {
+pub(super) fn unknown(imports: &[String], wasi_03: bool) -> String {
     let http = imports.iter().any(|name| name.starts_with("wasi:http/incoming-handler"));
     let later = imports.iter().any(|name| is_wasi_03(name));
     let hint = match (http, later) {
+        (_, true) if wasi_03 => OF_03,
         (_, true) => BUILD_FOR_02,
         (true, _) => " (tools send requests and get none)",
         _ => "",
@@ -112,7 +145,10 @@ mod tests {
             "wasi:http/outgoing-handler@0.2.12",
             "bulkhead:tool/log@0.1.0",
         ] {
-            assert!(may_import(good), "{good}");
+            assert!(may_import(good, false) && may_import(good, true), "{good}");
+        }
+        for later in ["wasi:cli/types@0.3.0", "wasi:clocks/system-clock@0.3.1", "wasi:filesystem/types@0.3.0"] {
+            assert!(may_import(later, true) && !may_import(later, false), "{later}");
         }
         for bad in [
             "env",
@@ -121,9 +157,15 @@ mod tests {
             "wasi:http/types@0.3.0",
             "wasi:io/streams@0.3.0",
             "wasi:io/streams@0.2.",
+            "wasi:sockets/types@0.3.0",
+            "wasi:http/client@0.3.0",
+            "wasi:cli/types@0.2.0",
+            "wasi:cli/stdout@0.3.0-rc-2026-03-15",
+            "wasi:cli/stdout@0.4.0",
             "bulkhead:tool/guest@0.1.0",
+            "bulkhead:async-tool/guest@0.1.0",
         ] {
-            assert!(!may_import(bad), "{bad}");
+            assert!(!may_import(bad, false) && !may_import(bad, true), "{bad}");
         }
     }
 }

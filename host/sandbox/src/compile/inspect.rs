@@ -3,11 +3,12 @@
 //! looked at, made a component, and looked at again as such.
 
 use serde::{Deserialize, Serialize};
-use wasmparser::{Parser, Validator, WasmFeatures};
+use wasmparser::{BinaryReaderError, Parser, Validator, WasmFeatures};
 
-use super::externs::{self, GUEST};
+use super::externs::{self, ASYNC_GUEST, GUEST};
 use super::{Problem, adapt};
 use crate::bounds;
+use crate::engine::Flavour;
 
 /// What a component is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,9 @@ pub struct Inspection {
     /// Whether it was a core module: then all that follows is of the component
     /// that was made of it, if one could be.
     pub adapted: bool,
+    /// Whether it needs WASI 0.3 or asynchronous functions of components.
+    #[serde(default)]
+    pub wasi_03: bool,
     /// Names it imports.
     pub imports: Vec<String>,
     /// Names it exports.
@@ -25,6 +29,9 @@ pub struct Inspection {
     pub modules: u32,
     /// Core instances made when it is instantiated.
     pub core_instances: u32,
+    /// Those of them that are made by components within it.
+    #[serde(default)]
+    pub inner_core_instances: u32,
     /// Memories in its modules.
     pub memories: u32,
     /// Tables in its modules.
@@ -41,70 +48,106 @@ pub struct Inspection {
     pub problem: Option<Problem>,
 }
 
-/// Looks at bytes. Never fails: what is wrong with them is in the answer.
-pub fn inspect_component(bytes: &[u8]) -> Inspection {
-    look(bytes).0
+/// Looks at bytes, `wasi_03` being whether WASI 0.3 is switched on. Never fails:
+/// what is wrong with them is in the answer.
+pub fn inspect_component(bytes: &[u8], wasi_03: bool) -> Inspection {
+    look(bytes, wasi_03).0
 }
 
 /// Looks at bytes; gives the component too if one was made of a core module.
-pub(super) fn look(bytes: &[u8]) -> (Inspection, Option<Vec<u8>>) {
+pub(super) fn look(bytes: &[u8], wasi_03: bool) -> (Inspection, Option<Vec<u8>>) {
     let mut inspection = Inspection { size: bytes.len() as u64, ..Inspection::default() };
-    match inspection.read(bytes) {
+    match inspection.read(bytes, wasi_03) {
         Ok(made) => (inspection, made),
         Err(problem) => (Inspection { problem: Some(problem), ..inspection }, None),
     }
 }
 
-pub(super) fn invalid(error: &wasmparser::BinaryReaderError) -> Problem {
-    // So the validator calls what is switched off with `CM_ASYNC`.
-    let hint = if error.message().contains("component model async") { externs::BUILD_FOR_02 } else { "" };
+pub(super) fn invalid(error: &BinaryReaderError) -> Problem {
+    let hint = if is_async(error) { externs::BUILD_FOR_02 } else { "" };
     Problem::new("invalid_wasm", format!("the component is not valid: {error}{hint}"))
 }
 
+/// Whether it is valid but for what is switched off with `CM_ASYNC`: so the
+/// validator calls that.
+fn is_async(error: &BinaryReaderError) -> bool {
+    error.message().contains("component model async")
+}
+
 /// The proposals that the engine has switched on.
-fn features() -> WasmFeatures {
-    let off = crate::engine::switched_off!(WasmFeatures) | WasmFeatures::CM_ASYNC;
-    WasmFeatures::default().difference(off)
+fn features(flavour: Flavour) -> WasmFeatures {
+    let off = crate::engine::switched_off!(WasmFeatures);
+    match flavour {
+        Flavour::Wasi02 => WasmFeatures::default().difference(off | WasmFeatures::CM_ASYNC),
+        Flavour::Wasi03 => WasmFeatures::default().difference(off).union(WasmFeatures::CM_ASYNC),
+    }
 }
 
 impl Inspection {
+    /// The engine that it needs.
+    pub(super) fn flavour(&self) -> Flavour {
+        if self.wasi_03 { Flavour::Wasi03 } else { Flavour::Wasi02 }
+    }
+
     /// Reads what was given; gives the component that was made of it.
-    fn read(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, Problem> {
+    fn read(&mut self, bytes: &[u8], wasi_03: bool) -> Result<Option<Vec<u8>>, Problem> {
         if bytes.len() > bounds::MAX_COMPONENT {
             let text =
                 format!("the component has {} bytes; at most {} are allowed", bytes.len(), bounds::MAX_COMPONENT);
             return Err(Problem::new("too_large", text));
         }
         let is_module = is_module(bytes)?;
-        self.weigh(bytes)?;
+        self.weigh(bytes, wasi_03)?;
         if !is_module {
-            return self.check_externs().map(|()| None);
+            return self.check_externs(wasi_03).map(|()| None);
         }
         let component = adapt::adapt(bytes)?;
         *self = Self { size: self.size, adapted: true, ..Self::default() };
-        self.weigh(&component)?;
-        self.check_externs().map(|()| Some(component))
+        self.weigh(&component, wasi_03)?;
+        self.check_externs(wasi_03).map(|()| Some(component))
     }
 
     /// Counts what there is, then sees that it is valid.
-    fn weigh(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+    fn weigh(&mut self, bytes: &[u8], wasi_03: bool) -> Result<(), Problem> {
         self.count(bytes)?;
         self.check_counts()?;
-        // Before it is valid: what is of 0.3 is not valid here, and this says why.
+        // Before it is valid: what is of 0.3 is not valid where it is switched
+        // off, and this says why.
         let later: Vec<String> = self.imports.iter().filter(|name| externs::is_wasi_03(name)).cloned().collect();
-        if !later.is_empty() {
-            return Err(Problem::new("unknown_import", externs::unknown(&later)));
+        if !later.is_empty() && !wasi_03 {
+            return Err(Problem::new("unknown_import", externs::unknown(&later, wasi_03)));
         }
-        Validator::new_with_features(features()).validate_all(bytes).map_err(|error| invalid(&error))?;
+        self.wasi_03 = !later.is_empty();
+        self.validate(bytes, wasi_03)?;
+        if self.wasi_03 && self.inner_core_instances > 0 {
+            let text = "the component is too complex: for WASI 0.3 it may be made of one component alone, and components \
+                within it make core instances of their own; link what it is made of into one";
+            return Err(Problem::new("too_complex", text));
+        }
         Ok(())
     }
 
-    fn check_externs(&self) -> Result<(), Problem> {
-        let unknown: Vec<String> = self.imports.iter().filter(|name| !externs::may_import(name)).cloned().collect();
+    /// Sees that it is valid, and whether it is asynchronous although it imports
+    /// nothing of 0.3.
+    fn validate(&mut self, bytes: &[u8], wasi_03: bool) -> Result<(), Problem> {
+        let validated = |flavour| Validator::new_with_features(features(flavour)).validate_all(bytes).map(drop);
+        let result = match validated(self.flavour()) {
+            Err(error) if wasi_03 && !self.wasi_03 && is_async(&error) => {
+                self.wasi_03 = true;
+                validated(Flavour::Wasi03)
+            }
+            result => result,
+        };
+        result.map_err(|error| invalid(&error))
+    }
+
+    fn check_externs(&self, wasi_03: bool) -> Result<(), Problem> {
+        let unknown: Vec<String> =
+            self.imports.iter().filter(|name| !externs::may_import(name, wasi_03)).cloned().collect();
         if !unknown.is_empty() {
-            return Err(Problem::new("unknown_import", externs::unknown(&unknown)));
+            return Err(Problem::new("unknown_import", externs::unknown(&unknown, wasi_03)));
         }
-        if !self.exports.iter().any(|name| name == GUEST) {
+        if !self.exports.iter().any(|name| name == GUEST || name == ASYNC_GUEST) {
             return Err(Problem::new("missing_export", externs::missing(&self.exports)));
         }
         Ok(())
@@ -127,7 +170,7 @@ mod tests {
     use super::*;
 
     fn problem(bytes: &[u8]) -> String {
-        inspect_component(bytes).problem.map(|problem| problem.code).unwrap_or_default()
+        inspect_component(bytes, false).problem.map(|problem| problem.code).unwrap_or_default()
     }
 
     fn wat(text: &str) -> Vec<u8> {
@@ -144,7 +187,7 @@ mod tests {
         let component = wat("(component (core module (func) (func)))");
         assert_eq!(problem(&component[..component.len() - 1]), "invalid_wasm");
         let import = wat("(component (import \"wasi:http/types@0.3.0\" (instance)))");
-        let inspection = inspect_component(&import);
+        let inspection = inspect_component(&import, false);
         let problem = inspection.problem.expect("an unknown import");
         assert_eq!(problem.code, "unknown_import");
         assert!(problem.reason.contains("`wasi:http/types@0.3.0` (this host runs WASI 0.2"), "{}", problem.reason);
@@ -156,15 +199,40 @@ mod tests {
             (import "wasi:cli/environment@0.2.0" (instance))
             (import "wasi:clocks/monotonic-clock@0.3.0" (instance (export "wait-for" (func async (param "how-long" u64)))))
             (import "wasi:cli/stdout@0.3.0-rc-2026-01-06" (instance)))"#;
-        let problem = inspect_component(&wat(text)).problem.expect("a problem");
+        let problem = inspect_component(&wat(text), false).problem.expect("a problem");
         assert_eq!(problem.code, "unknown_import");
         let named =
             "`wasi:clocks/monotonic-clock@0.3.0`, `wasi:cli/stdout@0.3.0-rc-2026-01-06` (this host runs WASI 0.2";
         assert!(problem.reason.contains(named) && problem.reason.contains("wasm32-wasip2"), "{}", problem.reason);
         // The same without such an import.
         let text = r#"(component (import "bulkhead:tool/log@0.1.0" (instance (export "f" (func async)))))"#;
-        let problem = inspect_component(&wat(text)).problem.expect("a problem");
+        let problem = inspect_component(&wat(text), false).problem.expect("a problem");
         assert!(problem.code == "invalid_wasm" && problem.reason.contains("WASI 0.2"), "{}", problem.reason);
+        assert!(problem.reason.contains("`experimental.wasi_03`"), "{}", problem.reason);
+    }
+
+    #[test]
+    fn where_it_is_switched_on_wasi_03_is_a_flavour_and_not_all_of_it_is_there() {
+        let look = |text: &str| inspect_component(&wat(text), true);
+        let code = |inspection: &Inspection| inspection.problem.clone().map(|problem| problem.code).unwrap_or_default();
+        let wait = r#"(import "wasi:clocks/monotonic-clock@0.3.0" (instance (export "wait-for" (func async (param "how-long" u64)))))"#;
+        let found = look(&format!("(component {wait})"));
+        assert_eq!((found.wasi_03, code(&found)), (true, "missing_export".into()));
+        let found = look(r#"(component (import "bulkhead:tool/log@0.1.0" (instance (export "f" (func async)))))"#);
+        assert_eq!((found.wasi_03, code(&found)), (true, "missing_export".into()));
+        // What does without it is as it was.
+        let found = look(r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#);
+        assert_eq!((found.wasi_03, code(&found)), (false, "missing_export".into()));
+        for missing in ["wasi:sockets/types@0.3.0", "wasi:http/client@0.3.0", "wasi:cli/stdout@0.3.0-rc-2026-01-06"] {
+            let problem = look(&format!("(component (import \"{missing}\" (instance)))")).problem.expect("a problem");
+            let named = format!("`{missing}` (of WASI 0.3 this host has");
+            assert!(problem.code == "unknown_import" && problem.reason.contains(&named), "{}", problem.reason);
+        }
+        let parts = "(component (core module $m) (core instance (instantiate $m)))";
+        let found = look(&format!("(component {wait} {parts})"));
+        assert_eq!(code(&found), "too_complex");
+        let found = look(&format!("(component (core module $m) (core instance (instantiate $m)) {parts})"));
+        assert_eq!(code(&found), "missing_export");
     }
 
     #[test]
@@ -180,7 +248,8 @@ mod tests {
                 wat(&format!("(component (core module (func loop end {open} {close}) (func {open} {close})))"))
             };
             assert_eq!(problem(&nested(most)), "missing_export");
-            let reason = inspect_component(&nested(100_000)).problem.map(|problem| problem.reason).unwrap_or_default();
+            let reason =
+                inspect_component(&nested(100_000), false).problem.map(|problem| problem.reason).unwrap_or_default();
             let (said, counted) = (format!("the {most} "), format!("at least {}", most + 1));
             assert!(reason.contains(&said) && reason.contains(&counted) && reason.contains("split"), "{reason}");
         }

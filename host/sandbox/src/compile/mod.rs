@@ -17,13 +17,14 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "fuzz")]
-pub(crate) use externs::{GUEST, may_import};
+pub(crate) use externs::may_import;
+pub(crate) use externs::{ASYNC_GUEST, GUEST};
 pub use inspect::{Inspection, inspect_component};
 pub(crate) use stages::Heard;
 
 use crate::bounds::{MAX_ARTIFACT, MAX_COMPONENT};
 use crate::config::{Isolation, WasmConfig};
-use crate::engine;
+use crate::engine::{self, Flavour};
 use crate::walls::{self, Code, Part};
 
 /// What is asked.
@@ -39,22 +40,23 @@ impl Mode {
         [(Self::Compile, "component"), (Self::Inspect, "inspect"), (Self::Fingerprint, "fingerprint")];
 
     /// The arguments that ask for it.
-    pub(crate) fn args(self, config: &WasmConfig, namespaces: bool) -> [String; 5] {
+    pub(crate) fn args(self, config: &WasmConfig, namespaces: bool) -> [String; 6] {
         let name = Self::ALL.iter().find(|(mode, _)| *mode == self).map_or("", |(_, name)| name);
         let isolation = match config.isolation {
             Isolation::Strict | Isolation::Required => REQUIRED,
             Isolation::BestEffort => "best-effort",
         };
+        let wasi = if config.wasi_03 { WASI_03 } else { "wasi-0.2" };
         let namespaces = if namespaces { NAMESPACES } else { "no-namespaces" };
         let (cpu, memory) = (config.compile_cpu.as_secs().max(1), config.compile_memory);
-        [name.into(), cpu.to_string(), memory.to_string(), isolation.into(), namespaces.into()]
+        [name.into(), cpu.to_string(), memory.to_string(), isolation.into(), wasi.into(), namespaces.into()]
     }
 }
 
 /// What the child answers, as one line of standard error.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
-    Compiled,
+    Compiled(Flavour),
     Inspected(Box<Inspection>),
     Fingerprint(String),
     Rejected { code: String, reason: String },
@@ -63,6 +65,9 @@ pub(crate) enum Report {
 
 /// The argument that lets nothing be compiled outside the second wall.
 const REQUIRED: &str = "required";
+
+/// The argument that lets components of WASI 0.3 pass.
+const WASI_03: &str = "wasi-0.3";
 
 /// The argument that has namespaces tried, which a child may get stuck in.
 const NAMESPACES: &str = "namespaces";
@@ -127,7 +132,7 @@ impl Problem {
 }
 
 /// The subcommand `compile`, with the arguments that follow it:
-/// `component|inspect|fingerprint <seconds of processor time> <bytes of memory> required|best-effort namespaces|no-namespaces`.
+/// `component|inspect|fingerprint <seconds of processor time> <bytes of memory> required|best-effort wasi-0.2|wasi-0.3 namespaces|no-namespaces`.
 pub fn compile_main(args: &[String]) -> ExitCode {
     let report = match answer(args) {
         Ok(report) => report,
@@ -141,10 +146,11 @@ pub fn compile_main(args: &[String]) -> ExitCode {
 fn answer(args: &[String]) -> wasmtime::Result<Report> {
     let usage = || {
         wasmtime::format_err!(
-            "expected: component|inspect|fingerprint <seconds> <bytes> required|best-effort namespaces|no-namespaces"
+            "expected: component|inspect|fingerprint <seconds> <bytes> required|best-effort wasi-0.2|wasi-0.3 \
+             namespaces|no-namespaces"
         )
     };
-    let [mode, cpu, memory, isolation, namespaces] = args else { return Err(usage()) };
+    let [mode, cpu, memory, isolation, wasi, namespaces] = args else { return Err(usage()) };
     let (mode, _) = Mode::ALL.into_iter().find(|(_, name)| name == mode).ok_or_else(usage)?;
     confine(cpu.parse().map_err(|_| usage())?, memory.parse().map_err(|_| usage())?)?;
     shut_in(isolation == REQUIRED, namespaces == NAMESPACES)?;
@@ -157,7 +163,7 @@ fn answer(args: &[String]) -> wasmtime::Result<Report> {
     if mode == Mode::Compile {
         stages::say(Stage::Inspecting);
     }
-    let (inspection, adapted) = inspect::look(&component);
+    let (inspection, adapted) = inspect::look(&component, wasi == WASI_03);
     if mode == Mode::Inspect {
         return Ok(Report::Inspected(Box::new(inspection)));
     }
@@ -165,11 +171,12 @@ fn answer(args: &[String]) -> wasmtime::Result<Report> {
         return Ok(Report::Rejected { code, reason });
     }
     stages::say(Stage::Compiling);
-    match engine::compiler()?.precompile_component(adapted.as_deref().unwrap_or(&component)) {
+    let flavour = inspection.flavour();
+    match engine::compiler(flavour)?.precompile_component(adapted.as_deref().unwrap_or(&component)) {
         Ok(artifact) => {
             std::io::stdout().write_all(&artifact)?;
             std::io::stdout().flush()?;
-            Ok(Report::Compiled)
+            Ok(Report::Compiled(flavour))
         }
         Err(error) => Ok(Report::Rejected {
             code: "invalid_wasm".into(),

@@ -4,6 +4,7 @@ use bulkhead_core::event::{ChangeKind, LogLevel, Stream};
 
 use super::frame;
 use crate::compile::{self, inspect_component};
+use crate::engine::Flavour;
 use crate::walls::Walls;
 use crate::wire::{Done, FromWorker, Measured, Part, Report, Stop, StreamLimit, ToWorker};
 
@@ -101,16 +102,16 @@ pub(super) fn compile_report_seeds() -> Vec<(&'static str, Vec<u8>)> {
         compile::Report::Rejected { code: code.into(), reason: reason.into() }.line().into_bytes()
     };
     vec![
-        ("compiled", compile::Report::Compiled.line().into_bytes()),
+        ("compiled", compile::Report::Compiled(Flavour::Wasi03).line().into_bytes()),
         ("fingerprint", compile::Report::Fingerprint("00".into()).line().into_bytes()),
         ("failed", compile::Report::Failed("x".repeat(3_000)).line().into_bytes()),
-        ("inspected", compile::Report::Inspected(Box::new(inspect_component(b""))).line().into_bytes()),
+        ("inspected", compile::Report::Inspected(Box::new(inspect_component(b"", false))).line().into_bytes()),
         ("rejected", rejected("too_large", "it is too large")),
         ("unknown-code", rejected("host_error", "x")),
         ("lines", rejected("invalid_wasm", "one\ntwo\u{1b}[2J\u{202e}\u{85}")),
         ("long", rejected("too_complex", &"é".repeat(1_900))),
         ("noise-before", [b"warning: x\n".to_vec(), rejected("not_wasm", "x")].concat()),
-        ("two", [rejected("not_wasm", "x"), compile::Report::Compiled.line().into_bytes()].concat()),
+        ("two", [rejected("not_wasm", "x"), compile::Report::Compiled(Flavour::Wasi03).line().into_bytes()].concat()),
         ("broken", b"bulkhead-report: {\"Rejected\":{\"code\":\"x\"}}\n".to_vec()),
         ("deep", [&b"bulkhead-report: "[..], &b"[".repeat(1_000)].concat()),
     ]

@@ -45,6 +45,7 @@ pub use pool::WasmStats;
 use crate::bounds::{MAX_ARGUMENTS, MAX_ENVIRONMENT};
 use crate::compile::Inspection;
 use crate::config::WasmConfig;
+use crate::engine::Flavour;
 use crate::walls::Walls;
 use crate::wire::Entry;
 
@@ -163,6 +164,12 @@ impl Sandbox for WasmSandbox {
             )));
         }
         let host = &self.host;
+        let flavour = Flavour::of(run.artifact.key);
+        if !host.may_run(flavour) {
+            return Err(SandboxError::because(
+                "the tool needs WASI 0.3, which is switched off (`experimental.wasi_03`)",
+            ));
+        }
         let access = match &run.workspace {
             Some(_) => run.grants.workspace,
             None => WorkspaceAccess::None,
@@ -188,7 +195,7 @@ impl Sandbox for WasmSandbox {
             let place = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Ok(run::cancelled_before()),
-                place = host.pool.place(run.owner.tenant, run.task) => place?,
+                place = host.pool.place(run.owner.tenant, run.task, flavour) => place?,
             };
             match run::run(place, &job, &*sink, &cancel, &|| host.pool.stopping()).await {
                 // The guest never started: this is no retry of a call.

@@ -24,7 +24,7 @@ use super::spawn::{Spawner, command};
 use super::swap::Swap;
 use super::worker::Worker;
 use crate::config::{Isolation, WasmConfig};
-use crate::engine;
+use crate::engine::{self, Flavour};
 use crate::wire::Bind;
 
 /// How often idle workers are looked for, at most.
@@ -71,6 +71,8 @@ pub(super) struct Home {
     pub(super) tenant: TenantId,
     /// With strict isolation.
     pub(super) task: Option<TaskId>,
+    /// What its engine is made for.
+    pub(super) flavour: Flavour,
 }
 
 /// The pool. Owns every task and process it starts.
@@ -163,8 +165,13 @@ impl Pool {
     }
 
     /// A place for a call of a task; waits while there is none.
-    pub(super) async fn place(self: &Arc<Self>, tenant: TenantId, task: TaskId) -> Result<Place, SandboxError> {
-        let home = self.home(tenant, task);
+    pub(super) async fn place(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        task: TaskId,
+        flavour: Flavour,
+    ) -> Result<Place, SandboxError> {
+        let home = self.home(tenant, task, flavour);
         loop {
             let room = self.room.notified();
             if self.stop.is_cancelled() {
@@ -180,8 +187,8 @@ impl Pool {
         }
     }
 
-    fn home(&self, tenant: TenantId, task: TaskId) -> Home {
-        Home { tenant, task: (self.config.isolation == Isolation::Strict).then_some(task) }
+    fn home(&self, tenant: TenantId, task: TaskId, flavour: Flavour) -> Home {
+        Home { tenant, task: (self.config.isolation == Isolation::Strict).then_some(task), flavour }
     }
 
     fn try_place(self: &Arc<Self>, home: Home) -> Option<Place> {
@@ -207,7 +214,7 @@ impl Pool {
                 // taken once that is gone.
                 self.end_one_idle(&workers);
             } else {
-                let worker = self.start_worker(Some(home), self.config.calls_per_worker);
+                let worker = self.start_worker(Some(home), home.flavour, self.config.calls_per_worker);
                 workers.entry(home).or_default().push(worker.clone());
                 return Some(Place::take(&worker));
             }
@@ -224,13 +231,13 @@ impl Pool {
     }
 
     /// A worker of its own for one job of nobody's.
-    pub(super) fn private_worker(self: &Arc<Self>) -> Arc<Worker> {
-        let worker = self.start_worker(None, 1);
+    pub(super) fn private_worker(self: &Arc<Self>, flavour: Flavour) -> Arc<Worker> {
+        let worker = self.start_worker(None, flavour, 1);
         self.private().push(worker.clone());
         worker
     }
 
-    fn start_worker(self: &Arc<Self>, home: Option<Home>, slots: u32) -> Arc<Worker> {
+    fn start_worker(self: &Arc<Self>, home: Option<Home>, flavour: Flavour, slots: u32) -> Arc<Worker> {
         let config = &self.config;
         // Decided here, while no other worker can come or go: who retires those that
         // scan finds this one among them, or it does not scan.
@@ -239,9 +246,9 @@ impl Pool {
         self.counters.started.fetch_add(1, Relaxed);
         let (pool, started) = (self.clone(), worker.clone());
         self.tasks.spawn(async move {
-            let (gone, cell) = match pool.spawn_bound(&started, home, slots).await {
+            let (gone, cell) = match pool.spawn_bound(&started, home, flavour, slots).await {
                 Ok((socket, child)) => {
-                    let placed = pool.place_in_group(home, &child);
+                    let placed = pool.place_in_group(home, flavour, &child);
                     pump(&started, socket, child, placed).await
                 }
                 Err(error) => {
@@ -262,16 +269,22 @@ impl Pool {
 
     /// Puts a process into a group of its tenant's, beside its start: the kernel
     /// may take longer for it than the worker takes to come up.
-    fn place_in_group(&self, home: Option<Home>, child: &Child) -> JoinHandle<Option<Cell>> {
+    fn place_in_group(&self, home: Option<Home>, flavour: Flavour, child: &Child) -> JoinHandle<Option<Cell>> {
         let (cgroups, pid) = (self.cgroups.clone(), child.id());
         let owner = home.map_or_else(|| "nobody".into(), |home| home.tenant.to_string());
-        let pool = engine::Pool { slots: self.config.calls_per_worker, pagemap_scan: false };
+        let pool = engine::Pool { flavour, slots: self.config.calls_per_worker, pagemap_scan: false };
         let memory = self.config.memory_per_worker.saturating_add(BESIDE).saturating_add(pool.mapped());
         tokio::task::spawn_blocking(move || cgroups.hold(&owner, Allowance { memory, pids: THREADS }, pid))
     }
 
     /// Starts a process and says what it is for.
-    async fn spawn_bound(&self, worker: &Worker, home: Option<Home>, slots: u32) -> io::Result<(OwnedFd, Child)> {
+    async fn spawn_bound(
+        &self,
+        worker: &Worker,
+        home: Option<Home>,
+        flavour: Flavour,
+        slots: u32,
+    ) -> io::Result<(OwnedFd, Child)> {
         let domain = match (home, &self.config.domains) {
             (Some(home), Some(domains)) => {
                 Some(domains.domain(home.tenant, home.task).await.map_err(io::Error::other)?)
@@ -285,6 +298,7 @@ impl Pool {
             nice: self.config.nice,
             memory_bytes: self.config.memory_per_worker,
             pagemap_scan: worker.scans,
+            flavour,
         };
         worker.bind(bind, self.artifacts.clone(), domain);
         self.spawn_process().await
@@ -390,10 +404,11 @@ impl Pool {
 
     /// Drops a task's workspace in every worker that may have it.
     pub(super) fn forget(&self, tenant: TenantId, task: TaskId) {
-        let home = self.home(tenant, task);
-        for worker in self.workers().get(&home).into_iter().flatten() {
+        let workers = self.workers();
+        let homes = Flavour::ALL.map(|flavour| self.home(tenant, task, flavour));
+        for worker in homes.iter().filter_map(|home| workers.get(home)).flatten() {
             worker.forget(task);
-            if home.task.is_some() && worker.load.load(Relaxed) == 0 {
+            if homes[0].task.is_some() && worker.load.load(Relaxed) == 0 {
                 worker.shut_down();
             }
         }

@@ -23,6 +23,7 @@ use super::run::{Job, Nowhere, run};
 use super::worker::Worker;
 use crate::bounds::MAX_COMPONENT;
 use crate::compile::{Inspection, Mode, Report};
+use crate::engine::Flavour;
 use crate::walls::Walls;
 use crate::wire::Entry;
 
@@ -56,12 +57,15 @@ impl Host {
         let fingerprint = self.compiler.fingerprint(self.pool.spawner()).await?;
         let hashed = component.clone();
         let digest = blocking(move || Digest::of(&hashed)).await?;
-        let key = Digest::of(format!("{digest} {fingerprint}").as_bytes());
-        let artifacts = self.artifacts.clone();
-        if let Some(record) = blocking(move || artifacts.recorded(key, digest)).await? {
-            return Ok(Prepared { manifest: record.manifest, artifact: record.artifact });
+        let base = Digest::of(format!("{digest} {fingerprint}").as_bytes());
+        // What was made while it was switched on is not used while it is not.
+        for flavour in Flavour::ALL.into_iter().filter(|flavour| self.may_run(*flavour)) {
+            let (artifacts, key) = (self.artifacts.clone(), flavour.key(base));
+            if let Some(record) = blocking(move || artifacts.recorded(key, digest)).await? {
+                return Ok(Prepared { manifest: record.manifest, artifact: record.artifact });
+            }
         }
-        let artifact = self.compile(key, component, tell).await?;
+        let artifact = self.compile(base, component, tell).await?;
         tell(Stage::Describing);
         let manifest = self.describe(&artifact).await?;
         let record = Record { component: digest, artifact: artifact.clone(), manifest: manifest.clone() };
@@ -71,21 +75,28 @@ impl Host {
         Ok(Prepared { manifest, artifact })
     }
 
-    async fn compile(&self, key: Digest, component: Bytes, tell: Tell<'_>) -> Result<Artifact, PrepareError> {
+    /// Whether artefacts of this flavour are made and run.
+    pub(super) fn may_run(&self, flavour: Flavour) -> bool {
+        flavour == Flavour::Wasi02 || self.config.wasi_03
+    }
+
+    async fn compile(&self, base: Digest, component: Bytes, tell: Tell<'_>) -> Result<Artifact, PrepareError> {
         let failed = |error| SandboxError::new("the compiled component could not be kept", error);
         let artifacts = self.artifacts.clone();
-        let draft = blocking(move || artifacts.draft(key)).await?.map_err(failed)?;
-        match self.compiler.run(self.pool.spawner(), Mode::Compile, component, Some(&draft), tell).await? {
-            Report::Compiled => {}
+        let draft = blocking(move || artifacts.draft(base)).await?.map_err(failed)?;
+        let flavour = match self.compiler.run(self.pool.spawner(), Mode::Compile, component, Some(&draft), tell).await?
+        {
+            // A child that lies about it made something that no worker loads.
+            Report::Compiled(flavour) if self.may_run(flavour) => flavour,
             other => return Err(unexpected(&other)),
-        }
-        let artifacts = self.artifacts.clone();
+        };
+        let (artifacts, key) = (self.artifacts.clone(), flavour.key(base));
         Ok(blocking(move || artifacts.keep(key, draft)).await?.map_err(failed)?)
     }
 
     /// The walls that a new worker stands behind.
     pub(super) async fn walls_of_a_worker(&self) -> Result<Walls, SandboxError> {
-        let worker = Private(self.pool.private_worker());
+        let worker = Private(self.pool.private_worker(Flavour::Wasi02));
         let ready = tokio::time::timeout(self.config.start_timeout, worker.0.ready()).await;
         ready
             .map_err(|_| SandboxError::because("a worker did not come up in time"))?
@@ -96,7 +107,7 @@ impl Host {
     /// Asks a component what it is. Its worker runs nothing else, before or after.
     async fn describe(&self, artifact: &Artifact) -> Result<Manifest, PrepareError> {
         // Ended however this ends, also if nobody waits for it any more.
-        let worker = Private(self.pool.private_worker());
+        let worker = Private(self.pool.private_worker(Flavour::of(artifact.key)));
         let place = Place::take(&worker.0);
         let job = Job {
             entry: Entry::Describe,

@@ -6,6 +6,7 @@ use bulkhead_core::limits::Limits;
 use bulkhead_core::ports::egress::{EgressError, Scheme};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::engine::Flavour;
 use crate::walls::Walls;
 
 /// Postcard writes `&[u8]` byte by byte unless it is told what it is.
@@ -79,6 +80,8 @@ pub(crate) struct Bind {
     pub memory_bytes: u64,
     /// Whether used pages may be found by a page map scan: only without swap.
     pub pagemap_scan: bool,
+    /// What its one engine is made for.
+    pub flavour: Flavour,
 }
 
 /// What a guest is asked.

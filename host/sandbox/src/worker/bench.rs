@@ -18,7 +18,7 @@ use super::load::{linker, load};
 use super::meter::Ticker;
 use super::run::{Job, Loaded, Shared, run};
 use super::state::Workspace;
-use crate::engine::{Pool, compiler, runner};
+use crate::engine::{Flavour, Pool, compiler, runner};
 use crate::wire::{Entry, Outbox};
 
 /// A worker's engine with one component and one workspace.
@@ -40,10 +40,10 @@ impl ColdCalls {
     pub fn new(component: &[u8], workspace: Option<&Path>, scratch: &Path, slots: u32) -> wasmtime::Result<Self> {
         let mut file =
             std::fs::File::options().read(true).write(true).create_new(true).open(scratch.join("bench.cwasm"))?;
-        file.write_all(&compiler()?.precompile_component(component)?)?;
+        file.write_all(&compiler(Flavour::Wasi02)?.precompile_component(component)?)?;
         file.rewind()?;
-        let engine = runner(Pool { slots, pagemap_scan: true })?;
-        let loaded = Arc::new(load(&linker(&engine)?, Path::new("/proc/self/fd"), &file.into())?);
+        let engine = runner(Pool { flavour: Flavour::Wasi02, slots, pagemap_scan: true })?;
+        let loaded = Arc::new(load(&linker(&engine, Flavour::Wasi02)?, Path::new("/proc/self/fd"), &file.into())?);
         let ticker = Arc::new(Ticker::start(engine.clone())?);
         let workspace =
             workspace.map(|path| Ok::<_, std::io::Error>(Workspace::new(std::fs::File::open(path)?))).transpose()?;

@@ -66,12 +66,13 @@ fn boot() -> wasmtime::Result<End> {
     let missing = || wasmtime::format_err!("the first message came without its descriptors");
     let artifacts = descriptors.pop_front().ok_or_else(missing)?;
     let domain = if bind.has_domain { Some(descriptors.pop_front().ok_or_else(missing)?) } else { None };
-    let pool = Pool { slots: bind.slots.max(1) + SPARE, pagemap_scan: bind.pagemap_scan };
+    let Bind { flavour, pagemap_scan, .. } = bind;
+    let pool = Pool { flavour, slots: bind.slots.max(1) + SPARE, pagemap_scan };
     let nice = limits(&bind, pool)?;
     let left = if bind.leave_network { &[][..] } else { &[Part::NetworkNamespace] };
     let walls = walls::give_up(left);
     let engine = runner(pool)?;
-    let linker = linker(&engine)?;
+    let linker = linker(&engine, flavour)?;
     // Made now, because making it takes calls that serving does not.
     let (runtime, second) = (runtime()?, second_runtime()?);
     // Likewise: the first look at a clock asks where the kernel maps it.

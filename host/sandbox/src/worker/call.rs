@@ -53,6 +53,8 @@ pub(super) struct Call {
     pub(super) streams: Tally,
     /// Files, directories and listings that are open.
     pub(super) files: Tally,
+    /// A tree is looked at that is to be moved: see `fs::links`.
+    pub(super) looks_at_links: AtomicBool,
     journal: Mutex<Journal>,
     exchanges: Mutex<Exchanges>,
 }
@@ -111,6 +113,7 @@ impl Call {
             room_entries: AtomicU64::new(room.1),
             streams,
             files,
+            looks_at_links: AtomicBool::new(false),
             journal,
             exchanges: Mutex::default(),
         }

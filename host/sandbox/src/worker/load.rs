@@ -8,13 +8,12 @@ use wasmtime::component::{Component, ComponentExportIndex, Linker};
 
 use super::run::Loaded;
 use super::state::State;
-use super::{fs, http, imports, io};
+use super::{fs, http, imports, io, wasi_03};
+use crate::compile::{ASYNC_GUEST, GUEST};
+use crate::engine::Flavour;
 
-/// The interface that every tool exports.
-const GUEST: &str = "bulkhead:tool/guest@0.1.0";
-
-/// A linker with everything a tool may import.
-pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+/// A linker with everything a tool of this flavour may import.
+pub(super) fn linker(engine: &Engine, flavour: Flavour) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     linker.allow_shadowing(true);
@@ -23,6 +22,9 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     http::link(&mut linker)?;
     linker.allow_shadowing(false);
     imports::link(&mut linker)?;
+    if flavour == Flavour::Wasi03 {
+        wasi_03::link(&mut linker)?;
+    }
     Ok(linker)
 }
 
@@ -30,11 +32,13 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
 /// is where those of this process are found by number.
 pub(super) fn load(linker: &Linker<State>, descriptors: &Path, artifact: &OwnedFd) -> wasmtime::Result<Loaded> {
     let component = deserialize(linker.engine(), descriptors, artifact)?;
-    let guest = component.get_export_index(None, GUEST);
-    let guest = guest.ok_or_else(|| wasmtime::format_err!("the component does not export `{GUEST}`"))?;
+    let exported = |name: &'static str| Some((name, component.get_export_index(None, name)?));
+    let (interface, guest) = exported(GUEST)
+        .or_else(|| exported(ASYNC_GUEST))
+        .ok_or_else(|| wasmtime::format_err!("the component does not export `{GUEST}`"))?;
     let function = |name: &str| -> wasmtime::Result<ComponentExportIndex> {
         let index = component.get_export_index(Some(&guest), name);
-        index.ok_or_else(|| wasmtime::format_err!("the component does not export `{GUEST}` `{name}`"))
+        index.ok_or_else(|| wasmtime::format_err!("the component does not export `{interface}` `{name}`"))
     };
     let (call, describe) = (function("call")?, function("describe")?);
     Ok(Loaded { pre: linker.instantiate_pre(&component)?, call, describe })

@@ -22,6 +22,7 @@ pub(crate) mod run;
 mod serve;
 mod state;
 mod tally;
+mod wasi_03;
 
 #[cfg(feature = "bench")]
 pub use bench::ColdCalls;

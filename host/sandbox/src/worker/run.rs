@@ -15,6 +15,7 @@ use super::imports::{part, part_fault};
 use super::limiter::Budget;
 use super::meter::{Metered, Ticker};
 use super::state::{Mount, State};
+use super::wasi_03;
 use crate::bounds;
 use crate::wire::{self, Done, Entry, Fault, FromWorker, Measured, Report, Stop, Wanted};
 
@@ -111,6 +112,7 @@ fn store(shared: &Shared, call: Arc<Call>, mounts: Vec<Mount>, environment: &[(S
     // One allowance covers what a host function and what the result copies.
     store.set_hostcall_fuel(size(limits.host_memory_bytes.max(limits.result_bytes + bounds::FRAME_SLACK as u64)));
     store.set_max_component_handles(size(limits.handles));
+    wasi_03::bound(&mut store, size(limits.handles));
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(1)));
     store

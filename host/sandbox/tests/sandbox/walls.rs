@@ -357,7 +357,7 @@ async fn a_real_worker_reaches_its_domain_and_no_further() {
 fn the_compiler_stands_behind_it() {
     // It waits for a component, with the walls up.
     let mut compiler = Command::new(child())
-        .args(["compile", "inspect", "10", "1000000000", "required", "namespaces"])
+        .args(["compile", "inspect", "10", "1000000000", "required", "wasi-0.2", "namespaces"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

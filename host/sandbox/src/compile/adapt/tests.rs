@@ -26,7 +26,7 @@ fn tool(items: &str) -> Vec<u8> {
 const FD_WRITE: &str = r#"(import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))"#;
 
 fn problem(bytes: &[u8]) -> (String, String) {
-    let problem = look(bytes).0.problem.expect("a problem");
+    let problem = look(bytes, false).0.problem.expect("a problem");
     (problem.code, problem.reason)
 }
 
@@ -50,7 +50,7 @@ fn with_section(mut module: Vec<u8>, name: &str, data: &[u8]) -> Vec<u8> {
 fn a_module_of_our_world_becomes_a_tool() {
     for imports in ["", FD_WRITE, r#"(import "bulkhead:tool/cancellation@0.1.0" "requested" (func (result i32)))"#] {
         let module = tool(imports);
-        let (inspection, made) = look(&module);
+        let (inspection, made) = look(&module, false);
         assert_eq!(inspection.problem, None);
         assert!(inspection.adapted && inspection.exports.iter().any(|name| name == GUEST), "{inspection:?}");
         assert_eq!(inspection.size, module.len() as u64);
@@ -61,7 +61,7 @@ fn a_module_of_our_world_becomes_a_tool() {
 
 #[test]
 fn a_command_is_adapted_and_told_what_it_lacks() {
-    let (inspection, _) = look(SAMPLE);
+    let (inspection, _) = look(SAMPLE, false);
     assert!(inspection.exports.iter().any(|name| name.starts_with("wasi:cli/run@")), "{inspection:?}");
     let (code, reason) = problem(SAMPLE);
     assert_eq!(code, "missing_export");
@@ -109,7 +109,7 @@ fn hostile_worlds_end_in_a_reason() {
     for at in (section..module.len()).step_by(19) {
         let mut changed = module.clone();
         changed[at] ^= 0x15;
-        let (inspection, made) = look(&changed);
+        let (inspection, made) = look(&changed, false);
         assert_eq!(made.is_some(), inspection.problem.is_none());
     }
 }

@@ -1,6 +1,7 @@
-//! The methods of descriptors. Most are the stock ones; each that is not says
-//! why.
+//! The methods of descriptors, as WASI 0.2 has them. Most are the stock ones;
+//! each that is not says why. Those of 0.3 (`p3`) call these.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -28,7 +29,7 @@ impl View<'_> {
         Resource::new_borrow(fd.rep())
     }
 
-    fn file(&self, fd: &Fd) -> FsResult<&File> {
+    pub(super) fn file(&self, fd: &Fd) -> FsResult<&File> {
         match self.stock.table.get(fd)? {
             Descriptor::File(file) => Ok(file),
             Descriptor::Dir(_) => Err(ErrorCode::IsDirectory.into()),
@@ -73,16 +74,17 @@ impl View<'_> {
     }
 
     async fn sync_file(&mut self, fd: &Fd, all: bool) -> Option<FsResult<()>> {
-        // The stock one would hold up every other guest of the worker.
         let file = Arc::clone(&self.file(fd).ok()?.file);
-        let done = tokio::task::spawn_blocking(move || if all { file.sync_all() } else { file.sync_data() }).await;
-        Some(match done {
-            Ok(result) => result.map_err(FsError::from),
-            Err(_) => Err(ErrorCode::Io.into()),
-        })
+        Some(sync(file, all).await)
     }
 
-    fn writer(&mut self, fd: &Fd, place: Place) -> FsResult<Resource<DynOutputStream>> {
+    pub(super) fn reader(&self, fd: &Fd, position: Filesize) -> FsResult<Reader> {
+        let file = Arc::clone(&self.file(fd)?.file);
+        let held = self.stream_places(fd)?;
+        Ok(Reader { file, position, call: Arc::clone(self.call), _held: held })
+    }
+
+    pub(super) fn writer(&self, fd: &Fd, place: Place) -> FsResult<Writer> {
         let file = match self.stock.table.get(fd)? {
             Descriptor::File(file) => file,
             Descriptor::Dir(_) => return Err(ErrorCode::BadDescriptor.into()),
@@ -93,9 +95,70 @@ impl View<'_> {
         let path = self.paths.get(fd.rep()).map(str::to_owned);
         let file = Arc::clone(&file.file);
         let held = self.stream_places(fd)?;
-        let writer = Writer { file, place, call: Arc::clone(self.call), path, recorded: false, _held: held };
+        Ok(Writer { file, place, call: Arc::clone(self.call), path, recorded: false, _held: held })
+    }
+
+    fn output(&mut self, writer: Writer) -> FsResult<Resource<DynOutputStream>> {
         let stream: DynOutputStream = Box::new(writer);
         Ok(self.stock.table.push(stream)?)
+    }
+
+    /// Checks a move or a link from one place to another, but for the links of a
+    /// directory: that, if there is one, and how deep it will lie.
+    pub(super) fn check_places(
+        &self,
+        (fd, old): (&Fd, &str),
+        (new_fd, new): (&Fd, &str),
+    ) -> FsResult<Option<(OwnedFd, usize)>> {
+        self.checked(fd, old)?;
+        self.checked(new_fd, new)?;
+        self.check_moved((fd, old), (new_fd, new))
+    }
+
+    /// Makes a link whose places were checked.
+    pub(super) async fn link(
+        &mut self,
+        fd: Fd,
+        flags: PathFlags,
+        old: String,
+        new_fd: Fd,
+        new: String,
+    ) -> FsResult<()> {
+        let name = self.paths.join(new_fd.rep(), &new);
+        // Each link counts as the file that it is.
+        let size = self.stock.stat_at(Self::again(&fd), flags, old.clone()).await?.size;
+        self.take_bytes(size)?;
+        self.take_entry()?;
+        let made = self.stock.link_at(fd, flags, old, new_fd, new).await;
+        self.entered(made)?;
+        self.changed(ChangeKind::Created, name.as_deref());
+        Ok(())
+    }
+
+    /// Moves what was checked.
+    pub(super) async fn rename(&mut self, fd: Fd, old: String, new_fd: Fd, new: String) -> FsResult<()> {
+        let name = self.paths.join(new_fd.rep(), &new);
+        let replaced = self.look(&new_fd, &new).await.is_some();
+        let (from, again) = (fd.rep(), Self::again(&fd));
+        self.stock.rename_at(fd, old.clone(), new_fd, new).await?;
+        // Onto itself, or onto another link of the same file, nothing goes: both
+        // names are still there, and each would give an entry for nothing.
+        if replaced && self.look(&again, &old).await.is_none() {
+            self.call.give_entry();
+        }
+        self.changed_at(ChangeKind::Deleted, from, &old);
+        self.changed(if replaced { ChangeKind::Modified } else { ChangeKind::Created }, name.as_deref());
+        Ok(())
+    }
+}
+
+/// Has a file written to the disk, elsewhere: the stock one would hold up every
+/// other guest of the worker.
+pub(super) async fn sync(file: Arc<std::fs::File>, all: bool) -> FsResult<()> {
+    let done = tokio::task::spawn_blocking(move || if all { file.sync_all() } else { file.sync_data() }).await;
+    match done {
+        Ok(result) => result.map_err(FsError::from),
+        Err(_) => Err(ErrorCode::Io.into()),
     }
 }
 
@@ -208,20 +271,10 @@ impl HostDescriptor for View<'_> {
     }
 
     async fn link_at(&mut self, fd: Fd, flags: PathFlags, old: String, new_fd: Fd, new: String) -> FsResult<()> {
-        self.checked(&fd, &old)?;
-        self.checked(&new_fd, &new)?;
-        let name = self.paths.join(new_fd.rep(), &new);
-        if let Some((tree, at)) = self.check_moved((&fd, &old), (&new_fd, &new))? {
+        if let Some((tree, at)) = self.check_places((&fd, &old), (&new_fd, &new))? {
             stay_inside(tree, at).await?;
         }
-        // Each link counts as the file that it is.
-        let size = self.stock.stat_at(Self::again(&fd), flags, old.clone()).await?.size;
-        self.take_bytes(size)?;
-        self.take_entry()?;
-        let made = self.stock.link_at(fd, flags, old, new_fd, new).await;
-        self.entered(made)?;
-        self.changed(ChangeKind::Created, name.as_deref());
-        Ok(())
+        self.link(fd, flags, old, new_fd, new).await
     }
 
     /// Looks before it opens: opening a pipe would wait for ever, and a device
@@ -280,23 +333,10 @@ impl HostDescriptor for View<'_> {
     }
 
     async fn rename_at(&mut self, fd: Fd, old: String, new_fd: Fd, new: String) -> FsResult<()> {
-        self.checked(&fd, &old)?;
-        self.checked(&new_fd, &new)?;
-        let name = self.paths.join(new_fd.rep(), &new);
-        if let Some((tree, at)) = self.check_moved((&fd, &old), (&new_fd, &new))? {
+        if let Some((tree, at)) = self.check_places((&fd, &old), (&new_fd, &new))? {
             stay_inside(tree, at).await?;
         }
-        let replaced = self.look(&new_fd, &new).await.is_some();
-        let (from, again) = (fd.rep(), Self::again(&fd));
-        self.stock.rename_at(fd, old.clone(), new_fd, new).await?;
-        // Onto itself, or onto another link of the same file, nothing goes: both
-        // names are still there, and each would give an entry for nothing.
-        if replaced && self.look(&again, &old).await.is_none() {
-            self.call.give_entry();
-        }
-        self.changed_at(ChangeKind::Deleted, from, &old);
-        self.changed(if replaced { ChangeKind::Modified } else { ChangeKind::Created }, name.as_deref());
-        Ok(())
+        self.rename(fd, old, new_fd, new).await
     }
 
     async fn symlink_at(&mut self, fd: Fd, target: String, link: String) -> FsResult<()> {
@@ -321,18 +361,18 @@ impl HostDescriptor for View<'_> {
     }
 
     fn read_via_stream(&mut self, fd: Fd, position: Filesize) -> FsResult<Resource<DynInputStream>> {
-        let file = Arc::clone(&self.file(&fd)?.file);
-        let held = self.stream_places(&fd)?;
-        let stream: DynInputStream = Box::new(Reader { file, position, call: Arc::clone(self.call), _held: held });
+        let stream: DynInputStream = Box::new(self.reader(&fd, position)?);
         Ok(self.stock.table.push(stream)?)
     }
 
     fn write_via_stream(&mut self, fd: Fd, position: Filesize) -> FsResult<Resource<DynOutputStream>> {
-        self.writer(&fd, Place::At(position))
+        let writer = self.writer(&fd, Place::At(position))?;
+        self.output(writer)
     }
 
     fn append_via_stream(&mut self, fd: Fd) -> FsResult<Resource<DynOutputStream>> {
-        self.writer(&fd, Place::End)
+        let writer = self.writer(&fd, Place::End)?;
+        self.output(writer)
     }
 
     async fn is_same_object(&mut self, one: Fd, two: Fd) -> wasmtime::Result<bool> {

@@ -8,6 +8,8 @@
 //! `m -> a/b/l/..` both look harmless.) Imports have the same rule.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use rustix::fs::{
     AtFlags, Dir, DirEntry, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, readlinkat, statat,
@@ -18,6 +20,7 @@ use wasmtime_wasi::filesystem::Descriptor;
 use wasmtime_wasi::p2::FsResult;
 use wasmtime_wasi::p2::bindings::filesystem::types::ErrorCode;
 
+use super::super::call::Call;
 use super::View;
 
 /// Entries below a directory that is moved to where it lies less deep: each
@@ -90,7 +93,29 @@ fn depth(directory: OwnedFd, roots: &[BorrowedFd<'_>]) -> Result<usize> {
     Err(Errno::NAMETOOLONG)
 }
 
+/// That a tree of links is being looked at, and no link is made or moved while
+/// it is: with WASI 0.3 the guest goes on meanwhile.
+pub(super) struct Looking(Arc<Call>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.looks_at_links.store(false, Relaxed);
+    }
+}
+
 impl View<'_> {
+    /// Has every other link wait. Whoever asks holds the only one: [`Self::alone`]
+    /// is asked before each.
+    pub(super) fn looking(&self) -> Looking {
+        self.call.looks_at_links.store(true, Relaxed);
+        Looking(self.call.clone())
+    }
+
+    /// Refuses what makes or moves links while a tree of them is being looked at.
+    fn alone(&self) -> FsResult<()> {
+        if self.call.looks_at_links.load(Relaxed) { Err(ErrorCode::Busy.into()) } else { Ok(()) }
+    }
+
     fn real_depth(&self, fd: &Resource<Descriptor>, path: &str) -> FsResult<usize> {
         let roots: Vec<_> =
             self.mounts.iter().filter(|mount| mount.is_writable()).map(|mount| mount.dir.dir.as_fd()).collect();
@@ -109,6 +134,7 @@ impl View<'_> {
 
     /// Refuses a link at `path` to `target` that could lead out.
     pub(super) fn check_link(&self, fd: &Resource<Descriptor>, path: &str, target: &str) -> FsResult<()> {
+        self.alone()?;
         let ups = ups(target.as_bytes()).ok_or(ErrorCode::NotPermitted)?;
         if ups > 0 && ups > self.real_depth(fd, path)? { Err(ErrorCode::NotPermitted.into()) } else { Ok(()) }
     }
@@ -121,6 +147,7 @@ impl View<'_> {
         (fd, old): (&Resource<Descriptor>, &str),
         (new_fd, new): (&Resource<Descriptor>, &str),
     ) -> FsResult<Option<(OwnedFd, usize)>> {
+        self.alone()?;
         let from = open_parent(self.directory(fd)?, old).map_err(std::io::Error::from)?;
         // What can't be looked at can't be moved either; the move says why.
         let Ok(stat) = statat(&from, parent(old).1, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(None) };

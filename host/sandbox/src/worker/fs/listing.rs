@@ -27,7 +27,7 @@ use crate::wire::StreamLimit;
 const TYPES: &str = "wasi:filesystem/types@0.2.12";
 
 /// A listing that a guest has open.
-struct Listing {
+pub(super) struct Listing {
     /// Of its own, since the kernel keeps the position in it.
     directory: OwnedFd,
     batch: VecDeque<(Vec<u8>, FileType)>,
@@ -73,7 +73,7 @@ fn next(
 }
 
 impl Listing {
-    fn begin(directory: impl AsFd, call: &Arc<Call>) -> Result<Self, ErrorCode> {
+    pub(super) fn begin(directory: impl AsFd, call: &Arc<Call>) -> Result<Self, ErrorCode> {
         let held = place(call)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(directory, c".", flags, Mode::empty()).map_err(code)?;
@@ -84,7 +84,7 @@ impl Listing {
 
     /// The next entry. After the limit, or after the kernel failed, there is one
     /// error and then nothing.
-    fn next(&mut self) -> Result<Option<DirectoryEntry>, ErrorCode> {
+    pub(super) fn next(&mut self) -> Result<Option<DirectoryEntry>, ErrorCode> {
         while self.batch.is_empty() && !self.ended {
             self.read().inspect_err(|_| self.ended = true)?;
         }

@@ -7,6 +7,7 @@ mod descriptor;
 mod journal;
 mod links;
 mod listing;
+pub(super) mod p3;
 mod paths;
 mod stream;
 

@@ -32,24 +32,32 @@ impl Pollable for Reader {
     async fn ready(&mut self) {}
 }
 
+impl Reader {
+    /// Reads what comes next; nothing at the end.
+    pub(super) fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = loop {
+            match self.file.read_at(buffer, self.position) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        self.position += read as u64;
+        self.call.read.fetch_add(read as u64, Relaxed);
+        Ok(read)
+    }
+}
+
 impl InputStream for Reader {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
         if size == 0 {
             return Ok(Bytes::new());
         }
         let mut buffer = vec![0; size.min(CHUNK)];
-        let read = loop {
-            match self.file.read_at(&mut buffer, self.position) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other.map_err(|error| StreamError::LastOperationFailed(error.into()))?,
-            }
-        };
+        let read = self.fill(&mut buffer).map_err(|error| StreamError::LastOperationFailed(error.into()))?;
         if read == 0 {
             return Err(StreamError::Closed);
         }
         buffer.truncate(read);
-        self.position += read as u64;
-        self.call.read.fetch_add(read as u64, Relaxed);
         Ok(buffer.into())
     }
 }
@@ -72,6 +80,15 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// Writes, and notes at the first time that the file changes.
+    pub(super) fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !self.recorded {
+            self.recorded = true;
+            self.call.changed(ChangeKind::Modified, self.path.as_deref());
+        }
+        self.write_all(bytes)
+    }
+
     fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         let size = self.file.metadata()?.len();
         let start = match self.place {
@@ -117,11 +134,7 @@ impl Pollable for Writer {
 
 impl OutputStream for Writer {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        if !self.recorded {
-            self.recorded = true;
-            self.call.changed(ChangeKind::Modified, self.path.as_deref());
-        }
-        self.write_all(&bytes).map_err(|error| StreamError::LastOperationFailed(error.into()))
+        self.put(&bytes).map_err(|error| StreamError::LastOperationFailed(error.into()))
     }
 
     fn flush(&mut self) -> StreamResult<()> {
