@@ -57,7 +57,8 @@ pub fn table() -> Vec<Attack> {
 
 /// A server for them: task's events are kept until they were looked at.
 pub fn server() -> Server {
-    Server::start(Options::default().with("BULKHEAD_KEEP__EVENTS_BYTES_PER_TASK", 64 << 20))
+    let options = Options::default().with("BULKHEAD_KEEP__EVENTS_BYTES_PER_TASK", 64 << 20);
+    Server::start(options.with("BULKHEAD_EXPERIMENTAL__WASI_03", true))
 }
 
 /// The first columns of the table that is printed.
@@ -128,7 +129,7 @@ impl Attack {
             plant(server, &task);
         }
         let arguments: Value = serde_json::from_str(self.arguments.as_deref().unwrap_or("{}")).unwrap();
-        let wall = if self.component == "wait" { WAITING } else { WALL };
+        let wall = if self.component.ends_with("wait") { WAITING } else { WALL };
         let mut limits = json!({"wall_time_ms": wall.as_millis() as u64, "cpu_time_ms": CPU.as_millis() as u64,
             "stdout_bytes": 65_536, "stderr_bytes": 65_536, "emit_bytes": 262_144, "log_bytes": 65_536, "log_lines": 200});
         if self.component == "bounds" {

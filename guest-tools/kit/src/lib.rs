@@ -61,7 +61,7 @@ pub mod slim;
 pub use answer::{blob, json, text, text_and_json};
 pub use bindings::bulkhead::tool::types::{Blob, Capability, Content, Description, ToolError, WorkspaceAccess};
 #[doc(hidden)]
-pub use call::call;
+pub use call::{arguments, call};
 pub use serde_json;
 
 /// What a call ends with: the parts of its result, or a failure that the

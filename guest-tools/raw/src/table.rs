@@ -10,7 +10,8 @@ use std::path::Path;
 fn every_attack_is_in_the_table() {
     let hostile = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hostile");
     let read = |path: &str| std::fs::read_to_string(hostile.join(path)).expect(path);
-    let manifest: toml::Table = read("Cargo.toml").parse().expect("TOML");
+    let manifests = ["Cargo.toml", "../async/hostile/Cargo.toml"];
+    let manifests = manifests.map(|path| read(path).parse::<toml::Table>().expect("TOML"));
     let table: toml::Table = read("attacks.toml").parse().expect("TOML");
 
     let mut names = BTreeSet::new();
@@ -26,6 +27,7 @@ fn every_attack_is_in_the_table() {
             raw if raw.starts_with("raw_") => {
                 ["main", "abi", "core", "schemas"].map(|file| read(&format!("../raw/src/{file}.rs"))).concat()
             }
+            theme if theme.starts_with("async_") => read(&format!("../async/hostile/attacks/{theme}.rs")),
             liar if liar.starts_with("liar_") => read(&format!("liars/{liar}.rs")),
             theme => read(&format!("attacks/{theme}.rs")),
         };
@@ -38,7 +40,7 @@ fn every_attack_is_in_the_table() {
             assert!(source.contains(&format!("\"{name}\" =>")), "{component} has no attack {name}");
         }
     }
-    for example in manifest["example"].as_array().expect("examples") {
+    for example in manifests.iter().flat_map(|manifest| manifest["example"].as_array().expect("examples")) {
         let name = example["name"].as_str().expect("a name");
         assert!(tabled.contains(name), "{name} is not in attacks.toml");
     }
@@ -47,7 +49,8 @@ fn every_attack_is_in_the_table() {
 
 /// The arms of each component's match, read off its source.
 fn assert_all_attacks_are_tabled(hostile: &Path, names: &BTreeSet<&str>) {
-    for file in std::fs::read_dir(hostile.join("attacks")).expect("attacks") {
+    let folders = ["attacks", "../async/hostile/attacks"];
+    for file in folders.iter().flat_map(|folder| std::fs::read_dir(hostile.join(folder)).expect("attacks")) {
         let path = file.expect("an entry").path();
         let component = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let source = std::fs::read_to_string(&path).expect("a source");

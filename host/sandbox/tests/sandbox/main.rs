@@ -18,4 +18,5 @@ mod http_request;
 mod lifecycle;
 #[cfg(feature = "probe")]
 mod walls;
+mod wasi_03;
 mod workers;
