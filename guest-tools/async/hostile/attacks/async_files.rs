@@ -18,6 +18,7 @@ async fn run(attack: &str) -> Outcome {
     match attack {
         "escape" => escape().await,
         "links_beside_a_move" => links_beside_a_move().await,
+        "names_beside_a_move" => names_beside_a_move().await,
         "quota_by_stream" => {
             let file = open(&root(), "file").await.expect("a file");
             file.set_size((1 << 30) - (1 << 20)).await.expect("sparse");
@@ -128,4 +129,27 @@ async fn links_beside_a_move() -> Outcome {
     }
     let last = made.pop();
     survived(&json!({ "escaped": escaped, "moved": format!("{moved:?}"), "tries": made.len(), "last": last }))
+}
+
+/// The place that a directory is moved to lies deep, by a link, when its links are
+/// looked at, and not so deep when it is moved.
+async fn names_beside_a_move() -> Outcome {
+    let root = root();
+    for path in ["a", "a/b", "a/b/c", "a/b/c/d"] {
+        root.create_directory_at(path.into()).await.expect("a directory");
+    }
+    for n in 0..3_000 {
+        root.symlink_at(".".into(), format!("a/b/c/d/l{n}")).await.expect("a link");
+    }
+    root.symlink_at("../../..".into(), "a/b/c/d/trap".into()).await.expect("it leads to the workspace");
+    root.symlink_at("a/b".into(), "way".into()).await.expect("a link");
+    let mut moving = pin!(root.rename_at("a/b/c/d".into(), &root, "way/moved".into()));
+    let begun = poll_fn(|context| Poll::Ready(moving.as_mut().poll(context))).await;
+    let swapped = root.unlink_file_at("way".into()).await.and(root.create_directory_at("way".into()).await);
+    let moved = match begun {
+        Poll::Ready(moved) => moved,
+        Poll::Pending => moving.await,
+    };
+    let escaped = swapped.is_ok() && root.readlink_at("way/moved/trap".into()).await.is_ok();
+    survived(&json!({ "escaped": escaped, "moved": format!("{moved:?}"), "swapped": format!("{swapped:?}") }))
 }

@@ -250,6 +250,16 @@ async fn no_link_is_made_while_a_directory_is_looked_through_for_them() {
 }
 
 #[tokio::test]
+async fn a_name_that_leads_elsewhere_once_its_directory_was_looked_through_is_refused() {
+    let bench = switched_on();
+    let attacks = bench.prepare(&hostile("files")).await;
+    let told = told(&bench.run(attack(&bench, &attacks, "names_beside_a_move")).await.unwrap());
+    assert_eq!((&told["escaped"], &told["swapped"]), (&json!(false), &json!("Ok(())")), "{told}");
+    assert_eq!(told["moved"], "Err(ErrorCode::Busy)", "the attack came too late: {told}");
+    assert_eq!(std::fs::read_dir(bench.workspace.path().join("way")).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn what_is_copied_without_the_guest_s_code_leaves_turns_to_others() {
     let mut bench = switched_on();
     bench.limits.stdout_bytes = 1_000;

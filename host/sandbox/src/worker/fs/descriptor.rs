@@ -1,7 +1,6 @@
 //! The methods of descriptors, as WASI 0.2 has them. Most are the stock ones;
 //! each that is not says why. Those of 0.3 (`p3`) call these.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -17,7 +16,7 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
 use super::View;
 use super::checks::place;
-use super::links::stay_inside;
+use super::links::{Tree, stay_inside};
 use super::paths::Known;
 use super::stream::{Place, Reader, Writer, check_size};
 
@@ -104,15 +103,21 @@ impl View<'_> {
     }
 
     /// Checks a move or a link from one place to another, but for the links of a
-    /// directory: that, if there is one, and how deep it will lie.
-    pub(super) fn check_places(
-        &self,
-        (fd, old): (&Fd, &str),
-        (new_fd, new): (&Fd, &str),
-    ) -> FsResult<Option<(OwnedFd, usize)>> {
+    /// directory: that, if there is one.
+    pub(super) fn check_places(&self, (fd, old): (&Fd, &str), (new_fd, new): (&Fd, &str)) -> FsResult<Option<Tree>> {
         self.checked(fd, old)?;
         self.checked(new_fd, new)?;
         self.check_moved((fd, old), (new_fd, new))
+    }
+
+    /// Checks once more after a directory was looked through, if one was: names may
+    /// lead elsewhere by now.
+    pub(super) fn check_again(&self, looked: Option<Tree>, from: (&Fd, &str), to: (&Fd, &str)) -> FsResult<()> {
+        let Some(looked) = looked else { return Ok(()) };
+        match self.check_places(from, to)? {
+            Some(tree) if !tree.is_covered_by(&looked)? => Err(ErrorCode::Busy.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Makes a link whose places were checked.
@@ -271,8 +276,8 @@ impl HostDescriptor for View<'_> {
     }
 
     async fn link_at(&mut self, fd: Fd, flags: PathFlags, old: String, new_fd: Fd, new: String) -> FsResult<()> {
-        if let Some((tree, at)) = self.check_places((&fd, &old), (&new_fd, &new))? {
-            stay_inside(tree, at).await?;
+        if let Some(tree) = self.check_places((&fd, &old), (&new_fd, &new))? {
+            stay_inside(tree).await?;
         }
         self.link(fd, flags, old, new_fd, new).await
     }
@@ -333,8 +338,8 @@ impl HostDescriptor for View<'_> {
     }
 
     async fn rename_at(&mut self, fd: Fd, old: String, new_fd: Fd, new: String) -> FsResult<()> {
-        if let Some((tree, at)) = self.check_places((&fd, &old), (&new_fd, &new))? {
-            stay_inside(tree, at).await?;
+        if let Some(tree) = self.check_places((&fd, &old), (&new_fd, &new))? {
+            stay_inside(tree).await?;
         }
         self.rename(fd, old, new_fd, new).await
     }

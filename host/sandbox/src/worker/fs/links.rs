@@ -93,6 +93,29 @@ fn depth(directory: OwnedFd, roots: &[BorrowedFd<'_>]) -> Result<usize> {
     Err(Errno::NAMETOOLONG)
 }
 
+/// A directory that is to lie less deep than it does: every link in it is to be
+/// looked at.
+pub(super) struct Tree {
+    directory: OwnedFd,
+    /// How deep it will lie.
+    at: usize,
+}
+
+impl Tree {
+    /// The same once more.
+    pub(super) fn again(&self) -> FsResult<Self> {
+        Ok(Self { directory: self.directory.try_clone()?, at: self.at })
+    }
+
+    /// Whether what was seen of another says that this may be moved: it is the same
+    /// directory, and will not lie less deep.
+    pub(super) fn is_covered_by(&self, seen: &Self) -> FsResult<bool> {
+        let identity = |tree: &Self| fstat(&tree.directory).map(|stat| (stat.st_dev, stat.st_ino));
+        let same = identity(self).and_then(|own| Ok(own == identity(seen)?)).map_err(std::io::Error::from)?;
+        Ok(same && self.at >= seen.at)
+    }
+}
+
 /// That a tree of links is being looked at, and no link is made or moved while
 /// it is: with WASI 0.3 the guest goes on meanwhile.
 pub(super) struct Looking(Arc<Call>);
@@ -139,14 +162,13 @@ impl View<'_> {
         if ups > 0 && ups > self.real_depth(fd, path)? { Err(ErrorCode::NotPermitted.into()) } else { Ok(()) }
     }
 
-    /// Refuses to give a link a second place from which it could lead out. For a
-    /// directory that will lie less deep: itself, and how deep; every link in it
-    /// is to be looked at, too.
+    /// Refuses to give a link a second place from which it could lead out. A
+    /// directory that will lie less deep is to be looked through, too.
     pub(super) fn check_moved(
         &self,
         (fd, old): (&Resource<Descriptor>, &str),
         (new_fd, new): (&Resource<Descriptor>, &str),
-    ) -> FsResult<Option<(OwnedFd, usize)>> {
+    ) -> FsResult<Option<Tree>> {
         self.alone()?;
         let from = open_parent(self.directory(fd)?, old).map_err(std::io::Error::from)?;
         // What can't be looked at can't be moved either; the move says why.
@@ -162,18 +184,18 @@ impl View<'_> {
                 if to >= self.real_depth(fd, old)? {
                     return Ok(None);
                 }
-                let tree = openat(&from, parent(old).1, READ, Mode::empty()).map_err(std::io::Error::from)?;
-                Ok(Some((tree, to + 1)))
+                let directory = openat(&from, parent(old).1, READ, Mode::empty()).map_err(std::io::Error::from)?;
+                Ok(Some(Tree { directory, at: to + 1 }))
             }
             _ => Ok(None),
         }
     }
 }
 
-/// Refuses a tree with a link that could lead out if the tree lay `at` deep.
-pub(super) async fn stay_inside(tree: OwnedFd, at: usize) -> FsResult<()> {
+/// Refuses a tree with a link that could lead out from where it will lie.
+pub(super) async fn stay_inside(Tree { directory, at }: Tree) -> FsResult<()> {
     let mut seen = 0;
-    let mut levels = vec![Dir::new(tree).map_err(std::io::Error::from)?];
+    let mut levels = vec![Dir::new(directory).map_err(std::io::Error::from)?];
     while let Some(level) = levels.last_mut() {
         let Some(entry) = level.read() else {
             levels.pop();
@@ -272,11 +294,17 @@ mod tests {
         let root = tempfile::tempdir().expect("a tree");
         std::fs::create_dir_all(root.path().join("a/b/c")).expect("a tree");
         std::os::unix::fs::symlink("../../x", root.path().join("a/b/c/link")).expect("a tree");
-        let tree = || std::fs::File::open(root.path().join("a")).expect("a tree").into();
+        let tree = |path, at| {
+            let directory = std::fs::File::open(root.path().join(path)).expect("a tree").into();
+            Tree { directory, at }
+        };
         // It is below `a`, `b` and `c`: with `a` at the top it is three deep.
-        assert!(stay_inside(tree(), 1).await.is_ok());
-        let tree = || std::fs::File::open(root.path().join("a/b/c")).expect("a tree").into();
-        assert!(stay_inside(tree(), 2).await.is_ok());
-        assert!(stay_inside(tree(), 1).await.is_err());
+        assert!(stay_inside(tree("a", 1)).await.is_ok());
+        assert!(stay_inside(tree("a/b/c", 2)).await.is_ok());
+        assert!(stay_inside(tree("a/b/c", 1)).await.is_err());
+        // What was seen says nothing about another, or about where it lies less deep.
+        let covered = |tree: Tree, seen| tree.is_covered_by(&seen).expect("a tree");
+        assert!(covered(tree("a", 2), tree("a", 2)) && covered(tree("a", 3), tree("a", 2)));
+        assert!(!covered(tree("a", 1), tree("a", 2)) && !covered(tree("a/b", 2), tree("a", 2)));
     }
 }

@@ -3,7 +3,6 @@
 //! between its checks and what it does; the two that take long say how they hold.
 
 use std::future::Future;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
@@ -19,7 +18,7 @@ use wasmtime_wasi::p3::filesystem::{FilesystemError, FilesystemResult};
 
 use super::super::View;
 use super::super::descriptor::sync;
-use super::super::links::stay_inside;
+use super::super::links::{Tree, stay_inside};
 use super::super::listing::Listing;
 use super::super::stream::Place;
 use super::Files;
@@ -50,20 +49,20 @@ fn code(error: FilesystemError) -> wasmtime::Result<ErrorCode> {
     error.downcast()
 }
 
-/// Has a tree looked at before it is moved. The guest goes on meanwhile, but it
-/// can neither make nor move a link until that is done.
+/// Has a tree looked at before it is moved or linked to; gives it if there was
+/// one. The guest goes on meanwhile, but it can neither make nor move a link
+/// until that is done.
 async fn look<U>(
     store: &Accessor<U, Files>,
-    check: impl FnOnce(&View<'_>) -> FsResult<Option<(OwnedFd, usize)>>,
-) -> FilesystemResult<()> {
+    check: impl FnOnce(&View<'_>) -> FsResult<Option<Tree>>,
+) -> FilesystemResult<Option<Tree>> {
     let tree = store.with(|mut access| {
         let view = access.get();
-        check(&view).map(|tree| tree.map(|(tree, at)| (tree, at, view.looking())))
+        check(&view).map(|tree| tree.map(|tree| (tree, view.looking())))
     });
-    if let Some((tree, at, _looking)) = tree.map_err(error)? {
-        stay_inside(tree, at).await.map_err(error)?;
-    }
-    Ok(())
+    let Some((tree, _looking)) = tree.map_err(error)? else { return Ok(None) };
+    stay_inside(tree.again().map_err(error)?).await.map_err(error)?;
+    Ok(Some(tree))
 }
 
 /// The file of a descriptor; nothing if it is a directory.
@@ -224,8 +223,12 @@ impl<U: 'static> HostDescriptorWithStore<U> for Files {
         new_fd: Fd,
         new: String,
     ) -> FilesystemResult<()> {
-        look(store, |view| view.check_places((&fd, &old), (&new_fd, &new))).await?;
-        at_once!(store, |view| view.link(fd, path_flags(flags), old, new_fd, new))
+        let looked = look(store, |view| view.check_places((&fd, &old), (&new_fd, &new))).await?;
+        store.with(|mut access| {
+            let mut view = access.get();
+            view.check_again(looked, (&fd, &old), (&new_fd, &new)).map_err(error)?;
+            said(view.link(fd, path_flags(flags), old, new_fd, new))
+        })
     }
 
     async fn open_at(
@@ -254,8 +257,12 @@ impl<U: 'static> HostDescriptorWithStore<U> for Files {
         new_fd: Fd,
         new: String,
     ) -> FilesystemResult<()> {
-        look(store, |view| view.check_places((&fd, &old), (&new_fd, &new))).await?;
-        at_once!(store, |view| view.rename(fd, old, new_fd, new))
+        let looked = look(store, |view| view.check_places((&fd, &old), (&new_fd, &new))).await?;
+        store.with(|mut access| {
+            let mut view = access.get();
+            view.check_again(looked, (&fd, &old), (&new_fd, &new)).map_err(error)?;
+            said(view.rename(fd, old, new_fd, new))
+        })
     }
 
     async fn symlink_at(store: &Accessor<U, Self>, fd: Fd, target: String, link: String) -> FilesystemResult<()> {
