@@ -151,6 +151,12 @@ impl Server {
         self.restart()
     }
 
+    /// The same with one variable more, or another value of it.
+    pub fn stop_and_restart_with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.options.env.push((name, value.to_string()));
+        self.stop_and_restart()
+    }
+
     pub fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();

@@ -19,3 +19,4 @@ mod quota;
 mod start;
 mod streams;
 mod walls;
+mod wasi_03;

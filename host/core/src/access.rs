@@ -74,7 +74,7 @@ pub(crate) fn not_ready(id: &TaskId, state: Option<TaskState>) -> Option<Error> 
         Some(TaskState::Failed) => "its workspace could not be filled; make a new task",
     };
     let state = state.map(|state| state.to_string()).unwrap_or_default();
-    Some(Error::WrongState { what: format!("the task `{id}`"), state, remedy })
+    Some(Error::WrongState { what: format!("the task `{id}`"), state, remedy: remedy.into() })
 }
 
 /// What of a task never changes, checked to be the principal's. The state is

@@ -2,6 +2,7 @@
 //! exhaustive match. Public text and internal text are apart: `Display` is
 //! what a client may read, the source is for the log.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -68,7 +69,7 @@ pub enum Error {
         /// Its state.
         state: String,
         /// What would help.
-        remedy: &'static str,
+        remedy: Cow<'static, str>,
     },
     /// The task's workspace is as large as its limits allow, or all of the
     /// user's together.

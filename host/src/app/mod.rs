@@ -265,6 +265,11 @@ async fn sandbox(
     if let extras @ [_, ..] = walls.without().as_slice() {
         tracing::info!(extras = extras.join(", "), "workers do without some extras of the wall around them");
     }
+    if config.experimental.wasi_03 {
+        tracing::warn!(
+            "tools of WASI 0.3 are accepted, as `experimental.wasi_03` says; the engine's side of it gets no patch releases for its security"
+        );
+    }
     let groups = sandbox.cgroups();
     tracing::info!(
         limited = groups.in_force.join(", "),

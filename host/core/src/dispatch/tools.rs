@@ -65,7 +65,11 @@ impl LoadedTools {
         let tool = self.store.tool(None, id).await?.ok_or_else(|| Error::not_found("tool", id))?;
         let ToolState::Ready { manifest, .. } = &tool.state else {
             let state = tool.state.name().into();
-            return Err(Error::WrongState { what: format!("the tool `{id}`"), state, remedy: "it can't be called" });
+            return Err(Error::WrongState {
+                what: format!("the tool `{id}`"),
+                state,
+                remedy: "it can't be called".into(),
+            });
         };
         let bytes = self
             .components
@@ -73,10 +77,13 @@ impl LoadedTools {
             .await
             .map_err(|error| SandboxError::new(format!("the component of {id} could not be read"), error))?;
         let prepared = self.sandbox.prepare(bytes).await.map_err(|error| match error {
-            PrepareError::Sandbox(error) => error,
-            PrepareError::Rejected { reason, .. } => {
-                SandboxError::because(format!("{id} is no longer accepted: {reason}"))
-            }
+            PrepareError::Sandbox(error) => Error::Sandbox(error),
+            // An operator switched off what it needs, or this host is another version.
+            PrepareError::Rejected { reason, .. } => Error::WrongState {
+                what: format!("the tool `{id}`"),
+                state: "no longer accepted".into(),
+                remedy: reason.into(),
+            },
         })?;
         let input = Schema::compile(&manifest.input_schema)
             .map_err(|error| SandboxError::new(format!("the input schema of {id}"), error))?;

@@ -145,7 +145,7 @@ impl Grants {
         let closed = || Error::WrongState {
             what: format!("the question `{id}`"),
             state: "closed".into(),
-            remedy: "it was answered, or its time is up; see the call's events",
+            remedy: "it was answered, or its time is up; see the call's events".into(),
         };
         let call = call.call();
         let question = self.dispatcher.question(call.id).filter(|question| question.id == id).ok_or_else(closed)?;

@@ -288,7 +288,7 @@ impl Tasks {
         if state != TaskState::Initializing && self.move_to(id, to, None, &[body]).await? {
             return Ok(());
         }
-        Err(Error::WrongState { what: format!("the task `{id}`"), state: state.to_string(), remedy })
+        Err(Error::WrongState { what: format!("the task `{id}`"), state: state.to_string(), remedy: remedy.into() })
     }
 
     /// Cancels the task's calls and removes its workspace. Record and events

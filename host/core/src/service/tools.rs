@@ -216,7 +216,11 @@ impl Tools {
             return Ok(());
         }
         let what = format!("the tool `{id}`");
-        Err(Error::WrongState { what, state: "pinned by a task".into(), remedy: "delete the tasks that pin it first" })
+        Err(Error::WrongState {
+            what,
+            state: "pinned by a task".into(),
+            remedy: "delete the tasks that pin it first".into(),
+        })
     }
 
     /// Tools that a new task of the tenant may pin.
