@@ -147,7 +147,8 @@ impl Inspection {
         if !unknown.is_empty() {
             return Err(Problem::new("unknown_import", externs::unknown(&unknown, wasi_03)));
         }
-        if !self.exports.iter().any(|name| name == GUEST || name == ASYNC_GUEST) {
+        let is_guest = |name: &String| name == GUEST || (self.wasi_03 && name == ASYNC_GUEST);
+        if !self.exports.iter().any(is_guest) {
             return Err(Problem::new("missing_export", externs::missing(&self.exports)));
         }
         Ok(())
@@ -228,6 +229,9 @@ mod tests {
             let named = format!("`{missing}` (of WASI 0.3 this host has");
             assert!(problem.code == "unknown_import" && problem.reason.contains(&named), "{}", problem.reason);
         }
+        // What is asynchronous in name alone is no tool of either kind.
+        let named = r#"(component (instance $i) (export "bulkhead:async-tool/guest@0.1.0" (instance $i)))"#;
+        assert_eq!(code(&look(named)), "missing_export");
         let parts = "(component (core module $m) (core instance (instantiate $m)))";
         let found = look(&format!("(component {wait} {parts})"));
         assert_eq!(code(&found), "too_complex");

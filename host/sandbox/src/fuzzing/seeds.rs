@@ -123,6 +123,18 @@ pub(super) fn component_seeds() -> Vec<(&'static str, Vec<u8>)> {
     let nested = |count: usize| (0..count).fold(String::new(), |inner, _| format!("(component {inner})"));
     vec![
         ("empty", vec![]),
+        (
+            "wasi-03",
+            component(&format!(
+                r#"(import "wasi:clocks/monotonic-clock@0.3.0" (instance (export "wait-for"
+            (func async (param "how-long" u64))))) {export}"#
+            )),
+        ),
+        (
+            "async-alone",
+            component(&format!(r#"(import "bulkhead:tool/log@0.1.0" (instance (export "f" (func async)))) {export}"#)),
+        ),
+        ("inner-code", component(&format!("(component (core module $m) (core instance (instantiate $m))) {export}"))),
         ("magic", b"\0asm".to_vec()),
         ("module", b"\0asm\x01\0\0\0".to_vec()),
         ("component", component("")),

@@ -191,6 +191,22 @@ async fn flavours_never_share_a_worker() {
 }
 
 #[tokio::test]
+async fn as_many_wait_in_one_worker_as_it_takes_calls() {
+    let bench = Bench::with(|config| {
+        (config.wasi_03, config.workers_per_tenant, config.calls_per_worker) = (true, 1, 8);
+    });
+    let prepared = bench.prepare(&fixture()).await;
+    let write = |n| json!({"write": format!("{n}"), "text": "x", "print": 10, "wait": [700, 700]}).to_string();
+    let calls = (0..8).map(|n| bench.call(&prepared, &write(n), WorkspaceAccess::ReadWrite));
+    let waiting: Vec<_> = calls.map(|call| bench.spawn(call, Remember::new(), CancellationToken::new())).collect();
+    bench.until("all of them run", |stats| stats.calls == 8).await;
+    for call in waiting {
+        assert!((700..5_000).contains(&told(&call.await.unwrap().unwrap())["waited"].as_u64().unwrap()));
+    }
+    assert_eq!((bench.sandbox.stats().workers, bench.sandbox.stats().lost), (1, 0));
+}
+
+#[tokio::test]
 async fn an_artefact_of_one_flavour_is_never_loaded_by_the_other() {
     let bench = switched_on();
     let flipped = |key: Digest| {
