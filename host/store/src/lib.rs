@@ -11,6 +11,7 @@
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod memory;
+mod rows;
 mod sqlite;
 
 pub use memory::MemoryStore;

@@ -7,8 +7,8 @@ use bulkhead_core::principal::Owner;
 use rusqlite::{Connection, params};
 use sqlx::query_as;
 
-use super::rows::{AuditRow, all};
 use super::{SqliteStore, read_failed};
+use crate::rows::{AuditRow, all};
 
 /// Appends records within a write.
 pub(super) fn insert(db: &Connection, records: &[NewAudit]) -> rusqlite::Result<()> {

@@ -16,9 +16,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use sqlx::query_as;
 
 use super::log::{self, Log};
-use super::rows::{CallRow, Reading, all, maybe};
-use super::write::json;
 use super::{SqliteStore, read_failed};
+use crate::rows::{CallRow, Reading, all, json, maybe};
 
 /// Texts over this many bytes are stored in `payloads`.
 pub(super) const LARGE: usize = 4096;

@@ -8,8 +8,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow as _, Row as _};
 
 use super::log;
-use super::rows::{EventRow, Reading};
 use super::{SqliteStore, read_failed};
+use crate::rows::{EventRow, Reading};
 
 /// One statement, so that the task's numbers and its events are of one moment.
 /// A task without further events gives one row, its `seq` NULL.

@@ -8,9 +8,8 @@ use bulkhead_core::ports::store::StoreError;
 use rusqlite::params;
 use sqlx::{query_as, query_scalar};
 
-use super::rows::{GrantRow, all};
-use super::write::json;
 use super::{SqliteStore, audit, read_failed};
+use crate::rows::{GrantRow, all, json};
 
 /// Whether a grant can be used; `?1` is the time.
 macro_rules! live {

@@ -7,8 +7,8 @@ use bulkhead_core::principal::Owner;
 use rusqlite::params;
 use sqlx::query_as;
 
-use super::rows::{KeyRow, OwnerRow, all, maybe};
 use super::{SqliteStore, read_failed};
+use crate::rows::{KeyRow, OwnerRow, all, maybe};
 
 /// Selects what `KeyRow` has; a condition follows.
 macro_rules! select_key {

@@ -14,7 +14,6 @@ mod log;
 mod open;
 mod port;
 mod retention;
-mod rows;
 mod sessions;
 mod tasks;
 #[cfg(test)]

@@ -7,8 +7,8 @@ use bulkhead_core::session::Session;
 use rusqlite::params;
 use sqlx::query_as;
 
-use super::rows::{SessionRow, all, maybe};
 use super::{SqliteStore, read_failed};
+use crate::rows::{SessionRow, all, maybe};
 
 pub(super) async fn create(store: &SqliteStore, session: &Session) -> Result<(), StoreError> {
     let session = session.clone();

@@ -12,9 +12,8 @@ use rusqlite::{Connection, params};
 use sqlx::query_as;
 
 use super::log;
-use super::rows::{Reading, TaskRow, all, maybe};
-use super::write::json;
 use super::{SqliteStore, read_failed};
+use crate::rows::{Reading, TaskRow, all, json, maybe};
 
 /// Selects what `TaskRow` has; a condition follows.
 macro_rules! select_task {

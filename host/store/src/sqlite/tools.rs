@@ -8,9 +8,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use sqlx::{query_as, query_scalar};
 
 use super::calls::LARGE;
-use super::rows::{Reading, ToolRow, all, maybe, owner_text};
-use super::write::json;
 use super::{SqliteStore, read_failed};
+use crate::rows::{Reading, ToolRow, all, json, maybe, owner_text};
 
 /// Selects what `ToolRow` has from `tools` or what stands for it; a condition follows.
 macro_rules! select_tool {

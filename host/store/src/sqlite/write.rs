@@ -1,7 +1,5 @@
 //! Writes on their way to the writer: what to do, and who waits for it.
 
-use std::sync::Arc;
-
 use bulkhead_core::ports::store::StoreError;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -62,10 +60,4 @@ impl<T: Send, W: Work<T>> Write for Pending<T, W> {
     fn failed(self: Box<Self>, error: StoreError) {
         let _ = self.reply.send(Err(error));
     }
-}
-
-/// A value as JSON. What is stored is made of plain strings, numbers and JSON
-/// values, for which this can't fail.
-pub(super) fn json(value: &impl serde::Serialize) -> Arc<str> {
-    serde_json::to_string(value).unwrap_or_default().into()
 }

@@ -1,4 +1,5 @@
-//! Rows, and how domain types are made of them. A row that can't be what it
+//! Rows, and how domain types are made of them: the same for each engine, whose
+//! columns have the same names and types. A row that can't be what it
 //! must be is an error that names table and row: never a default, never a panic.
 
 mod call;
@@ -7,6 +8,7 @@ mod tool;
 
 use std::fmt::Display;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::event::{Event, NewEvent};
@@ -199,4 +201,10 @@ pub(super) fn all<R, T: TryFrom<R, Error = StoreError>>(rows: Vec<R>) -> Result<
 /// The domain value of a row that may not be there.
 pub(super) fn maybe<R, T: TryFrom<R, Error = StoreError>>(row: Option<R>) -> Result<Option<T>, StoreError> {
     row.map(T::try_from).transpose()
+}
+
+/// A value as JSON. What is stored is made of plain strings, numbers and JSON
+/// values, for which this can't fail.
+pub(super) fn json(value: &impl serde::Serialize) -> Arc<str> {
+    serde_json::to_string(value).unwrap_or_default().into()
 }

@@ -9,7 +9,7 @@ use sqlx::FromRow;
 use super::Reading;
 
 #[derive(FromRow)]
-pub(in crate::sqlite) struct GrantRow {
+pub(crate) struct GrantRow {
     id: String,
     task_id: String,
     tenant_id: String,
@@ -41,7 +41,7 @@ impl TryFrom<GrantRow> for Grant {
 }
 
 #[derive(FromRow)]
-pub(in crate::sqlite) struct AuditRow {
+pub(crate) struct AuditRow {
     number: i64,
     at: i64,
     tenant_id: String,

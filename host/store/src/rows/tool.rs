@@ -13,12 +13,12 @@ use super::Reading;
 const OPERATOR: &str = "operator";
 
 #[derive(FromRow)]
-pub(in crate::sqlite) struct ToolRow {
-    pub(in crate::sqlite) id: String,
+pub(crate) struct ToolRow {
+    pub(crate) id: String,
     tenant_id: String,
     digest: String,
     size: i64,
-    pub(in crate::sqlite) state: String,
+    pub(crate) state: String,
     manifest: Option<String>,
     artifact_key: Option<String>,
     artifact_digest: Option<String>,
@@ -30,7 +30,7 @@ pub(in crate::sqlite) struct ToolRow {
 
 impl ToolRow {
     /// From the writer's connection, which is another library's.
-    pub(in crate::sqlite) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+    pub(crate) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             id: row.get("id")?,
             tenant_id: row.get("tenant_id")?,
@@ -88,7 +88,7 @@ fn tool_state(reading: Reading<'_>, row: &ToolRow) -> Result<ToolState, StoreErr
 }
 
 /// `tools.tenant_id` of an owner.
-pub(in crate::sqlite) fn owner_text(owner: ToolOwner) -> String {
+pub(crate) fn owner_text(owner: ToolOwner) -> String {
     match owner {
         ToolOwner::Operator => OPERATOR.to_owned(),
         ToolOwner::Tenant(tenant) => tenant.to_string(),

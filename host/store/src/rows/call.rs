@@ -11,7 +11,7 @@ use sqlx::FromRow;
 use super::Reading;
 
 #[derive(FromRow)]
-pub(in crate::sqlite) struct CallRow {
+pub(crate) struct CallRow {
     id: String,
     task_id: String,
     tenant_id: String,
