@@ -1,5 +1,5 @@
-//! Stores of Bulkhead: [`SqliteStore`], durable, and [`MemoryStore`], for tests
-//! and one-shot runs. Both keep the promises of `bulkhead_core::ports::store`;
+//! Stores of Bulkhead: [`SqliteStore`], durable in a file; [`PostgresStore`], durable
+//! in a database of its own; and [`MemoryStore`], for tests and one-shot runs. All keep the promises of `bulkhead_core::ports::store`;
 //! the suite in `contract` (feature `contract`) checks them against each.
 //!
 //! Deliberately absent: caching (core does it, where it knows what may be
@@ -11,8 +11,13 @@
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod memory;
+mod postgres;
 mod rows;
 mod sqlite;
 
 pub use memory::MemoryStore;
+pub use postgres::{
+    BadUrl, BreakerState, ClaimError, Found as PostgresFound, OpenError as PostgresOpenError, PostgresConfig,
+    PostgresStats, PostgresStore, PostgresUrl,
+};
 pub use sqlite::{OpenError, SqliteConfig, SqliteStore, Synchronous};

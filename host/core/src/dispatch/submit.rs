@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
@@ -16,7 +17,12 @@ use crate::call::{Call, CallState};
 use crate::error::Error;
 use crate::event::{EventBody, NewEvent};
 use crate::id::CallId;
-use crate::ports::store::{AcceptCall, Accepted, Idempotency};
+use crate::outcome::{Ending, Fault, Outcome, code};
+use crate::ports::store::{AcceptCall, Accepted, Idempotency, StoreError};
+
+/// After this time nothing arrives any more of what was on its way to the store:
+/// longer than a store's own limits on time.
+const LATE: Duration = Duration::from_secs(10);
 
 /// The ended call, or one that waits for an answer; nothing while it goes on.
 pub(super) type Done = watch::Sender<Option<Arc<Call>>>;
@@ -143,6 +149,9 @@ impl Inner {
         if slot.is_none() && !matches!(accepted, Ok(Accepted::New(_))) {
             lock(&self.lanes).forsake(claim);
         }
+        if matches!(accepted, Err(StoreError::Unsure(_))) {
+            self.end_if_stored(call.clone());
+        }
         match accepted? {
             Accepted::New(appended) => {
                 self.parts.hub.publish(call.task, appended, events);
@@ -159,6 +168,22 @@ impl Inner {
                 Err(not_ready(&call.task, state).unwrap_or_else(|| Error::not_found("task", call.task)))
             }
         }
+    }
+
+    /// Ends a call that nobody runs, should it be stored: its acceptance was not
+    /// answered, so the client was told nothing but that. What was on its way to the
+    /// store then may arrive a little later, so there is a second look.
+    fn end_if_stored(self: &Arc<Self>, call: Arc<Call>) {
+        let inner = self.clone();
+        self.tracker.spawn(async move {
+            let message = "the store did not answer when the call was accepted; it was never started";
+            let outcome =
+                Outcome::without_use(Ending::Interrupted { fault: Fault::new(code::HOST_ERROR, message).retryable() });
+            inner.end_surely(&call, outcome.clone(), Vec::new(), None).await;
+            if inner.stop_now.run_until_cancelled(tokio::time::sleep(LATE)).await.is_some() {
+                inner.end_surely(&call, outcome, Vec::new(), None).await;
+            }
+        });
     }
 
     /// A slot, or none and a reserved place in the queue.

@@ -28,6 +28,10 @@ pub enum StoreError {
     /// It can't be reached, is full, or timed out: the same command may work later.
     #[error("the store is unavailable: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It did not answer, and whether it did what it was asked is not known. What can
+    /// be asked twice without harm is asked again; else somebody must look.
+    #[error("the store did not answer, so it is not known what was stored: {0}")]
+    Unsure(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A row is not what it must be.
     #[error("the store has an inconsistent row in `{table}` ({row}): {reason}")]
     Corrupt {

@@ -202,6 +202,6 @@ pub async fn log(store: &dyn Store, task: TaskId) -> Vec<NewEvent> {
 }
 
 /// What a call is granted when it starts: other than when it was accepted.
-pub(super) fn grants() -> Grants {
+pub fn grants() -> Grants {
     Grants::workspace(WorkspaceAccess::Read)
 }

@@ -1,0 +1,172 @@
+//! Tasks' logs: where events get their numbers, and reading them.
+//!
+//! Numbers come from the task's row, by an UPDATE that waits for whoever else has
+//! the row: so they have no gap and are committed in their order, from however many
+//! hosts they come.
+
+use bulkhead_core::event::{NewEvent, Seq};
+use bulkhead_core::id::TaskId;
+use bulkhead_core::ports::store::{Appended, EventPage, StoreError};
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow as _, Row as _};
+
+use super::PostgresStore;
+use super::run::Failed;
+use super::statement::{Answer, Statement, Work, unreadable};
+use crate::rows::{EventRow, Reading};
+
+/// A statement that appends events to the log of task `$1`: `$before` are queries
+/// before it, `$set` is what else changes in the task's row, `$if` what must hold,
+/// `$answer` what is selected in the end; `log` has a row if the events were stored.
+/// Its arguments `$1` to `$8` are bound by [`appending`], others follow.
+macro_rules! append_sql {
+    ($before:literal, $set:literal, $if:literal, $answer:literal) => {
+        concat!(
+            "WITH ",
+            $before,
+            "log AS (
+                 UPDATE tasks SET last_seq = last_seq + cardinality($3::bigint[]), log_bytes = log_bytes + $8",
+            $set,
+            " WHERE tasks.id = $1",
+            $if,
+            " RETURNING tasks.tenant_id, tasks.user_id, tasks.last_seq
+             ), appended AS (
+                 INSERT INTO events (task_id, seq, tenant_id, user_id, write_id, at, call_id, kind, data, size)
+                 SELECT $1, log.last_seq - cardinality($3::bigint[]) + e.place, log.tenant_id, log.user_id,
+                        CASE WHEN e.place = 1 THEN $2 END, e.at, e.call_id, e.kind, e.data, e.size
+                 FROM log, unnest($3::bigint[], $4::text[], $5::text[], $6::text[], $7::bigint[])
+                     WITH ORDINALITY AS e (at, call_id, kind, data, size, place)
+             ) ",
+            $answer
+        )
+    };
+}
+pub(super) use append_sql;
+
+/// Events on their way into a log.
+pub(super) struct Append {
+    pub(super) task: TaskId,
+    pub(super) write: i64,
+    pub(super) count: usize,
+}
+
+/// Begins a statement made by [`append_sql`].
+pub(super) fn appending(
+    store: &PostgresStore,
+    text: &'static str,
+    task: TaskId,
+    events: &[NewEvent],
+) -> (Append, Statement) {
+    let append = Append { task, write: store.write_id(), count: events.len() };
+    let sizes: Vec<i64> = events.iter().map(|event| i64::try_from(event.size()).unwrap_or(i64::MAX)).collect();
+    let total: i64 = sizes.iter().sum();
+    let statement = Statement::new(text)
+        .bind_id(task)
+        .bind(append.write)
+        .bind(events.iter().map(|event| event.at.as_millis()).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.call.map(|call| call.to_string())).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.kind.to_string()).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.data.to_string()).collect::<Vec<_>>())
+        .bind(sizes)
+        .bind(total);
+    (append, statement)
+}
+
+impl Append {
+    /// The numbers up to `last`.
+    pub(super) fn numbers(&self, last: i64) -> Appended {
+        let last = last.unsigned_abs();
+        Appended { first: last + 1 - self.count as u64, last }
+    }
+
+    /// What an earlier try, whose answer was lost, has stored.
+    pub(super) async fn receipt(&self, store: &PostgresStore) -> Result<Option<Appended>, StoreError> {
+        let select = Statement::new("SELECT seq FROM events WHERE write_id = $1").bind(self.write);
+        let first: Option<i64> = store.read(select).await?.get("seq")?;
+        Ok(first.map(|first| self.numbers(first + self.count as i64 - 1)))
+    }
+
+    /// Does it, in the task's turn: the numbers, or `None` if `log` has no row.
+    pub(super) async fn run(
+        &self,
+        store: &PostgresStore,
+        what: &'static str,
+        statement: Statement,
+    ) -> Result<Option<Appended>, StoreError> {
+        let done = store.write_in_turn(self.task, Work::write(what, statement)).await;
+        self.judge(store, done).await
+    }
+
+    async fn judge(&self, store: &PostgresStore, done: Result<Answer, Failed>) -> Result<Option<Appended>, StoreError> {
+        match done {
+            Ok(answer) => match answer.get("last_seq")? {
+                Some(last) => Ok(Some(self.numbers(last))),
+                // Refused: by what others did, or by what an earlier try did.
+                None if answer.maybe_second => self.receipt(store).await,
+                None => Ok(None),
+            },
+            // An earlier try has stored it: the unique index let no second one in.
+            Err(Failed { error: StoreError::Exists(what), maybe_second: true }) => {
+                self.receipt(store).await?.map(Some).ok_or(StoreError::Exists(what))
+            }
+            Err(failed) => Err(failed.error),
+        }
+    }
+}
+
+pub(super) async fn append(
+    store: &PostgresStore,
+    task: TaskId,
+    events: &[NewEvent],
+) -> Result<Option<Appended>, StoreError> {
+    const TEXT: &str = append_sql!("", "", "", "SELECT last_seq FROM log");
+    let (append, statement) = appending(store, TEXT, task, events);
+    append.run(store, "event", statement).await
+}
+
+/// One statement, so that the task's numbers and its events are of one moment. A
+/// task without further events gives one row, its `seq` NULL. What is over the
+/// limit of bytes is measured by `size` and not fetched.
+const EVENTS_AFTER: &str = "
+    SELECT t.id AS task_id, t.state, t.first_seq, t.last_seq, e.seq, e.at, e.call_id, e.kind, e.data
+    FROM tasks t LEFT JOIN (
+        SELECT *, sum(size) OVER (ORDER BY seq) AS bytes, row_number() OVER (ORDER BY seq) AS place
+        FROM (SELECT * FROM events WHERE task_id = $1 AND seq > $2 ORDER BY seq LIMIT $3) page
+    ) e ON e.bytes <= $4 OR e.place = 1
+    WHERE t.id = $1 ORDER BY e.seq";
+
+pub(super) async fn after(
+    store: &PostgresStore,
+    task: TaskId,
+    after: Seq,
+    max: u32,
+    max_bytes: u64,
+) -> Result<Option<EventPage>, StoreError> {
+    let select = Statement::new(EVENTS_AFTER)
+        .bind_id(task)
+        .bind(i64::try_from(after).unwrap_or(i64::MAX))
+        .bind(i64::from(max.max(1)))
+        .bind(i64::try_from(max_bytes).unwrap_or(i64::MAX));
+    let answer = store.read(select).await?;
+    let Some(first) = answer.rows.first() else { return Ok(None) };
+    let mut page = empty_page(first)?;
+    for row in &answer.rows {
+        if row.try_get::<Option<i64>, _>("seq").map_err(unreadable)?.is_some() {
+            page.events.push(EventRow::from_row(row).map_err(unreadable)?.try_into()?);
+        }
+    }
+    Ok(Some(page))
+}
+
+fn empty_page(row: &PgRow) -> Result<EventPage, StoreError> {
+    let read = |column: &str| row.try_get::<i64, _>(column).map_err(unreadable);
+    let id: &str = row.try_get("task_id").map_err(unreadable)?;
+    let state: &str = row.try_get("state").map_err(unreadable)?;
+    let reading = Reading { table: "tasks", row: id };
+    Ok(EventPage {
+        events: Vec::new(),
+        first_seq: reading.number("first_seq", read("first_seq")?)?,
+        last_seq: reading.number("last_seq", read("last_seq")?)?,
+        state: reading.parse("state", state)?,
+    })
+}

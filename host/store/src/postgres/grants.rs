@@ -1,0 +1,99 @@
+//! Grants that owners gave, and policies.
+
+use bulkhead_core::audit::NewAudit;
+use bulkhead_core::clock::Timestamp;
+use bulkhead_core::grants::Grant;
+use bulkhead_core::id::{GrantId, TaskId};
+use bulkhead_core::ports::store::StoreError;
+
+use super::run::Failed;
+use super::statement::{Again, Statement, Work};
+use super::{PostgresStore, audit};
+use crate::rows::{GrantRow, json};
+
+/// Whether a grant can be used; `$1` is the time.
+macro_rules! live {
+    () => {
+        "revoked_at IS NULL AND (uses_left IS NULL OR uses_left > 0) AND (expires_at IS NULL OR expires_at > $1)"
+    };
+}
+
+/// Three statements in a transaction: grants are counted after the task's row is
+/// locked, by a statement that sees what was committed until then.
+pub(super) async fn create(
+    store: &PostgresStore,
+    grant: &Grant,
+    most: u32,
+    record: NewAudit,
+) -> Result<bool, StoreError> {
+    let lock = Statement::new("SELECT 1 FROM tasks WHERE id = $1 FOR UPDATE").bind_id(grant.task);
+    let insert = Statement::new(concat!(
+        "INSERT INTO grants (id, task_id, tenant_id, user_id, capability, expires_at, uses_left, created_at)
+         SELECT $2, $3, $4, $5, $6, $7, $8, $1
+         WHERE (SELECT count(*) FROM grants WHERE task_id = $3 AND ",
+        live!(),
+        ") < $9 RETURNING id"
+    ));
+    let insert = insert
+        .bind(grant.created_at.as_millis())
+        .bind_id(grant.id)
+        .bind_id(grant.task)
+        .bind_id(grant.owner.tenant)
+        .bind_id(grant.owner.user)
+        .bind(json(&grant.capability).to_string())
+        .bind(grant.expires_at.map(Timestamp::as_millis))
+        .bind(grant.uses_left.map(i64::from))
+        .bind(i64::from(most));
+    let record = audit::with_grant(&record, grant.id);
+    let work = Work { statements: vec![lock, insert, record], what: "grant", again: Again::Harmless };
+    match store.write_in_turn(grant.task, work).await {
+        Ok(answer) => Ok(answer.affected > 0),
+        // An earlier try of this very write, whose answer was lost, has stored it.
+        Err(Failed { error: StoreError::Exists(_), maybe_second: true }) => Ok(true),
+        Err(failed) => Err(failed.error),
+    }
+}
+
+pub(super) async fn list(store: &PostgresStore, task: TaskId, limit: u32) -> Result<Vec<Grant>, StoreError> {
+    let select = Statement::new(
+        "SELECT id, task_id, tenant_id, user_id, capability, expires_at, uses_left, created_at, revoked_at
+         FROM grants WHERE task_id = $1 ORDER BY id DESC LIMIT $2",
+    );
+    store.read(select.bind_id(task).bind(i64::from(limit))).await?.all::<GrantRow, _>()
+}
+
+pub(super) async fn take_use(store: &PostgresStore, id: GrantId, now: Timestamp) -> Result<bool, StoreError> {
+    let update = Statement::new(concat!("UPDATE grants SET uses_left = uses_left - 1 WHERE id = $2 AND ", live!()));
+    let update = update.bind(now.as_millis()).bind_id(id);
+    Ok(store.write(Work::once("grant", update)).await?.affected > 0)
+}
+
+pub(super) async fn revoke(
+    store: &PostgresStore,
+    task: TaskId,
+    id: GrantId,
+    at: Timestamp,
+) -> Result<bool, StoreError> {
+    let update =
+        Statement::new("UPDATE grants SET revoked_at = $1 WHERE id = $2 AND task_id = $3 AND revoked_at IS NULL");
+    let update = update.bind(at.as_millis()).bind_id(id).bind_id(task);
+    Ok(store.write(Work::once("grant", update)).await?.affected > 0)
+}
+
+pub(super) async fn keep_policy(
+    store: &PostgresStore,
+    revision: &str,
+    text: &str,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let insert =
+        Statement::new("INSERT INTO policies (revision, body, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING");
+    let insert = insert.bind(revision.to_owned()).bind_text(text).bind(at.as_millis());
+    store.write(Work::write("policy", insert)).await?;
+    Ok(())
+}
+
+pub(super) async fn policy(store: &PostgresStore, revision: &str) -> Result<Option<String>, StoreError> {
+    let select = Statement::new("SELECT body FROM policies WHERE revision = $1").bind(revision.to_owned());
+    store.read(select).await?.get("body")
+}

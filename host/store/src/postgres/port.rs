@@ -1,0 +1,247 @@
+//! The port, method by method: each is one function of the module that has
+//! the SQL of its table.
+
+use async_trait::async_trait;
+use bulkhead_core::audit::{Audit, NewAudit};
+use bulkhead_core::call::{Call, Step};
+use bulkhead_core::clock::Timestamp;
+use bulkhead_core::digest::Digest;
+use bulkhead_core::event::{NewEvent, Seq};
+use bulkhead_core::grants::{Grant, Grants};
+use bulkhead_core::id::{CallId, GrantId, SessionId, TaskId, TenantId, ToolId};
+use bulkhead_core::key::{KeyId, KeyRecord};
+use bulkhead_core::ports::store::{
+    AcceptCall, Accepted, Appended, EndCall, EventPage, Page, Retained, Retention, Store, StoreError,
+};
+use bulkhead_core::principal::Owner;
+use bulkhead_core::quota::Extent;
+use bulkhead_core::session::Session;
+use bulkhead_core::task::{Task, TaskState};
+use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
+
+use super::statement::Statement;
+use super::{PostgresStore, audit, calls, events, grants, keys, retention, sessions, tasks, tools};
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn ensure_owner(&self, owner: Owner, at: Timestamp) -> Result<(), StoreError> {
+        keys::ensure_owner(self, owner, at).await
+    }
+
+    async fn first_owner(&self) -> Result<Option<Owner>, StoreError> {
+        keys::first_owner(self).await
+    }
+
+    async fn create_key(&self, key: &KeyRecord) -> Result<(), StoreError> {
+        keys::create(self, key).await
+    }
+
+    async fn key(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        keys::get(self, id).await
+    }
+
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
+        keys::list(self).await
+    }
+
+    async fn revoke_key(&self, id: &KeyId, at: Timestamp) -> Result<bool, StoreError> {
+        keys::revoke(self, id, at).await
+    }
+
+    async fn touch_key(&self, id: &KeyId, at: Timestamp) -> Result<(), StoreError> {
+        keys::touch(self, id, at).await
+    }
+
+    async fn create_session(&self, session: &Session) -> Result<(), StoreError> {
+        sessions::create(self, session).await
+    }
+
+    async fn session(&self, owner: Owner, id: SessionId) -> Result<Option<Session>, StoreError> {
+        sessions::get(self, owner, id).await
+    }
+
+    async fn list_sessions(&self, owner: Owner, page: Page<SessionId>) -> Result<Vec<Session>, StoreError> {
+        sessions::list(self, owner, page).await
+    }
+
+    async fn delete_session(&self, owner: Owner, id: SessionId) -> Result<bool, StoreError> {
+        sessions::delete(self, owner, id).await
+    }
+
+    async fn create_tool(&self, tool: &Tool) -> Result<Option<Tool>, StoreError> {
+        tools::create(self, tool).await
+    }
+
+    async fn finish_tool(&self, id: ToolId, state: &ToolState) -> Result<bool, StoreError> {
+        tools::finish(self, id, state).await
+    }
+
+    async fn tool(&self, tenant: Option<TenantId>, id: ToolId) -> Result<Option<Tool>, StoreError> {
+        tools::get(self, tenant, id).await
+    }
+
+    async fn list_tools(&self, tenant: TenantId, page: Page<ToolId>) -> Result<Vec<Tool>, StoreError> {
+        tools::list(self, tenant, page).await
+    }
+
+    async fn pinnable_tools(&self, tenant: TenantId) -> Result<Vec<Tool>, StoreError> {
+        tools::pinnable(self, tenant).await
+    }
+
+    async fn compiling_tools(&self) -> Result<Vec<Tool>, StoreError> {
+        tools::compiling(self).await
+    }
+
+    async fn delete_tool(&self, owner: ToolOwner, id: ToolId) -> Result<bool, StoreError> {
+        tools::delete(self, owner, id).await
+    }
+
+    async fn tool_set(&self, digest: Digest) -> Result<Option<ToolSet>, StoreError> {
+        tools::set(self, digest).await
+    }
+
+    async fn create_task(&self, task: &Task, tools: &ToolSet, events: Vec<NewEvent>) -> Result<Appended, StoreError> {
+        tasks::create(self, task, tools, &events).await
+    }
+
+    async fn task(&self, owner: Owner, id: TaskId) -> Result<Option<Task>, StoreError> {
+        tasks::get(self, owner, id).await
+    }
+
+    async fn list_tasks(
+        &self,
+        owner: Owner,
+        session: Option<SessionId>,
+        page: Page<TaskId>,
+    ) -> Result<Vec<Task>, StoreError> {
+        tasks::list(self, owner, session, page).await
+    }
+
+    async fn tasks_in_state(&self, state: TaskState, limit: u32) -> Result<Vec<Task>, StoreError> {
+        tasks::in_state(self, state, limit).await
+    }
+
+    async fn note_extent(&self, task: TaskId, extent: Extent) -> Result<(), StoreError> {
+        tasks::note_extent(self, task, extent).await
+    }
+
+    async fn task_extents(&self, owner: Owner) -> Result<Vec<(TaskId, Extent)>, StoreError> {
+        tasks::extents(self, owner).await
+    }
+
+    async fn move_task(
+        &self,
+        id: TaskId,
+        to: TaskState,
+        failure: Option<&str>,
+        at: Timestamp,
+        events: Vec<NewEvent>,
+    ) -> Result<Option<Appended>, StoreError> {
+        tasks::move_to(self, id, to, failure, at, &events).await
+    }
+
+    async fn append_events(&self, task: TaskId, events: Vec<NewEvent>) -> Result<Option<Appended>, StoreError> {
+        events::append(self, task, &events).await
+    }
+
+    async fn events_after(
+        &self,
+        task: TaskId,
+        after: Seq,
+        max: u32,
+        max_bytes: u64,
+    ) -> Result<Option<EventPage>, StoreError> {
+        events::after(self, task, after, max, max_bytes).await
+    }
+
+    async fn accept_call(&self, accept: AcceptCall) -> Result<Accepted, StoreError> {
+        calls::accept(self, accept).await
+    }
+
+    async fn start_call(
+        &self,
+        task: TaskId,
+        call: CallId,
+        at: Timestamp,
+        grants: &Grants,
+        events: Vec<NewEvent>,
+    ) -> Result<Option<Appended>, StoreError> {
+        calls::start(self, task, call, at, grants, &events).await
+    }
+
+    async fn step_call(
+        &self,
+        task: TaskId,
+        call: CallId,
+        step: Step,
+        events: Vec<NewEvent>,
+    ) -> Result<Option<Appended>, StoreError> {
+        calls::step(self, task, call, &step, &events).await
+    }
+
+    async fn end_call(&self, end: EndCall) -> Result<Option<Appended>, StoreError> {
+        calls::end(self, end).await
+    }
+
+    async fn call(&self, owner: Owner, id: CallId) -> Result<Option<Call>, StoreError> {
+        calls::get(self, owner, id).await
+    }
+
+    async fn list_calls(&self, task: TaskId, page: Page<CallId>) -> Result<Vec<Call>, StoreError> {
+        calls::list(self, task, page).await
+    }
+
+    async fn open_calls(&self) -> Result<Vec<Call>, StoreError> {
+        calls::open(self).await
+    }
+
+    async fn create_grant(&self, grant: &Grant, most: u32, audit: NewAudit) -> Result<bool, StoreError> {
+        grants::create(self, grant, most, audit).await
+    }
+
+    async fn list_grants(&self, task: TaskId, limit: u32) -> Result<Vec<Grant>, StoreError> {
+        grants::list(self, task, limit).await
+    }
+
+    async fn use_grant(&self, id: GrantId, now: Timestamp) -> Result<bool, StoreError> {
+        grants::take_use(self, id, now).await
+    }
+
+    async fn revoke_grant(&self, task: TaskId, id: GrantId, at: Timestamp) -> Result<bool, StoreError> {
+        grants::revoke(self, task, id, at).await
+    }
+
+    async fn keep_policy(&self, revision: &str, text: &str, at: Timestamp) -> Result<(), StoreError> {
+        grants::keep_policy(self, revision, text, at).await
+    }
+
+    async fn policy(&self, revision: &str) -> Result<Option<String>, StoreError> {
+        grants::policy(self, revision).await
+    }
+
+    async fn append_audit(&self, records: Vec<NewAudit>) -> Result<(), StoreError> {
+        audit::append(self, records).await
+    }
+
+    async fn list_audit(
+        &self,
+        owner: Owner,
+        task: Option<TaskId>,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<Audit>, StoreError> {
+        audit::list(self, owner, task, after, limit).await
+    }
+
+    async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
+        retention::retain(self, retention).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.read(Statement::new("SELECT 1")).await.map(drop)
+    }
+
+    async fn close(&self) {
+        PostgresStore::close(self).await;
+    }
+}

@@ -1,0 +1,179 @@
+//! Tasks.
+
+use bulkhead_core::clock::Timestamp;
+use bulkhead_core::event::NewEvent;
+use bulkhead_core::id::{SessionId, TaskId};
+use bulkhead_core::ports::store::{Appended, Page, StoreError};
+use bulkhead_core::principal::Owner;
+use bulkhead_core::quota::Extent;
+use bulkhead_core::task::{Task, TaskState};
+use bulkhead_core::tool::ToolSet;
+use sqlx::Row as _;
+
+use super::PostgresStore;
+use super::events::{append_sql, appending};
+use super::run::Failed;
+use super::statement::{Statement, Work, unreadable};
+use crate::rows::{Reading, TaskRow, json};
+
+/// Selects what `TaskRow` has; a condition follows.
+macro_rules! select_task {
+    ($condition:literal) => {
+        concat!(
+            "SELECT id, tenant_id, user_id, session_id, label, state, failure, source, tool_set, limits, grants,
+                    created_at, updated_at, last_seq, first_seq
+             FROM tasks WHERE ",
+            $condition
+        )
+    };
+}
+
+/// A new task has its first events' numbers from the start. Its tool set is shared
+/// with others; one that retention removes in this moment makes the statement fail,
+/// and the next try stores it anew.
+const CREATE: &str = "
+    WITH tools AS (
+        INSERT INTO tool_sets (digest, tools) VALUES ($9, $10) ON CONFLICT DO NOTHING RETURNING digest
+    ), members AS (
+        INSERT INTO tool_set_members (tool_id, digest) SELECT m.id, tools.digest FROM tools, unnest($11::text[]) AS m (id)
+        ON CONFLICT DO NOTHING
+    ), log AS (
+        INSERT INTO tasks (id, tenant_id, user_id, session_id, label, state, failure, source, tool_set, limits, grants,
+                           created_at, updated_at, last_seq, log_bytes)
+        VALUES ($1, $12, $13, $14, $15, $16, $17, $18, $9, $19, $20, $21, $22, cardinality($3::bigint[]), $8)
+        RETURNING tenant_id, user_id, last_seq
+    ), appended AS (
+        INSERT INTO events (task_id, seq, tenant_id, user_id, write_id, at, call_id, kind, data, size)
+        SELECT $1, e.place, log.tenant_id, log.user_id, CASE WHEN e.place = 1 THEN $2 END, e.at, e.call_id, e.kind,
+               e.data, e.size
+        FROM log, unnest($3::bigint[], $4::text[], $5::text[], $6::text[], $7::bigint[])
+            WITH ORDINALITY AS e (at, call_id, kind, data, size, place)
+    )
+    SELECT last_seq FROM log";
+
+/// How often a task is stored anew because its tool set went.
+const LOOKS: u32 = 4;
+
+pub(super) async fn create(
+    store: &PostgresStore,
+    task: &Task,
+    tools: &ToolSet,
+    events: &[NewEvent],
+) -> Result<Appended, StoreError> {
+    let (append, statement) = appending(store, CREATE, task.id, events);
+    let plain = |text: &str| text.replace('\0', "\u{fffd}");
+    let statement = statement
+        .bind_id(tools.digest)
+        .bind(json(&tools.tools).to_string())
+        .bind(tools.tools.iter().map(|tool| tool.id.to_string()).collect::<Vec<_>>())
+        .bind_id(task.owner.tenant)
+        .bind_id(task.owner.user)
+        .bind(task.session.map(|session| session.to_string()))
+        .bind_text(&task.label)
+        .bind(task.state.as_str())
+        .bind(task.failure.as_deref().map(plain))
+        .bind(json(&task.source).to_string())
+        .bind(json(&task.limits).to_string())
+        .bind(json(&task.ceiling).to_string())
+        .bind(task.created_at.as_millis())
+        .bind(task.updated_at.as_millis());
+    let work = Work::write("task", statement);
+    let mut done = store.write_in_turn(task.id, work.clone()).await;
+    for _ in 1..LOOKS {
+        let unpinned = |failed: &Failed| matches!(&failed.error, StoreError::Corrupt { reason, .. } if reason.contains("tasks_pin_a_tool_set"));
+        if !done.as_ref().is_err_and(unpinned) {
+            break;
+        }
+        done = store.write_in_turn(task.id, work.clone()).await;
+    }
+    match done {
+        Ok(_) => Ok(append.numbers(events.len() as i64)),
+        // An earlier try of this very write, whose answer was lost, has stored it.
+        Err(Failed { error: StoreError::Exists(_), maybe_second: true }) => Ok(append.numbers(events.len() as i64)),
+        Err(failed) => Err(failed.error),
+    }
+}
+
+pub(super) async fn move_to(
+    store: &PostgresStore,
+    id: TaskId,
+    to: TaskState,
+    failure: Option<&str>,
+    at: Timestamp,
+    events: &[NewEvent],
+) -> Result<Option<Appended>, StoreError> {
+    const TEXT: &str = append_sql!(
+        "",
+        ", state = $9, failure = coalesce($10, failure), updated_at = $11",
+        " AND state = ANY($12)",
+        "SELECT last_seq FROM log"
+    );
+    let from: Vec<_> = to.reached_from().iter().map(|state| state.as_str()).collect();
+    let (append, statement) = appending(store, TEXT, id, events);
+    let statement = statement
+        .bind(to.as_str())
+        .bind(failure.map(|text| text.replace('\0', "\u{fffd}")))
+        .bind(at.as_millis())
+        .bind(from);
+    append.run(store, "task", statement).await
+}
+
+pub(super) async fn get(store: &PostgresStore, owner: Owner, id: TaskId) -> Result<Option<Task>, StoreError> {
+    let select = Statement::new(select_task!("id = $1 AND tenant_id = $2 AND user_id = $3"));
+    let select = select.bind_id(id).bind_id(owner.tenant).bind_id(owner.user);
+    store.read(select).await?.maybe::<TaskRow, _>()
+}
+
+pub(super) async fn list(
+    store: &PostgresStore,
+    owner: Owner,
+    session: Option<SessionId>,
+    page: Page<TaskId>,
+) -> Result<Vec<Task>, StoreError> {
+    // Two texts rather than one with an OR, so that each can use its index.
+    let text = match session {
+        Some(_) => select_task!(
+            "tenant_id = $1 AND user_id = $2 AND id < $3 AND state <> 'deleted' AND session_id = $5
+             ORDER BY id DESC LIMIT $4"
+        ),
+        None => {
+            select_task!("tenant_id = $1 AND user_id = $2 AND id < $3 AND state <> 'deleted' ORDER BY id DESC LIMIT $4")
+        }
+    };
+    // `~` sorts after every id.
+    let before = page.before.map_or_else(|| "~".to_owned(), |id| id.to_string());
+    let select = Statement::new(text).bind_id(owner.tenant).bind_id(owner.user).bind(before);
+    let mut select = select.bind(i64::from(page.limit));
+    if let Some(session) = session {
+        select = select.bind_id(session);
+    }
+    store.read(select).await?.all::<TaskRow, _>()
+}
+
+pub(super) async fn in_state(store: &PostgresStore, state: TaskState, limit: u32) -> Result<Vec<Task>, StoreError> {
+    let select = Statement::new(select_task!("state = $1 ORDER BY id LIMIT $2"));
+    store.read(select.bind(state.as_str()).bind(i64::from(limit))).await?.all::<TaskRow, _>()
+}
+
+pub(super) async fn note_extent(store: &PostgresStore, task: TaskId, extent: Extent) -> Result<(), StoreError> {
+    let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let update = Statement::new("UPDATE tasks SET used_bytes = $2, used_entries = $3 WHERE id = $1");
+    let update = update.bind_id(task).bind(number(extent.bytes)).bind(number(extent.entries));
+    store.write_in_turn(task, Work::write("task", update)).await?;
+    Ok(())
+}
+
+pub(super) async fn extents(store: &PostgresStore, owner: Owner) -> Result<Vec<(TaskId, Extent)>, StoreError> {
+    let select = Statement::new(
+        "SELECT id, used_bytes, used_entries FROM tasks WHERE tenant_id = $1 AND user_id = $2 AND state <> 'deleted'",
+    );
+    let answer = store.read(select.bind_id(owner.tenant).bind_id(owner.user)).await?;
+    let extent = |row: &sqlx::postgres::PgRow| {
+        let id: &str = row.try_get("id").map_err(unreadable)?;
+        let reading = Reading { table: "tasks", row: id };
+        let number = |column| reading.number(column, row.try_get(column).map_err(unreadable)?);
+        let extent = Extent { bytes: number("used_bytes")?, entries: number("used_entries")? };
+        Ok((reading.parse("id", id)?, extent))
+    };
+    answer.rows.iter().map(extent).collect()
+}

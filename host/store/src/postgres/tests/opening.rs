@@ -1,0 +1,216 @@
+//! Opening a database: new, ours, somebody else's, or of another time; and who may
+//! run a server on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkhead_core::ports::store::Store;
+use futures::future::join_all;
+
+use super::proxy::{Proxy, Weather};
+use super::server::{PASSWORD, postgres};
+use super::{config, database, open};
+use crate::contract::world::{World, end, event, log, owner, page};
+use crate::postgres::{ClaimError, OpenError, PostgresConfig, PostgresStore, PostgresUrl};
+
+/// Opening fails; the message names the database, says what to do, and no password.
+async fn refusal(url: &str) -> OpenError {
+    let error = PostgresStore::open(config(url)).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(&PostgresUrl::parse(url).unwrap().to_string()), "{text}");
+    assert!(!text.contains(PASSWORD), "{text}");
+    error
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_hosts_bring_the_schema_up_to_date_at_once() {
+    let database = postgres().database(None);
+    let url = postgres().socket_url(&database);
+    let opened = join_all((0..4).map(|_| tokio::spawn(PostgresStore::open(config(&url))))).await;
+    let stores: Vec<_> = opened.into_iter().map(|opened| opened.unwrap().unwrap()).collect();
+    let applied = postgres().psql(&database, "SELECT count(*), count(DISTINCT version) FROM bulkhead._sqlx_migrations");
+    assert_eq!(applied.unwrap(), "1|1");
+    let mut writers: Vec<_> = stores.iter().map(|store| store.shared.writer).collect();
+    writers.sort_unstable();
+    writers.dedup();
+    assert_eq!(writers.len(), 4, "each has a number of its own for its writes");
+}
+
+#[tokio::test]
+async fn what_was_stored_is_there_after_opening_again() {
+    let url = postgres().socket_url(&database());
+    let store = open(&url).await;
+    let world = World::new(store.clone());
+    let task = world.ready_task(owner(1)).await;
+    let (over, running) = (world.running_call(&task), world.running_call(&task));
+    world.accept(&over).await;
+    world.accept(&running).await;
+    store.end_call(end(&over, "done")).await.unwrap().unwrap();
+    let calls = store.list_calls(task.id, page(None, 9)).await.unwrap();
+    let events = log(&*store, task.id).await;
+    Store::close(&*store).await;
+    assert!(store.append_events(task.id, vec![]).await.is_err());
+    assert!(store.ping().await.is_err());
+    assert_eq!(store.stats().connections, 0, "nothing is left open");
+
+    let store = open(&url).await;
+    assert_eq!(store.list_calls(task.id, page(None, 9)).await.unwrap(), calls);
+    assert_eq!(log(&*store, task.id).await, events);
+    assert_eq!(store.open_calls().await.unwrap(), [running]);
+    Store::close(&*store).await;
+    Store::close(&*store).await;
+}
+
+#[tokio::test]
+async fn a_schema_of_somebody_else_is_refused_and_not_touched() {
+    for theirs in [
+        "CREATE SCHEMA bulkhead CREATE TABLE theirs (x int)",
+        "CREATE SCHEMA bulkhead CREATE TABLE about (application text) CREATE TABLE _sqlx_migrations (version bigint)",
+        "CREATE SCHEMA bulkhead CREATE TABLE about (x int) CREATE TABLE _sqlx_migrations (version bigint)",
+    ] {
+        let database = postgres().database(None);
+        postgres().psql(&database, theirs).unwrap();
+        let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'bulkhead'";
+        let before = postgres().psql(&database, tables).unwrap();
+        let error = refusal(&postgres().socket_url(&database)).await;
+        assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
+        assert_eq!(postgres().psql(&database, tables).unwrap(), before);
+    }
+    // Theirs beside ours is none of our business.
+    let database = postgres().database(None);
+    postgres().psql(&database, "CREATE TABLE tasks (x int); CREATE TABLE about (x int)").unwrap();
+    let store = open(&postgres().socket_url(&database)).await;
+    World::new(store.clone()).ready_task(owner(1)).await;
+    assert_eq!(postgres().psql(&database, "SELECT count(*) FROM public.tasks").unwrap(), "0");
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let database = database();
+    let future = "INSERT INTO bulkhead._sqlx_migrations (version, description, success, checksum, execution_time)
+                  VALUES (9001, 'of the future', true, '\\x00', 0)";
+    postgres().psql(&database, future).unwrap();
+    let error = refusal(&postgres().socket_url(&database)).await;
+    assert!(matches!(error, OpenError::Newer { found: 9001, known: 1, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_changed_migration_is_refused() {
+    let database = database();
+    postgres().psql(&database, "UPDATE bulkhead._sqlx_migrations SET checksum = '\\x00' WHERE version = 1").unwrap();
+    let error = refusal(&postgres().socket_url(&database)).await;
+    assert!(matches!(error, OpenError::Changed { version: 1, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_database_that_can_not_hold_all_texts_is_refused() {
+    let database = postgres().database(None);
+    let ascii = format!("{database}_ascii");
+    let create = format!("CREATE DATABASE {ascii} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0");
+    postgres().psql("postgres", &create).unwrap();
+    let error = refusal(&postgres().socket_url(&ascii)).await;
+    assert!(error.to_string().contains("SQL_ASCII") && error.to_string().contains("UTF8"), "{error}");
+}
+
+#[tokio::test]
+async fn a_role_without_rights_is_told_which() {
+    let database = postgres().database(None);
+    let role = format!("role_of_{database}");
+    postgres().psql("postgres", &format!("CREATE ROLE {role} LOGIN")).unwrap();
+    let url = postgres().socket_url(&database).replace("postgres@", &format!("{role}@"));
+    let error = refusal(&url).await;
+    assert!(matches!(error, OpenError::Forbidden { .. }), "{error}");
+    assert!(error.to_string().contains("GRANT CREATE"), "{error}");
+    // With a schema of its own it needs no right in the database.
+    postgres().psql(&database, &format!("CREATE SCHEMA bulkhead AUTHORIZATION {role}")).unwrap();
+    let store = open(&url).await;
+    World::new(store.clone()).ready_task(owner(1)).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named_without_the_password() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let error = refusal(&postgres().url(port, "x")).await;
+    assert!(matches!(error, OpenError::Unreachable { .. }), "{error}");
+    // A wrong password, and a database that is not there.
+    let url = postgres().url(postgres().port(), "postgres");
+    for wrong in [url.replace(PASSWORD, "s3cret-of-the-tests-but-wrong"), url.replace("/postgres", "/no_such_database")]
+    {
+        let error = PostgresStore::open(config(&wrong)).await.unwrap_err();
+        assert!(matches!(error, OpenError::Unreachable { .. }), "{error}");
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_look_changes_nothing() {
+    let empty = postgres().database(None);
+    let found = PostgresStore::look(&config(&postgres().socket_url(&empty))).await.unwrap();
+    assert_eq!((found.schema, found.connections), (None, 300));
+    let found = PostgresStore::look(&config(&postgres().socket_url(&database()))).await.unwrap();
+    assert_eq!(found.schema, Some(1));
+    assert_eq!(postgres().psql(&empty, "SELECT to_regnamespace('bulkhead') IS NULL").unwrap(), "t");
+}
+
+#[tokio::test]
+async fn one_server_at_a_time_claims_a_database() {
+    let url = postgres().socket_url(&database());
+    let (one, two) = (open(&url).await, open(&url).await);
+    one.claim().await.unwrap();
+    let error = two.claim().await.unwrap_err();
+    assert!(matches!(error, ClaimError::InUse { .. }), "{error}");
+    assert!(error.to_string().contains("in use by another server (from this machine"), "{error}");
+    // Beside a server the command line may use it.
+    two.ping().await.unwrap();
+    Store::close(&*one).await;
+    two.claim().await.unwrap();
+}
+
+/// A store by way of a proxy, impatient.
+async fn through(proxy: &Proxy, database: &str) -> Arc<PostgresStore> {
+    let short = Duration::from_millis(500);
+    let config = config(&postgres().url(proxy.port(), database));
+    let config = PostgresConfig { connect_timeout: short, timeout: short, breaker_failures: 1_000, ..config };
+    Arc::new(PostgresStore::open(config).await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_outlives_its_connection() {
+    let (database, proxy) = (database(), Proxy::before(postgres().port()));
+    let store = through(&proxy, &database).await;
+    store.claim().await.unwrap();
+    let holder = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 2 AND granted
+                      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let first = postgres().psql(&database, holder).unwrap();
+    // The old session lives on in the server and holds the lock: it is ended.
+    proxy.freeze();
+    let again = (0..200).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        postgres().psql(&database, holder).ok().filter(|pid| !pid.is_empty() && *pid != first)
+    });
+    assert!(again.is_some(), "the lock is not held again");
+    store.append_events(World::new(store.clone()).ready_task(owner(1)).await.id, vec![event(1)]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_database_was_taken_does_nothing_more() {
+    let (database, proxy) = (database(), Proxy::before(postgres().port()));
+    let one = through(&proxy, &database).await;
+    one.claim().await.unwrap();
+    let task = World::new(one.clone()).ready_task(owner(1)).await;
+    proxy.set(Weather::Gone);
+    let two = open(&postgres().socket_url(&database)).await;
+    two.claim().await.unwrap();
+    proxy.set(Weather::Fair);
+    let refused = async {
+        loop {
+            match one.append_events(task.id, vec![event(1)]).await {
+                Err(error) if error.to_string().contains("another server has taken the database over") => return,
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), refused).await.unwrap();
+    assert!(one.ping().await.is_err(), "and is not ready");
+    two.append_events(task.id, vec![event(1)]).await.unwrap().unwrap();
+}
