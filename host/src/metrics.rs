@@ -16,6 +16,8 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::app::StoreReadings;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
@@ -46,8 +48,8 @@ pub struct Metrics {
 /// What others count, read when somebody asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Readings {
-    /// Transactions that the store has committed.
-    pub commits: u64,
+    /// What the store has done and how it is.
+    pub store: StoreReadings,
     /// What the pool of workers has done.
     pub workers: WasmStats,
     /// How often a changed policy could not be used.
@@ -65,9 +67,10 @@ impl<F> fmt::Debug for Elsewhere<F> {
 
 impl<F: Fn() -> Readings + Send + Sync + 'static> Collector for Elsewhere<F> {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Readings { commits, workers, policy_failures } = (self.0)();
+        let Readings { store, workers, policy_failures } = (self.0)();
         let counters = [
-            ("store_commits", "Transactions that the store has committed", commits),
+            ("store_commits", "Transactions that the store has committed", store.commits),
+            ("store_breaker_opened", "How often the database did not answer and was left alone", store.breaker_opened),
             ("policy_failures", "Changed policies that could not be used", policy_failures),
             ("workers_started", "Worker processes that were started", workers.started),
             ("workers_lost", "Workers that died or had to be killed", workers.lost),
@@ -80,6 +83,12 @@ impl<F: Fn() -> Readings + Send + Sync + 'static> Collector for Elsewhere<F> {
         }
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let gauges = [
+            ("store_connections", "Connections to a database elsewhere", number(store.connections)),
+            (
+                "store_breaker_open",
+                "1 if the database does not answer and is left alone",
+                i64::from(store.breaker_open),
+            ),
             ("workers", "Worker processes now", number(workers.workers)),
             ("swap", "1 if this machine swaps: memory of guests is then cleared the slow way", i64::from(workers.swap)),
         ];

@@ -4,6 +4,10 @@ pub mod attacks;
 pub mod client;
 pub mod guests;
 pub mod origin;
+#[allow(dead_code, reason = "shared with the tests of the store")]
+pub mod postgres;
+#[allow(dead_code, reason = "shared with the tests of the store")]
+pub mod proxy;
 pub mod server;
 
 pub use client::{Answer, Client};

@@ -4,7 +4,6 @@
 //! It ends with the process of the tests, whatever ends that: a shell between them
 //! waits for the end of a pipe that only the tests hold.
 
-use std::io::Read as _;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
@@ -32,11 +31,13 @@ pub struct Postgres {
 /// The one server of this process, started when it is first needed.
 pub fn postgres() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
-    SERVER.get_or_init(Postgres::start)
+    // It is thrown away: nothing need reach the disk.
+    SERVER.get_or_init(|| Postgres::start(false))
 }
 
 impl Postgres {
-    fn start() -> Self {
+    /// Starts one whose commits reach the disk, or do not.
+    pub fn start(durable: bool) -> Self {
         let programs = programs();
         // Not below TMPDIR: the name of a socket is short.
         let directory = tempfile::Builder::new().prefix("bh-pg-").tempdir_in("/tmp").unwrap().keep();
@@ -52,7 +53,7 @@ impl Postgres {
             set -e
             "$1/initdb" -D "$2/data" -U postgres -E UTF8 --locale=C.UTF-8 --no-sync --auth-local=trust \
                 --auth-host=scram-sha-256 --pwfile="$2/password" >"$2/log" 2>&1
-            "$1/postgres" -D "$2/data" -k "$2" -p "$3" -h 127.0.0.1 -c fsync=off -c full_page_writes=off \
+            "$1/postgres" -D "$2/data" -k "$2" -p "$3" -h 127.0.0.1 -c fsync="$4" -c full_page_writes="$4" \
                 -c max_connections=300 -c shared_buffers=64MB -c autovacuum_naptime=5s -c log_min_messages=warning >>"$2/log" 2>&1 &
             server=$!
             cat >/dev/null
@@ -62,6 +63,7 @@ impl Postgres {
         "#;
         let mut command = Command::new("sh");
         command.args(["-c", script, "sh"]).arg(programs).arg(&directory).arg(port.to_string());
+        command.arg(if durable { "on" } else { "off" });
         command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         if let Some((user, group)) = ids {
             command.uid(user).gid(group);
@@ -117,14 +119,6 @@ impl Postgres {
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-    }
-
-    /// What the server has logged.
-    pub fn log(&self) -> String {
-        let mut log = String::new();
-        let mut file = std::fs::File::open(self.directory.join("log")).unwrap();
-        file.read_to_string(&mut log).unwrap();
-        log
     }
 }
 

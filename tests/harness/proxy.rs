@@ -17,6 +17,8 @@ pub enum Weather {
     Hanging,
     /// Passes a request on and drops the answer, with its connection; then it is fair again.
     AnswerLost,
+    /// The same, but then it is gone.
+    AnswerLostForGood,
     /// Ends connections and takes no new ones.
     Gone,
 }
@@ -109,6 +111,7 @@ impl Shared {
             0 => Weather::Fair,
             1 => Weather::Hanging,
             2 => Weather::AnswerLost,
+            3 => Weather::AnswerLostForGood,
             _ => Weather::Gone,
         }
     }
@@ -164,10 +167,15 @@ impl Shared {
                 match shared.weather() {
                     _ if frozen(&shared) => continue,
                     Weather::Fair => {}
-                    Weather::AnswerLost if request => {}
+                    Weather::AnswerLost | Weather::AnswerLostForGood if request => {}
                     Weather::Hanging => continue,
                     Weather::AnswerLost => {
                         shared.weather.store(Weather::Fair as u8, Ordering::SeqCst);
+                        break;
+                    }
+                    Weather::AnswerLostForGood => {
+                        shared.weather.store(Weather::Gone as u8, Ordering::SeqCst);
+                        shared.cut();
                         break;
                     }
                     Weather::Gone => break,

@@ -134,6 +134,10 @@ impl Server {
         if let Some(key) = &self.key {
             command.env("BULKHEAD_KEY", key);
         }
+        // It is the same store that the command line works on.
+        command.envs(
+            self.options.env.iter().filter(|(name, _)| *name == "DATABASE_URL").map(|(name, value)| (name, value)),
+        );
         command.args(arguments).output().unwrap()
     }
 

@@ -58,7 +58,7 @@ async fn services(data: &std::path::Path, full: bool) -> Services {
         components: Arc::new(ComponentFiles::new(config.components())),
         ids: Arc::new(System),
         meter: Metrics::new(|| Readings {
-            commits: 0,
+            store: Default::default(),
             workers: bulkhead_sandbox::WasmStats::default(),
             policy_failures: 0,
         }),

@@ -14,6 +14,7 @@ mod imports;
 mod isolation;
 mod parts;
 mod policy;
+mod postgres;
 mod problems;
 mod quota;
 mod start;

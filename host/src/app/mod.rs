@@ -2,6 +2,7 @@
 //! concrete adapters named.
 
 mod serve;
+mod store;
 
 use std::fs::File;
 use std::io;
@@ -15,11 +16,11 @@ use axum::http::HeaderValue;
 use axum::serve::ListenerExt as _;
 use bulkhead_core::clock::Ids;
 use bulkhead_core::ports::sandbox::SandboxError;
+use bulkhead_core::ports::store::Store;
 use bulkhead_core::principal::{Principal, Scopes};
 use bulkhead_core::service::keys::NewKey;
 use bulkhead_core::service::{Ports, Services};
 use bulkhead_sandbox::{Part, WasmConfig, WasmSandbox};
-use bulkhead_store::{OpenError, SqliteStore};
 use bulkhead_workspace::LocalWorkspaces;
 use bulkhead_workspace::import::ChildImporter;
 use rustix::fs::{FlockOperation, flock};
@@ -29,6 +30,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use serve::serve;
+pub use store::{OpenStore, StoreOpenError, StoreReadings};
 
 use crate::components::ComponentFiles;
 use crate::config::{self, Config};
@@ -60,7 +62,7 @@ pub enum StartError {
     InUse(PathBuf),
     /// The database can't be used.
     #[error(transparent)]
-    Store(#[from] OpenError),
+    Store(#[from] StoreOpenError),
     /// The address can't be bound.
     #[error("{listen} can't be listened on: {reason}; set `listen` (BULKHEAD_LISTEN) to another address")]
     Listen {
@@ -125,7 +127,7 @@ impl App {
         let listen = config.listen;
         let listener = TcpListener::bind(listen).await.map_err(|reason| StartError::Listen { listen, reason })?;
         let address = listener.local_addr().map_err(system("the bound address"))?;
-        let store = Arc::new(SqliteStore::open(config.sqlite()).await?);
+        let store = open_store(config).await?;
         let exe = std::env::current_exe().map_err(system("the path of this executable"))?;
         let workspaces = LocalWorkspaces::new(&config.absolute_data());
         let workspaces = Arc::new(workspaces.map_err(system("the directory of workspaces"))?);
@@ -134,13 +136,13 @@ impl App {
         let metrics = {
             let (store, sandbox, failures) = (store.clone(), sandbox.clone(), policy_failures.clone());
             Metrics::new(move || Readings {
-                commits: store.commits(),
+                store: store.readings(),
                 workers: sandbox.stats(),
                 policy_failures: failures.load(Relaxed),
             })
         };
         let egress = Arc::new(egress(config)?);
-        let ports = ports(config, exe, store, sandbox, workspaces, metrics.clone(), egress.clone())?;
+        let ports = ports(config, exe, store.port(), sandbox, workspaces, metrics.clone(), egress.clone())?;
         let services = Services::new(ports, config.service());
         // Before recovery: calls that waited start under it.
         let loader = policy(config, &services).await?;
@@ -231,6 +233,24 @@ impl App {
     }
 }
 
+/// The store, for this server alone.
+async fn open_store(config: &Config) -> Result<OpenStore, StartError> {
+    let store = OpenStore::open(config).await?;
+    match &config.database_url {
+        None => tracing::info!(file = %config.database().display(), "the store is a SQLite file"),
+        Some(url) => {
+            tracing::info!(%url, "the store is a PostgreSQL database");
+            if !url.is_verified() {
+                tracing::warn!(
+                    "the database is elsewhere and need not prove who it is; add sslmode=verify-full to DATABASE_URL"
+                );
+            }
+        }
+    }
+    store.claim().await?;
+    Ok(store)
+}
+
 /// The network. A machine that trusts nobody can still do without `https`.
 fn egress(config: &Config) -> Result<HttpEgress, EgressSetupError> {
     match HttpEgress::new(config.egress()) {
@@ -290,7 +310,7 @@ async fn sandbox(
 fn ports(
     config: &Config,
     exe: PathBuf,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     sandbox: Arc<WasmSandbox>,
     workspaces: Arc<LocalWorkspaces>,
     meter: Arc<Metrics>,

@@ -30,14 +30,24 @@ fn show(loaded: &Loaded, output: &Output) {
     };
     let document = json!({
         "file": loaded.file,
+        "database": database(&loaded.config),
         "values": values.iter().map(entry).collect::<Vec<_>>(),
     });
     output.result(&document, || {
         let row = |(key, value): &(crate::config::keys::Key, Value)| {
             vec![key.name(), value.to_string(), loaded.origin(&key.name()).to_string()]
         };
-        table(&["KEY", "VALUE", "SOURCE"], &values.iter().map(row).collect::<Vec<_>>())
+        let keys = table(&["KEY", "VALUE", "SOURCE"], &values.iter().map(row).collect::<Vec<_>>());
+        format!("{keys}\n\nThe store is {}.", database(&loaded.config))
     });
+}
+
+/// Which database it is, without a password.
+fn database(config: &crate::config::Config) -> String {
+    match &config.database_url {
+        Some(url) => url.to_string(),
+        None => config.database().display().to_string(),
+    }
 }
 
 fn source(origin: &Origin) -> &'static str {

@@ -1,6 +1,6 @@
 //! `keys`: made, listed and revoked in the database of this machine, by the
 //! same use cases as on the server, whether or not that is running. Who may
-//! write to the data directory is the operator.
+//! write to the data directory, or has the address of the database, is the operator.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
@@ -11,13 +11,13 @@ use bulkhead_core::key::KeyRecord;
 use bulkhead_core::ports::store::Store;
 use bulkhead_core::principal::{Owner, Scope, Scopes};
 use bulkhead_core::service::keys::{Keys as UseCases, NewKey};
-use bulkhead_store::SqliteStore;
 use serde_json::{Value, json};
 
 use super::args::Keys;
 use super::exit::{Exit, Failure};
 use super::output::{Output, one_line, table};
 use super::trace;
+use crate::app::OpenStore;
 use crate::config::{Config, Loaded};
 use crate::system::System;
 
@@ -50,15 +50,17 @@ struct Done {
     note: Option<String>,
 }
 
-pub(super) async fn open(config: &Config, create: bool) -> Result<Arc<SqliteStore>, Failure> {
-    if create {
+pub(super) async fn open(config: &Config, create: bool) -> Result<Arc<dyn Store>, Failure> {
+    if config.database_url.is_some() {
+        // It is there, or its absence is said with its name.
+    } else if create {
         make_private(&config.data)?;
     } else if !config.database().exists() {
         let text = format!("there is no database {}; name the data directory by --data", config.database().display());
         return Err(Failure::new(Exit::NoInput, text));
     }
-    let store = SqliteStore::open(config.sqlite()).await.map_err(|error| Failure::host(&error))?;
-    Ok(Arc::new(store))
+    let store = OpenStore::open(config).await.map_err(|error| Failure::host(&error))?;
+    Ok(store.port())
 }
 
 fn make_private(path: &Path) -> Result<(), Failure> {

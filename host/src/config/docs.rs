@@ -22,9 +22,11 @@ Every key may be set in four places. In rising order:
 4. a flag: `--data`, `--listen`, `--log`, or `--set KEY=VALUE` for any key.
 
 What names no key is an error, in the file and in the environment. `bulkhead config show` prints every value with where it comes from.
-There are no secrets in the configuration. It is read once, at the start.
+There are no secrets in the keys. The configuration is read once, at the start.
 
-Variables that are not keys: `BULKHEAD_CONFIG` (the file), `BULKHEAD_LOG` (sets `log.level`, as `--log` does), `BULKHEAD_URL` and `BULKHEAD_KEY` (server and API key of the client commands), `BULKHEAD_WITHOUT_GUESTS` (when building). Those that Kubernetes sets for a service called `bulkhead` are ignored.
+`DATABASE_URL`, a variable alone because it may have a password in it, says where the store is: `postgres://USER:PASSWORD@HOST:5432/DATABASE?sslmode=verify-full` for PostgreSQL (see [OPERATIONS.md](OPERATIONS.md)); without it, or with `sqlite:`, it is the file `bulkhead.sqlite` in `data`. It is shown without the password.
+
+Other variables that are not keys: `BULKHEAD_CONFIG` (the file), `BULKHEAD_LOG` (sets `log.level`, as `--log` does), `BULKHEAD_URL` and `BULKHEAD_KEY` (server and API key of the client commands), `BULKHEAD_WITHOUT_GUESTS` (when building). Those that Kubernetes sets for a service called `bulkhead` are ignored.
 ";
 
 /// What stands below the heading of a section.
@@ -48,7 +50,7 @@ fn about(section: &str) -> &'static str {
         }
         "policy" => "What tools may use beyond computing; see [POLICY.md](POLICY.md).",
         "egress" => "The network, for tools that are granted HTTP. What they may do with it is the policy's.",
-        "store" => "The database.",
+        "store" => "The database: SQLite, or PostgreSQL if `DATABASE_URL` says so.",
         "keep" => "How long things are kept.",
         "log" => "The log, on standard error.",
         "experimental" => {

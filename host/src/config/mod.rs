@@ -5,10 +5,12 @@
 //! all of them by one table ([`keys`]), and what names no key is an error: a
 //! typing error in a limit must not mean no limit.
 //!
-//! Deliberately absent: secrets (nothing here needs one, so `config show` may
-//! print everything), includes, and reloading while the server runs.
+//! The one secret, which may be in the database's address, is a variable alone and
+//! shown without its password. Deliberately absent: other secrets (so `config show`
+//! may print everything), includes, and reloading while the server runs.
 
 mod check;
+mod database;
 pub mod docs;
 mod error;
 pub mod keys;
@@ -25,6 +27,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bulkhead_core::limits::Limits;
+use bulkhead_store::PostgresUrl;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -75,6 +78,9 @@ pub struct Config {
     pub log: Log,
     /// What is not safe to have on unless it is wanted.
     pub experimental: Experimental,
+    /// The address of a PostgreSQL database; without one the store is a SQLite file in `data`.
+    #[serde(skip)]
+    pub database_url: Option<PostgresUrl>,
 }
 
 impl Default for Config {
@@ -97,6 +103,7 @@ impl Default for Config {
             keep: Keep::default(),
             log: Log::default(),
             experimental: Experimental::default(),
+            database_url: None,
         }
     }
 }
@@ -148,6 +155,10 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let mut settings = collect(from_file);
     settings.extend(collect(sources::variables(&sources.variables)));
     settings.extend(collect(sources::flags(&sources.flags)));
+    let database_url = database::url(&sources.variables).unwrap_or_else(|found| {
+        faults.extend(found);
+        None
+    });
 
     let mut tree = tree(&Config::default());
     let mut origins = BTreeMap::new();
@@ -165,7 +176,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     if !faults.is_empty() {
         return Err(ConfigError(faults));
     }
-    let loaded = Loaded { config: structs(tree)?, file, origins };
+    let config = Config { database_url, ..structs(tree)? };
+    let loaded = Loaded { config, file, origins };
     check::check(&loaded)?;
     Ok(loaded)
 }

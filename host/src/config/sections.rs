@@ -311,14 +311,28 @@ section! {
 section! {
     /// The database.
     Store = "store" {
-        /// When a commit counts as done. `full`: once it is on the disk, so what was acknowledged survives a loss of power. `off`: once the operating system has it, so it survives a crash of the server only; many times faster on slow disks.
+        /// When a commit counts as done. `full`: once it is on the disk, so what was acknowledged survives a loss of power; with PostgreSQL, as its own `synchronous_commit` says. `off`: once the operating system has it, so it survives a crash of the server only; many times faster on slow disks. PostgreSQL, if it crashes, may then lose what it acknowledged in its last second.
         synchronous: Synchronous = Synchronous::Full, Synchronous::KIND;
-        /// Connections for reading; each has a thread and a cache of 8 MiB.
-        readers: u64 = 4, number("connections", 1, 64);
-        /// How long to wait for another process that writes to the database, for instance `bulkhead keys create`.
-        busy_timeout_ms: u64 = 5_000, number("milliseconds", 0, 60_000);
         /// Commands that may wait to be written; more wait for a second, then are refused with 503.
         queue: u64 = 1_024, number("commands", 1, 100_000);
+        /// SQLite: connections for reading; each has a thread and a cache of 8 MiB.
+        readers: u64 = 4, number("connections", 1, 64);
+        /// SQLite: how long to wait for another process that writes to the database, for instance `bulkhead keys create`.
+        busy_timeout_ms: u64 = 5_000, number("milliseconds", 0, 60_000);
+        /// PostgreSQL: connections at once, and one more that holds the database for this server. Each is a process there, of some 10 MB; more than a few for each of its cores make it slower.
+        connections: u64 = 16, number("connections", 1, 1_000);
+        /// PostgreSQL: how long an operation waits for a connection; then it is refused with 503. Longer hides from clients that the database can't keep up.
+        acquire_timeout_ms: u64 = 2_000, number("milliseconds", 1, 60_000);
+        /// PostgreSQL: how long making a connection may take, with its TLS and password.
+        connect_timeout_ms: u64 = 3_000, number("milliseconds", 10, 60_000);
+        /// PostgreSQL: how long one try of an operation may take, here and in the database, which ends what takes longer (`statement_timeout`; a lock is waited for four fifths of it, `lock_timeout`). With its tries and waits an operation takes a few times that at most.
+        timeout_ms: u64 = 5_000, number("milliseconds", 50, 600_000);
+        /// PostgreSQL: how long a connection that nobody needs is kept.
+        idle_ms: u64 = 300_000, number("milliseconds", 0, 24 * HOUR_MS);
+        /// PostgreSQL: failures in a row, of connections and of answers that do not come in time, after which the database is left alone: requests get 503 at once instead of waiting.
+        breaker_failures: u64 = 5, number("failures", 1, 1_000);
+        /// PostgreSQL: for how long it is left alone; then one operation looks whether it is back.
+        breaker_open_ms: u64 = 1_000, number("milliseconds", 10, 600_000);
     }
 }
 

@@ -9,7 +9,7 @@ use bulkhead_core::quota::{Extent, UserQuota};
 use bulkhead_core::service::ServiceConfig;
 use bulkhead_core::service::upkeep;
 use bulkhead_sandbox::{CgroupParent, WasmConfig};
-use bulkhead_store::SqliteConfig;
+use bulkhead_store::{PostgresConfig, PostgresUrl, SqliteConfig};
 use bulkhead_workspace::import::{ImportConfig, ImportLimits};
 
 use super::{Cgroup, Config, Isolation, Synchronous};
@@ -97,14 +97,36 @@ impl Config {
         }
     }
 
-    /// The configuration of the store.
+    fn synchronous(&self) -> bulkhead_store::Synchronous {
+        match self.store.synchronous {
+            Synchronous::Full => bulkhead_store::Synchronous::Full,
+            Synchronous::Off => bulkhead_store::Synchronous::Off,
+        }
+    }
+
+    /// The configuration of the store in a PostgreSQL database.
+    pub fn postgres(&self, url: PostgresUrl) -> PostgresConfig {
+        let (store, millis) = (&self.store, Duration::from_millis);
+        let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        PostgresConfig {
+            synchronous: self.synchronous(),
+            connections: number(store.connections),
+            acquire_timeout: millis(store.acquire_timeout_ms),
+            connect_timeout: millis(store.connect_timeout_ms),
+            timeout: millis(store.timeout_ms),
+            idle: millis(store.idle_ms),
+            queue: size(store.queue),
+            breaker_failures: number(store.breaker_failures),
+            breaker_open: millis(store.breaker_open_ms),
+            ..PostgresConfig::new(url)
+        }
+    }
+
+    /// The configuration of the store in a SQLite file.
     pub fn sqlite(&self) -> SqliteConfig {
         SqliteConfig {
             path: self.database(),
-            synchronous: match self.store.synchronous {
-                Synchronous::Full => bulkhead_store::Synchronous::Full,
-                Synchronous::Off => bulkhead_store::Synchronous::Off,
-            },
+            synchronous: self.synchronous(),
             readers: u32::try_from(self.store.readers).unwrap_or(u32::MAX),
             busy_timeout: Duration::from_millis(self.store.busy_timeout_ms),
             queue: size(self.store.queue),
@@ -165,7 +187,7 @@ impl Config {
         std::path::absolute(&self.data).unwrap_or_else(|_| self.data.clone())
     }
 
-    /// The database's file.
+    /// SQLite's file.
     pub fn database(&self) -> PathBuf {
         self.data.join("bulkhead.sqlite")
     }

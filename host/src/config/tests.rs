@@ -184,3 +184,25 @@ fn every_key_is_documented() {
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(written == made, "docs/CONFIGURATION.md is not what the code says; run this test with UPDATE_DOCS=1");
 }
+
+#[test]
+fn database_url_decides_the_store_and_is_never_repeated() {
+    let with = |value: &str| Sources { variables: variables(&[("DATABASE_URL", value)]), ..Sources::default() };
+    for sqlite in ["", "sqlite:", "sqlite://", " "] {
+        assert_eq!(load(&with(sqlite)).expect("fits").config.database_url, None);
+    }
+    let loaded = load(&with("postgres://me:s3cret@db.example.org/tools?sslmode=verify-full")).expect("fits");
+    let url = loaded.config.database_url.as_ref().expect("is PostgreSQL");
+    assert_eq!(url.to_string(), "postgres://me@db.example.org:5432/tools");
+    assert!(!format!("{loaded:?}").contains("s3cret"));
+    let values = loaded.config.values();
+    assert!(values.iter().all(|(key, value)| key.field != "database_url" && !value.to_string().contains("s3cret")));
+    for wrong in ["mysql://me:s3cret@db/x", "sqlite:s3cret.db", "postgres://me:s3cret@db:port/x", "s3cret"] {
+        let faults = faults(&with(wrong));
+        assert_eq!((faults.len(), faults[0].key.as_str()), (1, "DATABASE_URL"));
+        assert!(!faults[0].to_string().contains("s3cret"), "{}", faults[0]);
+    }
+    // It is no key: a file or flag can't have it.
+    let flags = vec![flag("--set", "database_url", "postgres://me:s3cret@db/x")];
+    assert!(load(&Sources { flags, ..Sources::default() }).is_err());
+}

@@ -1,11 +1,22 @@
 //! What a call costs in the store: accepted as running in one commit, ended in
 //! another. Prints time and processor time of such a pair for several numbers
-//! of clients, with and without waiting for the disk.
+//! of clients, with and without waiting for the disk: in SQLite, in PostgreSQL on
+//! the same machine, and how many times as many the first does. The round trips
+//! of a pair are counted by a proxy, in a run of their own.
 //!
 //! `cargo run --release -p bulkhead-store --example commit_rate [directory [off|full [clients]]]`
+//!
+//! A PostgreSQL server is started for it, with its data in /tmp.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for a person at a terminal")]
+#![allow(dead_code, unreachable_pub, reason = "the harness is shared with the tests")]
 
+#[path = "../../../tests/harness/proxy.rs"]
+mod proxy;
+#[path = "../../../tests/harness/postgres.rs"]
+mod server;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +32,10 @@ use bulkhead_core::ports::store::{AcceptCall, Accepted, EndCall, Store};
 use bulkhead_core::principal::Owner;
 use bulkhead_core::task::{Source, Task, TaskState};
 use bulkhead_core::tool::ToolSet;
-use bulkhead_store::{SqliteConfig, SqliteStore, Synchronous};
+use bulkhead_store::{PostgresConfig, PostgresStore, PostgresUrl, SqliteConfig, SqliteStore, Synchronous};
+
+use proxy::Proxy;
+use server::Postgres;
 
 const FOR: Duration = Duration::from_secs(3);
 
@@ -30,53 +44,80 @@ async fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     let home = wanted.first().map_or_else(std::env::temp_dir, Into::into);
     let wants = |index: usize, text: String| wanted.get(index).is_none_or(|wanted| *wanted == text);
-    println!("sync  clients   pairs/s   us/pair (each client)   cpu us/pair   commits/pair");
+    let server = Postgres::start(true);
+    println!("store     sync  clients   pairs/s   us/pair (each client)   cpu us/pair here");
     for synchronous in [Synchronous::Off, Synchronous::Full] {
         for clients in [1, 16, 64] {
             if !wants(1, name(synchronous)) || !wants(2, clients.to_string()) {
                 continue;
             }
             let directory = tempfile::tempdir_in(&home).unwrap();
-            let config = SqliteConfig { synchronous, ..SqliteConfig::new(directory.path().join("rate.db")) };
-            // As the server does it: commands come from tasks of the runtime.
-            tokio::spawn(measure(config, clients)).await.unwrap();
+            let sqlite = measure("sqlite", sqlite(directory.path(), synchronous).await, synchronous, clients).await;
+            let url = server.socket_url(&server.database(None));
+            let postgres = measure("postgres", postgres(&url, synchronous).await, synchronous, clients).await;
+            println!("          sqlite does {:.2} times as many", sqlite / postgres);
         }
     }
+    let proxy = Proxy::before(server.port());
+    let store = postgres(&server.url(proxy.port(), &server.database(None)), Synchronous::Off).await;
+    println!("round trips of a pair, by a proxy: {:.3}", round_trips(store, &proxy).await);
 }
 
 fn name(synchronous: Synchronous) -> String {
     format!("{synchronous:?}").to_lowercase()
 }
 
-async fn measure(config: SqliteConfig, clients: u64) {
-    let synchronous = config.synchronous;
-    let store = Arc::new(SqliteStore::open(config).await.unwrap());
+async fn sqlite(directory: &Path, synchronous: Synchronous) -> Arc<dyn Store> {
+    let config = SqliteConfig { synchronous, ..SqliteConfig::new(directory.join("rate.db")) };
+    Arc::new(SqliteStore::open(config).await.unwrap())
+}
+
+async fn postgres(url: &str, synchronous: Synchronous) -> Arc<dyn Store> {
+    let config = PostgresConfig { synchronous, ..PostgresConfig::new(PostgresUrl::parse(url).unwrap()) };
+    Arc::new(PostgresStore::open(config).await.unwrap())
+}
+
+/// Pairs a second.
+async fn measure(engine: &str, store: Arc<dyn Store>, synchronous: Synchronous, clients: u64) -> f64 {
     for client in 0..clients {
         store.create_task(&task(client), &ToolSet::new([]), vec![]).await.unwrap();
     }
-    let (commits, processor, started) = (store.commits(), processor_time(), Instant::now());
-    let tasks: Vec<_> = (0..clients).map(|client| tokio::spawn(calls(store.clone(), client))).collect();
+    let (processor, started) = (processor_time(), Instant::now());
+    // As the server does it: commands come from tasks of the runtime.
+    let tasks: Vec<_> = (0..clients).map(|client| tokio::spawn(calls(store.clone(), client, FOR))).collect();
     let mut pairs = 0;
     for task in tasks {
         pairs += task.await.unwrap();
     }
     let (seconds, pairs) = (started.elapsed().as_secs_f64(), pairs as f64);
     println!(
-        "{:<5} {clients:>7} {:>9.0} {:>23.0} {:>13.1} {:>14.3}",
+        "{engine:<9} {:<5} {clients:>7} {:>9.0} {:>23.0} {:>18.1}",
         name(synchronous),
         pairs / seconds,
         seconds * 1e6 * clients as f64 / pairs,
         (processor_time() - processor) * 1e6 / pairs,
-        (store.commits() - commits) as f64 / pairs,
     );
     store.close().await;
+    pairs / seconds
+}
+
+/// Counted once the statements are prepared.
+async fn round_trips(store: Arc<dyn Store>, proxy: &Proxy) -> f64 {
+    store.create_task(&task(0), &ToolSet::new([]), vec![]).await.unwrap();
+    store.create_task(&task(1), &ToolSet::new([]), vec![]).await.unwrap();
+    calls(store.clone(), 0, Duration::from_millis(200)).await;
+    let before = proxy.round_trips();
+    let pairs = calls(store.clone(), 1, Duration::from_millis(500)).await;
+    let trips = proxy.round_trips() - before;
+    store.close().await;
+    trips as f64 / pairs as f64
 }
 
 /// Pairs done by one client, one after the other.
-async fn calls(store: Arc<SqliteStore>, client: u64) -> u64 {
+async fn calls(store: Arc<dyn Store>, client: u64, time: Duration) -> u64 {
     let started = Instant::now();
     let mut pairs = 0;
-    while started.elapsed() < FOR {
+    while started.elapsed() < time {
         let call = call(client, pairs);
         let (id, at) = (call.id, call.created_at);
         let begun = NewEvent::new(at, Some(id), &EventBody::CallStarted { tool: "read_file".into() });

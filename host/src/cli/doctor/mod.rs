@@ -2,6 +2,7 @@
 //! that is not enough, what to do; what is required and missing makes the
 //! command fail.
 
+mod database;
 mod probes;
 
 use serde::Serialize;

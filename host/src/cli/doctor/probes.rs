@@ -47,6 +47,9 @@ pub(super) fn all(config: &Config) -> Vec<Check> {
         tools(),
         data(&config.data),
     ]
+    .into_iter()
+    .chain(super::database::checks(config))
+    .collect()
 }
 
 fn read(path: &str) -> Option<String> {

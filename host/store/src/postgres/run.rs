@@ -68,7 +68,6 @@ impl Shared {
                 Failure::Refused(error) => Some(refusal(work.what, error)),
                 // A fate that is not known is worth waiting for, a server that is not there is not.
                 Failure::Unsent(_) if maybe_second && !over => None,
-                Failure::Unsent(error) if maybe_second => Some(StoreError::Unsure(error)),
                 Failure::Unsent(error) => Some(StoreError::Unavailable(error)),
                 Failure::Lost(_) if work.again != Again::Never && !over => {
                     maybe_second |= work.again != Again::Reads;
@@ -78,6 +77,11 @@ impl Shared {
                 Failure::Lost(error) => Some(StoreError::Unsure(Box::new(error))),
             };
             if let Some(error) = error {
+                // That this try did nothing says nothing about an earlier one.
+                let error = match error {
+                    StoreError::Unavailable(reason) if maybe_second => StoreError::Unsure(reason),
+                    error => error,
+                };
                 return Err(Failed { error, maybe_second });
             }
             tokio::time::sleep(PAUSE * 2_u32.pow(nth - 1)).await;

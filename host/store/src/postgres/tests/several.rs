@@ -14,7 +14,7 @@ use futures::future::join_all;
 
 use super::server::postgres;
 use super::{PostgresStore, database, open};
-use crate::contract::world::{NOW, World, accept, at, end, ended, event, idempotency, log, owner, pinned};
+use crate::contract::world::{NOW, World, accept, at, end, ended, event, grants, idempotency, log, owner, pinned};
 
 /// Two stores on a new database.
 async fn two() -> [Arc<PostgresStore>; 2] {
@@ -41,6 +41,35 @@ async fn number_the_events_of_one_task_without_gaps() {
     for store in stores {
         assert_eq!(log(&*store, task.id).await.len() as u64, next - 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_calls_of_one_task_side_by_side() {
+    let stores = two().await;
+    let world = World::new(stores[0].clone());
+    let task = world.ready_task(owner(1)).await;
+    let clients = (0..8_usize).map(|client| {
+        let (store, world, task) = (stores[client % 2].clone(), world.clone(), task.clone());
+        tokio::spawn(async move {
+            for number in 0..15 {
+                let call = world.call(&task);
+                let key = (number % 2 == 0).then(|| idempotency(&format!("{client}/{number}"), "body"));
+                let accepted = store.accept_call(AcceptCall { idempotency: key, ..accept(&call) }).await.unwrap();
+                assert!(matches!(accepted, Accepted::New(_)), "{accepted:?}");
+                let started = store.start_call(task.id, call.id, at(1), &grants(), vec![event(2)]).await.unwrap();
+                assert!(started.is_some());
+                assert!(store.end_call(end(&call, "done")).await.unwrap().is_some());
+            }
+        })
+    });
+    for client in join_all(clients).await {
+        client.unwrap();
+    }
+    let log = log(&*stores[1], task.id).await;
+    assert_eq!(log.len(), 8 * 15 * 3);
+    let stored = stores[1].task(owner(1), task.id).await.unwrap().unwrap();
+    assert_eq!(stored.last_seq, 8 * 15 * 3);
+    assert_eq!(stores[1].open_calls().await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
