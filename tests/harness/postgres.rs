@@ -47,6 +47,18 @@ impl Postgres {
         }
         std::fs::write(directory.join("password"), PASSWORD).unwrap();
         std::fs::set_permissions(directory.join("password"), std::fs::Permissions::from_mode(0o644)).unwrap();
+        // It is its own authority.
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        for (name, text) in
+            [("server.crt", certified.cert.pem()), ("server.key", certified.signing_key.serialize_pem())]
+        {
+            let path = directory.join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            if let Some((user, group)) = ids {
+                chown(&path, Some(user), Some(group)).unwrap();
+            }
+        }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         // The tests' end is the end of `cat`.
         let script = r#"
@@ -54,6 +66,7 @@ impl Postgres {
             "$1/initdb" -D "$2/data" -U postgres -E UTF8 --locale=C.UTF-8 --no-sync --auth-local=trust \
                 --auth-host=scram-sha-256 --pwfile="$2/password" >"$2/log" 2>&1
             "$1/postgres" -D "$2/data" -k "$2" -p "$3" -h 127.0.0.1 -c fsync="$4" -c full_page_writes="$4" \
+                -c ssl=on -c ssl_cert_file="$2/server.crt" -c ssl_key_file="$2/server.key" \
                 -c max_connections=300 -c shared_buffers=64MB -c autovacuum_naptime=5s -c log_min_messages=warning >>"$2/log" 2>&1 &
             server=$!
             cat >/dev/null
@@ -95,9 +108,21 @@ impl Postgres {
         format!("postgres://postgres@{directory}:{}/{database}", self.port)
     }
 
-    /// The address of a database by a port: the server's, or a proxy's before it.
+    /// The address of a database by a port: the server's, or a proxy's before it. In
+    /// plain text: a proxy should meet the protocol, not TLS.
     pub fn url(&self, port: u16, database: &str) -> String {
-        format!("postgres://postgres:{PASSWORD}@127.0.0.1:{port}/{database}")
+        format!("postgres://postgres:{PASSWORD}@127.0.0.1:{port}/{database}?sslmode=disable")
+    }
+
+    /// The same with TLS and a server that proves that it is `host`, by this authority.
+    pub fn verified_url(&self, host: &str, authority: &Path, database: &str) -> String {
+        let (port, authority) = (self.port, authority.display());
+        format!("postgres://postgres:{PASSWORD}@{host}:{port}/{database}?sslmode=verify-full&sslrootcert={authority}")
+    }
+
+    /// The file of the authority that the server's certificate is of.
+    pub fn authority(&self) -> PathBuf {
+        self.directory.join("server.crt")
     }
 
     /// A new database, empty, or as `template` is.

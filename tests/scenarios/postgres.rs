@@ -87,7 +87,7 @@ fn the_password_is_shown_nowhere_and_a_second_server_is_refused() {
     assert!(refused.contains("in use by another server"), "{refused}");
     let absent = second(&url.replace(&database, "no_such_database"));
     assert!(absent.contains("can't be reached") && absent.contains("DATABASE_URL"), "{absent}");
-    let bad = second(&format!("{url}?sslmod=require"));
+    let bad = second(&format!("{url}&sslmod=require"));
     assert!(bad.contains("`sslmod` is not known"), "{bad}");
     said += &[refused, absent, bad].concat();
     assert!(!said.contains(PASSWORD), "{said}");

@@ -134,11 +134,36 @@ async fn a_server_that_is_not_there_is_named_without_the_password() {
     assert!(matches!(error, OpenError::Unreachable { .. }), "{error}");
     // A wrong password, and a database that is not there.
     let url = postgres().url(postgres().port(), "postgres");
-    for wrong in [url.replace(PASSWORD, "s3cret-of-the-tests-but-wrong"), url.replace("/postgres", "/no_such_database")]
+    for wrong in
+        [url.replace(PASSWORD, "s3cret-of-the-tests-but-wrong"), url.replace("/postgres?", "/no_such_database?")]
     {
         let error = PostgresStore::open(config(&wrong)).await.unwrap_err();
         assert!(matches!(error, OpenError::Unreachable { .. }), "{error}");
         assert!(!error.to_string().contains("s3cret"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_proves_who_it_is_if_it_must() {
+    let database = database();
+    let store = open(&postgres().verified_url("localhost", &postgres().authority(), &database)).await;
+    World::new(store.clone()).ready_task(owner(1)).await;
+    let encrypted = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity a USING (pid)
+                     WHERE a.datname = current_database() AND a.application_name = 'bulkhead'";
+    assert_eq!(postgres().psql(&database, encrypted).unwrap(), "t");
+
+    // Another authority, and a name that is not in its certificate.
+    let directory = tempfile::tempdir().unwrap();
+    let other = directory.path().join("other.crt");
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(&other, certified.cert.pem()).unwrap();
+    for url in [
+        postgres().verified_url("localhost", &other, &database),
+        postgres().verified_url("127.0.0.1", &postgres().authority(), &database),
+    ] {
+        let error = refusal(&url).await;
+        assert!(matches!(error, OpenError::Unreachable { .. }), "{error}");
+        assert!(error.to_string().contains("certificate"), "{error}");
     }
 }
 
