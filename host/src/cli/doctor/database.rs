@@ -29,7 +29,13 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
             let found = format!("PostgreSQL {server}, {url}, answers in {took} ms, {schema}");
             Check::new("store", Required, true, found, "")
         }
-        Err(reason) => Check::new("store", Required, false, format!("PostgreSQL: {reason}"), "see what it says above"),
+        Err(reason) => Check::new(
+            "store",
+            Required,
+            false,
+            format!("PostgreSQL: {reason}"),
+            "mend what it says, or take DATABASE_URL away for SQLite",
+        ),
     };
     let mut checks = vec![store, identity(url)];
     checks.extend(found.ok().map(|found| connections(config, &found)));
