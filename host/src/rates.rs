@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bulkhead_core::id::{TenantId, UserId};
+use bulkhead_core::id::TenantId;
 use bulkhead_core::ports::rates::{Counted, Counts, Rate, Rates, Standing, Taken};
 use bulkhead_core::principal::Owner;
 use governor::clock::{Clock as _, DefaultClock};
@@ -73,7 +73,7 @@ fn full_after(rate: Rate, remaining: u32) -> Duration {
 
 /// Counts in this process's memory.
 pub struct LocalRates {
-    users: Vec<Counter<UserId>>,
+    users: Vec<Counter<Owner>>,
     tenants: Vec<Counter<TenantId>>,
 }
 
@@ -93,7 +93,7 @@ impl LocalRates {
     fn count(&self, counted: Counted, owner: Owner) -> Taken {
         // The user's first: one user who is over does not use up the tenant's.
         let user = self.users.iter().find(|counter| counter.counted == counted);
-        let user = user.map_or(Taken::Unlimited, |counter| counter.take(&owner.user));
+        let user = user.map_or(Taken::Unlimited, |counter| counter.take(&owner));
         if matches!(user, Taken::Refused { .. }) {
             return user;
         }
@@ -132,6 +132,8 @@ impl Rates for LocalRates {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_core::id::UserId;
+
     use super::*;
 
     fn owner(tenant: u64, user: u64) -> Owner {

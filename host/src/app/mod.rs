@@ -189,7 +189,8 @@ impl App {
             tokio::spawn(policy::watch(loader, api.clone(), every, failures, api.stop.clone()))
         });
         // Without it a stream's small writes wait 40 ms for an acknowledgement.
-        let stall = u32::try_from(api.options.streams.stall.as_millis()).unwrap_or(u32::MAX);
+        // Later than a stream that can say by itself why it ends.
+        let stall = u32::try_from(2 * api.options.streams.stall.as_millis()).unwrap_or(u32::MAX);
         let listener = listener.tap_io(move |stream| {
             // Who takes nothing of what was sent for so long is gone or shed.
             if let Err(error) = sockopt::set_tcp_user_timeout(&*stream, stall) {

@@ -153,7 +153,7 @@ section! {
         max_concurrent_requests: u64 = 1024, number("requests", 1, 100_000);
         /// Time without an event after which a stream sends a comment, so that proxies do not take it for dead. Most of them give up after 60 seconds.
         heartbeat_ms: u64 = 15_000, number("milliseconds", 100, HOUR_MS);
-        /// How long a client may take nothing of what was sent to it; then its connection is cut. It goes on after the last event it has.
+        /// How long a client may take nothing of what was sent to it; then its stream ends, at the latest after twice as long its connection is cut. It goes on after the last event it has.
         stall_ms: u64 = 30_000, number("milliseconds", 1_000, HOUR_MS);
         /// Event streams of one user at once; more are refused with 429. Each holds a descriptor and a cursor.
         streams_per_user: u64 = 100, number("streams", 1, 100_000);

@@ -30,6 +30,7 @@ mod statement;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod tools;
 mod turns;
 

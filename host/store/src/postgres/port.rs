@@ -17,10 +17,11 @@ use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
 use bulkhead_core::session::Session;
 use bulkhead_core::task::{Task, TaskState};
+use bulkhead_core::ticket::TicketRecord;
 use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
 
 use super::statement::Statement;
-use super::{PostgresStore, audit, calls, events, grants, keys, retention, sessions, tasks, tools};
+use super::{PostgresStore, audit, calls, events, grants, keys, retention, sessions, tasks, tickets, tools};
 
 #[async_trait]
 impl Store for PostgresStore {
@@ -231,6 +232,14 @@ impl Store for PostgresStore {
         limit: u32,
     ) -> Result<Vec<Audit>, StoreError> {
         audit::list(self, owner, task, after, limit).await
+    }
+
+    async fn create_ticket(&self, ticket: &TicketRecord, most: u32, now: Timestamp) -> Result<bool, StoreError> {
+        tickets::create(self, ticket, most, now).await
+    }
+
+    async fn take_ticket(&self, hash: Digest, task: TaskId, now: Timestamp) -> Result<Option<Owner>, StoreError> {
+        tickets::take(self, hash, task, now).await
     }
 
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {

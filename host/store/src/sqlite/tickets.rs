@@ -9,7 +9,7 @@ use bulkhead_core::ticket::TicketRecord;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::SqliteStore;
-use super::rows::Reading;
+use crate::rows::Reading;
 
 pub(super) async fn create(
     store: &SqliteStore,

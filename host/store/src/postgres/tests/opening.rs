@@ -22,6 +22,9 @@ async fn refusal(url: &str) -> OpenError {
     error
 }
 
+/// The newest schema that this program knows.
+const KNOWN: i64 = 2;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_hosts_bring_the_schema_up_to_date_at_once() {
     let database = postgres().database(None);
@@ -29,7 +32,7 @@ async fn many_hosts_bring_the_schema_up_to_date_at_once() {
     let opened = join_all((0..4).map(|_| tokio::spawn(PostgresStore::open(config(&url))))).await;
     let stores: Vec<_> = opened.into_iter().map(|opened| opened.unwrap().unwrap()).collect();
     let applied = postgres().psql(&database, "SELECT count(*), count(DISTINCT version) FROM bulkhead._sqlx_migrations");
-    assert_eq!(applied.unwrap(), "1|1");
+    assert_eq!(applied.unwrap(), format!("{KNOWN}|{KNOWN}"));
     let mut writers: Vec<_> = stores.iter().map(|store| store.shared.writer).collect();
     writers.sort_unstable();
     writers.dedup();
@@ -91,7 +94,7 @@ async fn a_newer_schema_is_refused() {
                   VALUES (9001, 'of the future', true, '\\x00', 0)";
     postgres().psql(&database, future).unwrap();
     let error = refusal(&postgres().socket_url(&database)).await;
-    assert!(matches!(error, OpenError::Newer { found: 9001, known: 1, .. }), "{error}");
+    assert!(matches!(error, OpenError::Newer { found: 9001, known: KNOWN, .. }), "{error}");
 }
 
 #[tokio::test]
@@ -173,7 +176,7 @@ async fn a_look_changes_nothing() {
     let found = PostgresStore::look(&config(&postgres().socket_url(&empty))).await.unwrap();
     assert_eq!((found.schema, found.connections), (None, 300));
     let found = PostgresStore::look(&config(&postgres().socket_url(&database()))).await.unwrap();
-    assert_eq!(found.schema, Some(1));
+    assert_eq!(found.schema, Some(KNOWN));
     assert_eq!(postgres().psql(&empty, "SELECT to_regnamespace('bulkhead') IS NULL").unwrap(), "t");
 }
 

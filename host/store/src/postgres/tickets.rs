@@ -1,0 +1,60 @@
+//! Tickets for streams.
+
+use bulkhead_core::clock::Timestamp;
+use bulkhead_core::digest::Digest;
+use bulkhead_core::id::TaskId;
+use bulkhead_core::ports::store::StoreError;
+use bulkhead_core::principal::Owner;
+use bulkhead_core::ticket::TicketRecord;
+
+use super::PostgresStore;
+use super::statement::{Statement, Work};
+use crate::rows::Reading;
+
+pub(super) async fn create(
+    store: &PostgresStore,
+    ticket: &TicketRecord,
+    most: u32,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    // What nobody used goes here: there is never more than a minute's. Hosts that
+    // count at the same moment may pass the most by one each.
+    let insert = Statement::new(
+        "WITH gone AS (DELETE FROM tickets WHERE expires_at <= $1)
+         INSERT INTO tickets (hash, tenant_id, user_id, task_id, expires_at)
+         SELECT $2, $3, $4, $5, $6
+         WHERE (SELECT count(*) FROM tickets WHERE tenant_id = $3 AND user_id = $4 AND expires_at > $1) < $7",
+    );
+    let insert = insert
+        .bind(now.as_millis())
+        .bind_id(ticket.hash)
+        .bind_id(ticket.owner.tenant)
+        .bind_id(ticket.owner.user)
+        .bind_id(ticket.task)
+        .bind(ticket.expires_at.as_millis())
+        .bind(i64::from(most));
+    Ok(store.write(Work::once("ticket", insert)).await?.affected > 0)
+}
+
+/// Not sent again if its answer is lost: the ticket would be gone, and whoever
+/// shows it asks for another.
+pub(super) async fn take(
+    store: &PostgresStore,
+    hash: Digest,
+    task: TaskId,
+    now: Timestamp,
+) -> Result<Option<Owner>, StoreError> {
+    let delete = Statement::new(
+        "DELETE FROM tickets WHERE hash = $1 AND task_id = $2 AND expires_at > $3 RETURNING tenant_id, user_id",
+    );
+    let delete = delete.bind_id(hash).bind_id(task).bind(now.as_millis());
+    let taken = store.write(Work::once("ticket", delete)).await?;
+    let name = hash.to_string();
+    let reading = Reading { table: "tickets", row: &name };
+    match (taken.get::<String>("tenant_id")?, taken.get::<String>("user_id")?) {
+        (Some(tenant), Some(user)) => {
+            Ok(Some(Owner { tenant: reading.parse("tenant_id", &tenant)?, user: reading.parse("user_id", &user)? }))
+        }
+        _ => Ok(None),
+    }
+}
