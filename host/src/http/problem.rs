@@ -36,9 +36,15 @@ pub struct Problem {
     #[serde(flatten)]
     #[schema(value_type = Object)]
     pub more: Map<String, Value>,
+    /// In a box, since a problem is the error of most functions here.
     #[serde(skip)]
+    later: Option<Box<Later>>,
+}
+
+/// What a client should know before it comes again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Later {
     retry_after_s: Option<u32>,
-    #[serde(skip)]
     standing: Option<Standing>,
 }
 
@@ -119,8 +125,7 @@ impl Problem {
             detail: detail.into(),
             retryable: row.retryable,
             more: Map::new(),
-            retry_after_s: None,
-            standing: None,
+            later: None,
         }
     }
 
@@ -134,7 +139,7 @@ impl Problem {
     /// The same problem with `Retry-After`.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
-        self.retry_after_s = Some(seconds);
+        self.later.get_or_insert_default().retry_after_s = Some(seconds);
         self
     }
 }
@@ -146,7 +151,7 @@ impl Problem {
             .with("limit", format!("rate.{}_per_{}", standing.counted.name(), standing.of.name()))
             // Rounded up: a client that waits that long is allowed.
             .retry_after(u32::try_from(retry_after.as_secs_f64().ceil() as u64).unwrap_or(u32::MAX).max(1));
-        problem.standing = Some(standing);
+        problem.later.get_or_insert_default().standing = Some(standing);
         problem
     }
 }
@@ -154,12 +159,12 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let (retry_after, standing) = (self.retry_after_s, self.standing);
+        let Later { retry_after_s, standing } = self.later.as_deref().copied().unwrap_or_default();
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(seconds) = retry_after {
+        if let Some(seconds) = retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if let Some(standing) = standing {

@@ -175,13 +175,13 @@ mod tests {
         let options = StreamOptions { per_user: 2, heartbeat: second, stall: second, age: second };
         let owner = |user| Owner { tenant: TenantId::from_parts(1, 0), user: UserId::from_parts(user, 0) };
         let streams = Arc::new(Streams::default());
-        let first = streams.admit(owner(1), options).unwrap();
-        let _second = streams.admit(owner(1), options).unwrap();
-        assert_eq!(streams.admit(owner(1), options).err().unwrap().code, "too_many_streams");
-        let other = streams.admit(owner(2), options).unwrap();
+        let first = streams.admit(owner(1), options).expect("room");
+        let _second = streams.admit(owner(1), options).expect("room");
+        assert_eq!(streams.admit(owner(1), options).err().expect("no room").code, "too_many_streams");
+        let other = streams.admit(owner(2), options).expect("room");
         assert_eq!(streams.count(), 3);
         drop((first, other));
         assert_eq!((streams.count(), streams.lock().len()), (1, 1));
-        streams.admit(owner(1), options).unwrap();
+        streams.admit(owner(1), options).expect("room");
     }
 }
