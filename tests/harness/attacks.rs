@@ -2,19 +2,30 @@
 //! was wanted, what came of it, and how long it took. For the scenario that
 //! checks them all and the benchmark that measures them.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::origin::{self, Origin};
 use super::{Client, Options, Server, guests};
 
 /// Wall time of a call that only waits; all else is ended by what it uses.
 const WAITING: Duration = Duration::from_secs(2);
 const WALL: Duration = Duration::from_secs(40);
+/// Whose name, if it is set, has another number of milliseconds for that.
+const WALL_VARIABLE: &str = "BULKHEAD_ATTACKS_WALL_MS";
 const CPU: Duration = Duration::from_millis(1_500);
+/// Events of a task whose guest floods it within its limits.
+const FEW_EVENTS: usize = 1_000;
+/// The arguments that make a key of another tenant.
+const OTHER_TENANT: [&str; 4] =
+    ["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"];
+/// How long what a task left may lie in the trash, on a loaded machine.
+const REMOVAL: Duration = Duration::from_secs(20);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,6 +46,10 @@ pub struct Attack {
     #[serde(default)]
     or: Vec<String>,
     check: Option<String>,
+    json: Option<String>,
+    #[serde(default)]
+    most: BTreeMap<String, u64>,
+    limits: Option<String>,
 }
 
 /// How an attack ended.
@@ -83,7 +98,7 @@ impl Attack {
     /// Runs it.
     pub fn run(&self, server: &Server, client: &Client) -> Ended {
         match self.phase.as_str() {
-            "register" => self.registration(client),
+            "register" => self.registration(server, client),
             _ => self.call(server, client),
         }
     }
@@ -107,7 +122,7 @@ impl Attack {
         Ended { wanted: self.wanted(), got: named(state, code), took, past_limit: None, fault }
     }
 
-    fn registration(&self, client: &Client) -> Ended {
+    fn registration(&self, server: &Server, client: &Client) -> Ended {
         let begun = Instant::now();
         let tool = client.register_bytes(&guests::wasm(&format!("hostile/{}", self.component)));
         let took = begun.elapsed();
@@ -117,6 +132,14 @@ impl Attack {
         let reason = tool["rejection"]["reason"].as_str().unwrap_or_default();
         if reason.len() > 4_096 {
             ended.fault.get_or_insert(format!("a reason of {} bytes", reason.len()));
+        }
+        if self.check.as_deref() == Some("frozen") {
+            let bytes = guests::wasm(&format!("hostile/{}", self.component));
+            for whose in [client, &server.client_with(&OTHER_TENANT)] {
+                let again = whose.register_bytes(&bytes)["manifest"].clone();
+                let same = again == tool["manifest"] && !again.is_null();
+                ended.fault = ended.fault.or((!same).then(|| format!("it became {again}")));
+            }
         }
         ended
     }
@@ -128,15 +151,9 @@ impl Attack {
         if self.name == "escape.planted" {
             plant(server, &task);
         }
-        let arguments: Value = serde_json::from_str(self.arguments.as_deref().unwrap_or("{}")).unwrap();
-        let wall = if self.component.ends_with("wait") { WAITING } else { WALL };
-        let mut limits = json!({"wall_time_ms": wall.as_millis() as u64, "cpu_time_ms": CPU.as_millis() as u64,
-            "stdout_bytes": 65_536, "stderr_bytes": 65_536, "emit_bytes": 262_144, "log_bytes": 65_536, "log_lines": 200});
-        if self.component == "bounds" {
-            // So small that only they can be what stops it.
-            let small = json!({"path_bytes": 1_024, "path_depth": 32, "listing_entries": 600});
-            limits.as_object_mut().unwrap().extend(small.as_object().unwrap().clone());
-        }
+        let (arguments, _origin) = self.arguments();
+        let wall = if self.component.ends_with("wait") { WAITING } else { most_wall() };
+        let limits = self.limits(wall);
         let body = json!({"tool": name, "arguments": arguments, "limits": limits});
         let begun = Instant::now();
         let started = client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body);
@@ -146,41 +163,97 @@ impl Attack {
         }
         let id = started.json()["id"].as_str().unwrap().to_owned();
         let neighbour = if self.check.as_deref() == Some("neighbours") { neighbour(client) } else { None };
-        let call = client.get(&format!("/v1/calls/{id}?wait=60")).expect(200);
+        // Longer than any may run.
+        let patience = (most_wall() + WALL / 2).as_secs();
+        let call = client.get(&format!("/v1/calls/{id}?wait={patience}")).expect(200);
         let took = begun.elapsed();
         let state = call["state"].as_str().unwrap();
         let code = call["outcome"]["fault"]["code"].as_str().unwrap_or_default();
         let mut ended = self.ended(state, code, &call["outcome"]["fault"]["message"], took);
         ended.past_limit = past_limit(&call, code, wall);
-        ended.fault = ended.fault.or(neighbour).or_else(|| self.check(client, &task, &call));
+        ended.fault = ended.fault.or(neighbour).or_else(|| self.check(server, client, &task, &call));
         if self.component == "confined" {
             ended.fault = ended.fault.or_else(|| untouched(server, &task));
         }
         ended
     }
 
-    /// What else must hold.
-    fn check(&self, client: &Client, task: &str, call: &Value) -> Option<String> {
-        let succeeded = call["state"] == "succeeded";
-        let json_part = || {
-            let parts = call["outcome"]["content"].as_array().cloned().unwrap_or_default();
-            parts.into_iter().find_map(|part| part.get("json").cloned()).unwrap_or_default()
+    /// Its arguments, and the server that they tell it of.
+    fn arguments(&self) -> (Value, Option<Origin>) {
+        let text = self.arguments.as_deref().unwrap_or("{}");
+        let origin = text.contains("ORIGIN").then(|| Origin::start(|_| origin::ok(b"reached")));
+        let port = origin.as_ref().map_or(0, |origin| origin.port);
+        (serde_json::from_str(&text.replace("ORIGIN", &port.to_string())).unwrap(), origin)
+    }
+
+    fn limits(&self, wall: Duration) -> Value {
+        let mut limits = json!({"wall_time_ms": wall.as_millis() as u64, "cpu_time_ms": CPU.as_millis() as u64,
+            "stdout_bytes": 65_536, "stderr_bytes": 65_536, "emit_bytes": 262_144, "log_bytes": 65_536, "log_lines": 200});
+        let mut narrow = |further: &str| {
+            let further: serde_json::Map<_, _> = serde_json::from_str(further).unwrap();
+            limits.as_object_mut().unwrap().extend(further);
         };
-        match self.check.as_deref() {
-            Some("escaped_false") if succeeded && json_part()["escaped"] != false => {
-                Some(format!("escaped: {}", json_part()))
-            }
-            Some("refused") if succeeded && json_part()["refused"] != true => {
-                Some(format!("not refused: {}", json_part()))
-            }
-            Some("truncated") if succeeded && !truncated(client, task) => {
+        if self.component == "bounds" {
+            // So small that only they can be what stops it.
+            narrow(r#"{"path_bytes": 1024, "path_depth": 32, "listing_entries": 600}"#);
+        }
+        narrow(self.limits.as_deref().unwrap_or("{}"));
+        limits
+    }
+
+    /// What else must hold.
+    fn check(&self, server: &Server, client: &Client, task: &str, call: &Value) -> Option<String> {
+        let part = json_part(call).filter(|_| call["state"] == "succeeded");
+        let events = || client.events_until(task, "call.ended");
+        let fault = match (self.check.as_deref(), &part) {
+            (Some("escaped_false"), Some(part)) if part["escaped"] != false => Some(format!("escaped: {part}")),
+            (Some("refused"), Some(part)) if part["refused"] != true => Some(format!("not refused: {part}")),
+            // However it ended: it had said enough by then.
+            (Some("truncated"), _) if !events().iter().any(|event| event["type"] == "call.truncated") => {
                 Some("nothing says that output was left out".into())
             }
-            Some("listed") => listed(client, task),
-            Some("deleted") => listed(client, task).or_else(|| deleted(client, task)),
+            (Some("few_events"), _) => {
+                let events = events().len();
+                (events > FEW_EVENTS).then(|| format!("{events} events"))
+            }
+            (Some("shown"), _) => shown(&events()),
+            (Some("verbatim"), _) => {
+                let told = events().pop().map(|ended| ended["data"]["content"].clone());
+                (told.as_ref() != Some(&call["outcome"]["content"])).then(|| format!("told as {told:?}"))
+            }
+            (Some("listed"), _) => listed(client, task),
+            (Some("deleted"), _) => listed(client, task).or_else(|| deleted(server, client, task)),
             _ => None,
-        }
+        };
+        fault.or_else(|| self.differs(&part?))
     }
+
+    /// What of a result is not as the table says.
+    fn differs(&self, part: &Value) -> Option<String> {
+        let wanted: serde_json::Map<_, _> = serde_json::from_str(self.json.as_deref().unwrap_or("{}")).unwrap();
+        let other = wanted.iter().find(|(name, value)| part[name.as_str()] != **value);
+        let more = self.most.iter().find(|(name, most)| part[name.as_str()].as_u64().is_none_or(|is| is > **most));
+        other
+            .map(|(name, value)| format!("`{name}` is {}, not {value}", part[name.as_str()]))
+            .or_else(|| more.map(|(name, most)| format!("`{name}` is {}, more than {most}", part[name.as_str()])))
+    }
+}
+
+/// The `json` part of a call's result.
+fn json_part(call: &Value) -> Option<Value> {
+    call["outcome"]["content"].as_array()?.iter().find_map(|part| part.get("json").cloned())
+}
+
+/// What `crash.after_output` said, by whatever channel, and the log has not.
+fn shown(events: &[Value]) -> Option<String> {
+    let log = Value::from(events).to_string();
+    let missing = ["part 1", "part 3", "one without an end"].into_iter().find(|said| !log.contains(said));
+    missing.map(|said| format!("`{said}` is not in the log"))
+}
+
+fn most_wall() -> Duration {
+    let asked = std::env::var(WALL_VARIABLE).ok().and_then(|text| text.parse().ok());
+    asked.map_or(WALL, Duration::from_millis)
 }
 
 fn named(state: &str, code: &str) -> String {
@@ -253,10 +326,6 @@ fn plant(server: &Server, task: &str) {
         .unwrap();
 }
 
-fn truncated(client: &Client, task: &str) -> bool {
-    client.events_until(task, "call.ended").iter().any(|event| event["type"] == "call.truncated")
-}
-
 /// A harmless call beside the attack is answered while the attack goes on.
 fn neighbour(client: &Client) -> Option<String> {
     let task = client.task();
@@ -273,13 +342,31 @@ fn listed(client: &Client, task: &str) -> Option<String> {
     (listing.status != 200).then(|| format!("its files can't be listed: {}", String::from_utf8_lossy(&listing.body)))
 }
 
-/// What the guest left can be removed.
-fn deleted(client: &Client, task: &str) -> Option<String> {
+/// What the guest left can be removed, and nothing of it stays on the disk.
+fn deleted(server: &Server, client: &Client, task: &str) -> Option<String> {
     let path = format!("/v1/tasks/{task}");
     let answer = client.delete(&path);
     if answer.status >= 300 {
         return Some(format!("its task can't be deleted: {}", String::from_utf8_lossy(&answer.body)));
     }
     let gone = client.get(&path);
-    (gone.status != 404 && gone.json()["state"] != "deleted").then(|| format!("its task is there: {gone:?}"))
+    if gone.status != 404 && gone.json()["state"] != "deleted" {
+        return Some(format!("its task is there: {gone:?}"));
+    }
+    let until = Instant::now() + REMOVAL;
+    while !is_empty(&server.data().join("trash")) {
+        if Instant::now() > until {
+            return Some("what it left is still in the trash".into());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    None
+}
+
+/// Whether there is nothing in the folders of a directory.
+fn is_empty(directory: &Path) -> bool {
+    let folders = std::fs::read_dir(directory).into_iter().flatten().map_while(Result::ok);
+    folders
+        .map(|folder| std::fs::read_dir(folder.path()))
+        .all(|inside| inside.is_ok_and(|mut inside| inside.next().is_none()))
 }

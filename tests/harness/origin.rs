@@ -79,8 +79,25 @@ fn read(lines: &mut BufReader<TcpStream>) -> Option<Seen> {
         header.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
     let mut seen = Seen { line: line.trim_end().to_owned(), header, body: Vec::new() };
+    if seen.field("transfer-encoding") == Some("chunked") {
+        while chunk(lines, &mut seen.body)? > 0 {}
+        return Some(seen);
+    }
     let length = seen.field("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
     seen.body = vec![0; length];
     lines.read_exact(&mut seen.body).ok()?;
     Some(seen)
+}
+
+/// Reads one piece of a body; the last one is empty.
+fn chunk(lines: &mut BufReader<TcpStream>, body: &mut Vec<u8>) -> Option<usize> {
+    let mut line = String::new();
+    lines.read_line(&mut line).ok()?;
+    let size = usize::from_str_radix(line.trim(), 16).ok()?;
+    let start = body.len();
+    // With the end of its line.
+    body.resize(start + size + 2, 0);
+    lines.read_exact(&mut body[start..]).ok()?;
+    body.truncate(start + size);
+    Some(size)
 }

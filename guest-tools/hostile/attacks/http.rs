@@ -1,5 +1,7 @@
 //! Sends requests that nobody has granted. Wanted: `succeeded`, with `escaped`
-//! false: every one refused, and the host none the worse for their number.
+//! false: every one refused, and the host none the worse for their number. The
+//! attack's name is followed by the port of a server of the tests on loopback,
+//! which would answer each of them.
 #![cfg(target_arch = "wasm32")]
 
 use bulkhead_client::{Failure, Sending, Url, start};
@@ -16,9 +18,12 @@ const UPLOAD: usize = 256 << 20;
 
 fn run(attack: &str) -> Outcome {
     let mut attempts = Attempts::default();
+    let (attack, port) = attack.split_once(' ').unwrap_or((attack, "80"));
+    let near = &format!("http://127.0.0.1:{port}/");
     match attack {
         "reach" => {
             for url in [
+                near,
                 "http://127.0.0.1/",
                 "http://localhost:7300/v1/tasks",
                 "http://169.254.169.254/latest/meta-data/",
@@ -32,7 +37,7 @@ fn run(attack: &str) -> Outcome {
         // A thousand, none of which is ever read.
         "many" => {
             for round in 0..4 {
-                let sent: Vec<_> = (0..AT_ONCE).map(|_| send("https://example.com/", false)).collect();
+                let sent: Vec<_> = (0..AT_ONCE).map(|_| send(near, false)).collect();
                 let answered = sent.into_iter().filter(|sent| sent.as_ref().is_ok_and(|sent| sent.wait().is_ok()));
                 let none = if answered.count() == 0 { Err("none was answered") } else { Ok(()) };
                 attempts.must_fail(&format!("round {round}"), none);
@@ -41,12 +46,11 @@ fn run(attack: &str) -> Outcome {
         "dropped" => {
             // Opened and let go without waiting for anything.
             for _ in 0..5_000 {
-                drop(send("https://example.com/", true));
+                drop(send(near, true));
             }
-            attempts
-                .must_fail("one at the end", send("https://example.com/", false).and_then(Sending::response).map(drop));
+            attempts.must_fail("one at the end", send(near, false).and_then(Sending::response).map(drop));
         }
-        "upload" => attempts.must_fail("upload", upload()),
+        "upload" => attempts.must_fail("upload", upload(near)),
         _ => return hostile::unknown(attack),
     }
     attempts.finish()
@@ -58,8 +62,8 @@ fn send(url: &str, has_body: bool) -> Result<Sending, Failure> {
 }
 
 /// Sends a body that does not end.
-fn upload() -> Result<(), Failure> {
-    let mut sending = send("https://example.com/", true)?;
+fn upload(url: &str) -> Result<(), Failure> {
+    let mut sending = send(url, true)?;
     let piece = [0; 64 * 1024];
     for _ in 0..UPLOAD / piece.len() {
         sending.write(&piece)?;

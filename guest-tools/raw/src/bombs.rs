@@ -4,7 +4,10 @@
 
 use std::fmt::Write;
 
-use wasm_encoder::{ComponentSection, InstanceSection, MemorySection, MemoryType, Module, ModuleSection};
+use wasm_encoder::{
+    ComponentImportSection, ComponentSection, ComponentTypeRef, InstanceSection, MemorySection, MemoryType, Module,
+    ModuleSection, TypeBounds,
+};
 
 use crate::component::Guest;
 
@@ -87,6 +90,14 @@ pub fn types() -> String {
         text
     });
     format!(r#"(component {types} (import "f" (func (param "p" $t40))))"#)
+}
+
+/// A tool that also wants a kind of thing which no host has.
+pub fn add_import(mut component: Vec<u8>, name: &str) -> Vec<u8> {
+    let mut imports = ComponentImportSection::new();
+    imports.import(name, ComponentTypeRef::Type(TypeBounds::SubResource));
+    imports.append_to_component(&mut component);
+    component
 }
 
 /// A component's sections may be followed by more of them: here a module with

@@ -4,7 +4,7 @@
 //!
 //! | component | attack | wanted |
 //! | --- | --- | --- |
-//! | `raw_table` | grows a table without end, insists when refused | `failed`, `limit.table`; or it survives its refusals and spins: `timed_out` |
+//! | `raw_table` | grows a table until that is refused | `failed`, `limit.table` |
 //! | `raw_recursion` | recursion that uses no memory | `failed`, `limit.stack` |
 //! | `raw_multi_memory` | 90 memories in one module | refused at registration |
 //! | `raw_instances` | 900 instances with a memory each | refused at registration |
@@ -15,7 +15,7 @@
 //! | `raw_large_function` | one function of 4 MB | the same |
 //! | `raw_branches` | nested blocks with very large branch tables | the same |
 //! | `raw_bad_pointer` | returns strings that lie outside of its memory | `failed`, `trap` |
-//! | `raw_wrong_import` | imports what no host has | refused at registration |
+//! | `raw_wrong_import` | a tool that imports what no host has, beside | refused at registration |
 //! | `raw_wrong_export` | exports something else | refused at registration |
 //! | `raw_realloc_traps`, `raw_realloc_outside` | memory for what the host passes is not given, or lies outside | `failed`, `trap` |
 //! | `raw_realloc_spins`, `raw_post_return_spins` | code that the host calls by itself, before and after the call, never ends | `timed_out`, `limit.cpu_time` |
@@ -80,7 +80,7 @@ fn main() -> Result<()> {
     for (name, module) in core::modules(wit)? {
         put(name, module)?;
     }
-    put("raw_wrong_import", wat::parse_str(r#"(component (import "evil:host/door@1.0.0" (func)))"#)?)?;
+    put("raw_wrong_import", bombs::add_import(honest("raw_wrong_import")?, "door"))?;
     put("raw_wrong_export", wat::parse_str(component::WRONG_EXPORT)?)?;
     Ok(())
 }
@@ -88,7 +88,10 @@ fn main() -> Result<()> {
 fn table() -> Guest {
     let mut guest = Guest::named("raw_table");
     guest.declarations = "(table $grown 0 funcref)".into();
-    guest.call = "(loop $again (drop (table.grow $grown (ref.null func) (i32.const 1000))) (br $again))".into();
+    guest.call = "(loop $again
+        (br_if $again (i32.ne (i32.const -1) (table.grow $grown (ref.null func) (i32.const 1000)))))
+        (unreachable)"
+        .into();
     guest
 }
 
@@ -102,7 +105,7 @@ fn recursion() -> Guest {
 
 fn multi_memory() -> Guest {
     let mut guest = Guest::named("raw_multi_memory");
-    guest.declarations = "(memory 16)".repeat(90);
+    guest.declarations = "(memory 1)".repeat(90);
     guest
 }
 
