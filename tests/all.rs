@@ -9,6 +9,7 @@
     reason = "a test that fails should say where"
 )]
 
+mod barriers;
 #[cfg(feature = "fuzz")]
 mod corpus;
 mod harness;

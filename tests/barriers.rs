@@ -1,0 +1,113 @@
+//! Whether `barriers/barriers.toml` fits the tree. What it says is shown by
+//! `barriers/run`, on demand; this sees on every run that it could be.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::harness::attacks;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    barrier: Vec<Barrier>,
+    engine: Vec<Engine>,
+}
+
+/// What stands between an attack and its harm.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Barrier {
+    name: String,
+    edit: Vec<Edit>,
+    #[serde(default)]
+    attacks: Vec<String>,
+    #[serde(default)]
+    tests: Vec<String>,
+    #[serde(rename = "seconds")]
+    _seconds: Option<u32>,
+}
+
+/// How it is taken away.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Edit {
+    file: String,
+    from: String,
+    to: String,
+}
+
+/// An attack that no edit of ours lets through.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Engine {
+    attack: String,
+    reason: String,
+}
+
+fn table() -> Table {
+    toml::from_str(include_str!("barriers/barriers.toml")).unwrap()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// The text of every source below a directory.
+fn sources(directory: &Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text += &sources(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text += &std::fs::read_to_string(path).unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn each_edit_finds_its_place_once_and_changes_it() {
+    for Barrier { name, edit, .. } in table().barrier {
+        assert!(!edit.is_empty(), "{name} takes nothing away");
+        for Edit { file, from, to } in edit {
+            let text = std::fs::read_to_string(root().join(&file)).unwrap();
+            assert_eq!(text.matches(&from).count(), 1, "{name}: `{from}` in {file}");
+            assert_ne!(from, to, "{name}: {file}");
+        }
+    }
+}
+
+#[test]
+fn every_attack_has_a_barrier_or_is_held_by_the_engine() {
+    let Table { barrier, engine } = table();
+    let attacks: BTreeSet<_> = attacks::table().into_iter().map(|attack| attack.name).collect();
+    let named: BTreeSet<_> = barrier.iter().flat_map(|barrier| barrier.attacks.clone()).collect();
+    let held: BTreeSet<_> = engine.iter().map(|engine| engine.attack.clone()).collect();
+    assert_eq!(named.intersection(&held).collect::<Vec<_>>(), Vec::<&String>::new(), "held, and let through");
+    assert_eq!(&named | &held, attacks);
+    assert_eq!(held.len(), engine.len(), "one is there twice");
+    for Engine { attack, reason } in engine {
+        assert!(reason.len() > 20, "{attack} is held by what?");
+    }
+}
+
+#[test]
+fn every_barrier_has_a_name_and_something_that_it_stands_against() {
+    let mut names = BTreeSet::new();
+    let (tests, host) = (sources(&root().join("tests")), sources(&root().join("host")));
+    for Barrier { name, attacks, tests: named, .. } in table().barrier {
+        assert!(!attacks.is_empty() || !named.is_empty(), "{name} stands against nothing");
+        for test in named {
+            let (target, path) = test.split_once(' ').unwrap();
+            let known = ["all", "sandbox_tests", "import_child", "host", "core", "workspace", "sandbox", "store"];
+            assert!(known.contains(&target), "{name}: {test}");
+            let function = format!("fn {}()", path.rsplit("::").next().unwrap());
+            let text = if target == "all" { &tests } else { &host };
+            assert!(text.contains(&function), "{name}: there is no test {test}");
+        }
+        assert!(names.insert(name.clone()), "{name} is there twice");
+    }
+}
