@@ -3,13 +3,13 @@
 //! and the server works as before.
 //!
 //! `BULKHEAD_ATTACKS` names the ones to run, with commas between them; without
-//! it all are. `BULKHEAD_ATTACKS_REPORT` is a file that gets a line of JSON for
-//! each, as soon as it ended. Both are for `tests/barriers/run`.
+//! it all are. `BULKHEAD_ATTACKS_REPORT` is a file that gets a line of JSON when
+//! each begins, and one as soon as it ended. Both are for `tests/barriers/run`.
 
 use std::io::Write as _;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::attacks::{self, Attack, Ended};
 
@@ -29,13 +29,17 @@ fn wanted() -> Vec<Attack> {
     table
 }
 
-/// Tells a program how an attack ended.
-fn report(name: &str, ended: &Ended) {
+/// Tells a program of an attack.
+fn report(line: &Value) {
     let Ok(path) = std::env::var("BULKHEAD_ATTACKS_REPORT") else { return };
-    let line = json!({"attack": name, "wanted": ended.wanted, "got": ended.got, "fault": ended.fault,
-        "ms": ended.took.as_millis() as u64});
     let mut file = std::fs::File::options().create(true).append(true).open(path).unwrap();
     writeln!(file, "{line}").unwrap();
+}
+
+/// How one ended.
+fn ended_as(name: &str, ended: &Ended) -> Value {
+    let (wanted, got, fault) = (&ended.wanted, &ended.got, &ended.fault);
+    json!({"attack": name, "wanted": wanted, "got": got, "fault": fault, "ms": ended.took.as_millis() as u64})
 }
 
 #[test]
@@ -47,12 +51,13 @@ fn every_attack_ends_as_the_table_wants() {
     let mut failures = Vec::new();
     eprintln!("{}", attacks::heading());
     for attack in &table {
+        report(&json!({"begun": attack.name}));
         let mut ended = attack.run(&server, &client);
         if ended.took > BOUND {
             ended.fault.get_or_insert(format!("it took longer than {BOUND:?}"));
         }
         eprintln!("{}", ended.line(&attack.name));
-        report(&attack.name, &ended);
+        report(&ended_as(&attack.name, &ended));
         if ended.fault.is_some() {
             failures.push(ended.line(&attack.name));
         }

@@ -64,7 +64,7 @@ fn run(attack: &str) -> Outcome {
         }
         // Begun again and again, without reading on: nothing is read for nothing.
         "listings_begun" => {
-            fill(&root, ENTRIES - 100);
+            fill(&root, 3 * ENTRIES);
             let begun = (0..5_000).take_while(|_| root.read_directory().is_ok()).count();
             hostile::survived(&json!({ "begun": begun }))
         }
