@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use bulkhead_core::clock::Entropy;
+use bulkhead_core::key::ApiKey;
 use serde_json::{Value, json};
 
 use crate::harness::{Client, Options, Server};
@@ -217,4 +219,28 @@ fn keys_expire_and_are_revoked() {
     let database = std::fs::read(server.data().join("bulkhead.sqlite")).unwrap();
     let secret = key.rsplit('_').next().unwrap();
     assert!(!database.windows(20).any(|window| window == &secret.as_bytes()[..20]), "the secret is stored");
+}
+
+/// Makes a key with the public name of another, and a secret that is guessed.
+struct Forger(String);
+
+impl Entropy for Forger {
+    fn fill(&self, bytes: &mut [u8]) {
+        const ALPHABET: &str = "0123456789abcdefghjkmnpqrstvwxyz";
+        let name = self.0.chars().map(|letter| u8::try_from(ALPHABET.find(letter).unwrap()).unwrap());
+        bytes.iter_mut().zip(name.chain(std::iter::repeat(7))).for_each(|(byte, value)| *byte = value);
+    }
+}
+
+#[test]
+fn a_secret_that_was_guessed_is_refused() {
+    let server = Server::start(Options::default());
+    let name = server.key().split('_').nth(1).unwrap().to_owned();
+    let forged = ApiKey::generate(&Forger(name.clone())).reveal();
+    assert!(forged.contains(&name) && forged != server.key());
+    let client = server.client();
+    client.with_key(Some(&forged)).get("/v1/whoami").problem(401, "invalid_key");
+    // Nor while the true one is known and trusted.
+    assert_eq!(client.get("/v1/whoami").status, 200);
+    client.with_key(Some(&forged)).get("/v1/whoami").problem(401, "invalid_key");
 }
