@@ -101,7 +101,9 @@ fn a_socket_says_why_it_is_not_opened_or_closed() {
     let path = format!("/v1/tasks/{task}/events/ws");
     assert_eq!(open(&server, &path, None, None).err(), Some(401));
     assert_eq!(open(&server, &path, Some(client.key()), Some("other.v1")).err(), Some(426));
-    client.get(&path).problem(426, "websocket_expected");
+    let plain = client.get(&path);
+    assert_eq!(plain.header("upgrade"), "websocket");
+    plain.problem(426, "websocket_expected");
     let mut talks = open(&server, &path, Some(client.key()), None).unwrap();
     talks.send(Message::text("hello")).unwrap();
     assert_eq!(closed(&mut talks).0, u16::from(CloseCode::Unsupported));

@@ -170,6 +170,10 @@ impl IntoResponse for Problem {
         if let Some(standing) = standing {
             rate::describe(headers, standing);
         }
+        if status == StatusCode::UPGRADE_REQUIRED {
+            // RFC 9110, section 15.5.22: it says to what.
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"bulkhead\""));
         }
