@@ -7,8 +7,9 @@ use bulkhead_core::ports::store::StoreError;
 use bulkhead_core::principal::Owner;
 use bulkhead_core::ticket::TicketRecord;
 use rusqlite::{OptionalExtension as _, params};
+use sqlx::query_scalar;
 
-use super::SqliteStore;
+use super::{SqliteStore, read_failed};
 use crate::rows::Reading;
 
 pub(super) async fn create(
@@ -47,6 +48,17 @@ pub(super) async fn take(
     now: Timestamp,
 ) -> Result<Option<Owner>, StoreError> {
     let (hash, task, now) = (hash.to_string(), task.to_string(), now.as_millis());
+    // Strangers show what they like: what is no ticket costs the writer nothing.
+    let known: Option<i64> = query_scalar("SELECT 1 FROM tickets WHERE hash = ? AND task_id = ? AND expires_at > ?")
+        .bind(&hash)
+        .bind(&task)
+        .bind(now)
+        .fetch_optional(&store.readers)
+        .await
+        .map_err(read_failed)?;
+    if known.is_none() {
+        return Ok(None);
+    }
     let name = hash.clone();
     let take = move |db: &rusqlite::Connection| {
         db.prepare_cached(
