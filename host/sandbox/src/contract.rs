@@ -56,6 +56,7 @@ pub async fn keeps_the_promises<Made: Future<Output = Subject>>(make: impl Fn() 
     emissions_arrive_while_it_runs_and_the_sink_sets_the_pace(make().await).await;
     calls_run_beside_each_other(make().await).await;
     a_request_reaches_the_sink_and_ends_with_its_call(make().await).await;
+    guests_are_killed_and_others_run_after_them(make().await).await;
     a_stop_interrupts_what_runs_and_takes_nothing_more(make().await).await;
 }
 
@@ -251,6 +252,18 @@ async fn a_request_reaches_the_sink_and_ends_with_its_call(subject: Subject) {
     cancel.cancel();
     assert_eq!(call.await.unwrap().unwrap().ending.state(), "cancelled");
     assert!(sink.gone.load(Relaxed), "a request outlived its call");
+}
+
+async fn guests_are_killed_and_others_run_after_them(subject: Subject) {
+    let run = subject.run(&subject.speak, "{}", 60_000).await;
+    for _ in 0..2 {
+        let sink = Arc::new(Sluggish::default());
+        let call = subject.start(run.clone(), sink.clone(), CancellationToken::new());
+        until("it runs", || sink.count() > 0).await;
+        subject.sandbox.kill_guests();
+        let outcome = call.await.unwrap().unwrap();
+        assert_eq!((outcome.ending.state(), code_of(&outcome)), ("interrupted", code::WORKER_DIED));
+    }
 }
 
 async fn a_stop_interrupts_what_runs_and_takes_nothing_more(subject: Subject) {

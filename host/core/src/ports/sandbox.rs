@@ -242,6 +242,10 @@ pub trait Sandbox: Send + Sync + 'static {
     /// Forgets what is cached for a task: its workspace is going away.
     async fn forget(&self, tenant: TenantId, task: TaskId);
 
+    /// Kills every guest now, without asking it: their calls are interrupted. Further
+    /// calls are run as ever.
+    fn kill_guests(&self);
+
     /// Ends every guest and worker, and waits until they are gone.
     async fn shutdown(&self);
 }

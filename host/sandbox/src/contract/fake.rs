@@ -32,6 +32,8 @@ enum Does {
 pub struct FakeSandbox {
     known: Mutex<HashMap<Digest, Does>>,
     stop: CancellationToken,
+    /// Ends what runs now.
+    now: Mutex<CancellationToken>,
 }
 
 impl FakeSandbox {
@@ -106,11 +108,13 @@ impl Sandbox for FakeSandbox {
         }
         let does = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&run.artifact.key).copied();
         let does = does.ok_or_else(|| SandboxError::because("it was never prepared"))?;
+        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let begun = Instant::now();
         let wall = Duration::from_millis(run.limits.wall_time_ms);
         let ending = tokio::select! {
             biased;
             () = cancel.cancelled() => Ending::Cancelled { fault: Fault::new(code::CANCELLED, "cancelled") },
+            () = now.cancelled() => Ending::Interrupted { fault: Fault::new(code::WORKER_DIED, "killed") },
             () = self.stop.cancelled() => Ending::Interrupted { fault: Fault::new(code::HOST_STOPPED, "stopped") },
             () = tokio::time::sleep(wall) => Ending::TimedOut {
                 fault: Fault::limit(code::WALL_TIME, "wall_time_ms", &run.limits, "it took longer"),
@@ -122,6 +126,11 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn forget(&self, _tenant: TenantId, _task: TaskId) {}
+
+    fn kill_guests(&self) {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *now).cancel();
+    }
 
     async fn shutdown(&self) {
         self.stop.cancel();

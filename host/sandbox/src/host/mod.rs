@@ -214,6 +214,10 @@ impl Sandbox for WasmSandbox {
         self.host.pool.forget(tenant, task);
     }
 
+    fn kill_guests(&self) {
+        self.host.pool.kill_workers();
+    }
+
     async fn shutdown(&self) {
         self.host.pool.shut_down().await;
     }

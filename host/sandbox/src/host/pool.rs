@@ -424,6 +424,14 @@ impl Pool {
         own.into_iter().chain(self.private().iter().cloned()).collect()
     }
 
+    /// Kills the workers there are, without waiting; new ones may be started.
+    pub(super) fn kill_workers(&self) {
+        for worker in self.all() {
+            worker.close();
+            worker.kill.cancel();
+        }
+    }
+
     /// Kills everything, without waiting.
     pub(super) fn abandon(&self) {
         self.stop.cancel();
