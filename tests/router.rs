@@ -10,12 +10,14 @@ use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use bulkhead::components::ComponentFiles;
 use bulkhead::config::Config;
 use bulkhead::http::auth::Auth;
+use bulkhead::http::forward::Peers;
 use bulkhead::http::streams::StreamOptions;
 use bulkhead::http::{Api, Options, router};
 use bulkhead::metrics::{Metrics, Readings};
 use bulkhead::rates::{LocalRates, RateConfig};
 use bulkhead::system::System;
 use bulkhead_core::clock::NewId as _;
+use bulkhead_core::ports::cluster::Alone;
 use bulkhead_core::ports::egress::NoEgress;
 use bulkhead_core::principal::{Owner, Scope, Scopes};
 use bulkhead_core::service::keys::NewKey;
@@ -50,13 +52,15 @@ impl Edge {
         let metrics =
             Metrics::new(|| Readings { store: Default::default(), workers: WasmStats::default(), policy_failures: 0 });
         let importer = ChildImporter::new(config.importer("/nowhere".into())).unwrap();
+        let store = Arc::new(MemoryStore::new());
         let ports = Ports {
             rates: Arc::new(LocalRates::new(RateConfig::default())),
-            store: Arc::new(MemoryStore::new()),
+            cluster: Arc::new(Alone::new(store.clone())),
+            store,
             sandbox: Arc::new(FakeSandbox::default()),
             workspaces: Arc::new(LocalWorkspaces::new(data.path()).unwrap()),
             importer: Arc::new(importer),
-            components: Arc::new(ComponentFiles::new(config.components())),
+            components: Arc::new(ComponentFiles::new(config.components(), None)),
             ids: Arc::new(System),
             meter: metrics.clone(),
             egress: Arc::new(NoEgress),
@@ -78,7 +82,14 @@ impl Edge {
             cors_origins: vec![HeaderValue::from_static("https://app.example")],
         };
         change(&mut options);
-        let api = Arc::new(Api { services, options, metrics, stop: CancellationToken::new(), streams: Arc::default() });
+        let api = Arc::new(Api {
+            services,
+            options,
+            metrics,
+            stop: CancellationToken::new(),
+            streams: Arc::default(),
+            peers: Peers::default(),
+        });
         let key = key(&api, Scopes::all()).await;
         Self { router: router(api.clone()), api, key, _data: data }
     }

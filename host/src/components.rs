@@ -2,6 +2,7 @@
 
 use std::io::{Error, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bulkhead_core::digest::Digest;
@@ -11,12 +12,15 @@ use bytes::Bytes;
 /// Components in a directory that only the service writes.
 pub struct ComponentFiles {
     directory: PathBuf,
+    /// Where they lie for all hosts; this directory is a copy then.
+    behind: Option<Arc<dyn Components>>,
 }
 
 impl ComponentFiles {
-    /// Components in `directory`, which must exist.
-    pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+    /// Components in `directory`, which must exist; a copy of what lies in `behind`, if
+    /// that is given.
+    pub fn new(directory: impl Into<PathBuf>, behind: Option<Arc<dyn Components>>) -> Self {
+        Self { directory: directory.into(), behind }
     }
 
     fn path(&self, digest: Digest) -> PathBuf {
@@ -27,6 +31,26 @@ impl ComponentFiles {
 #[async_trait]
 impl Components for ComponentFiles {
     async fn put(&self, digest: Digest, bytes: Bytes) -> Result<(), Error> {
+        if let Some(behind) = &self.behind {
+            behind.put(digest, bytes.clone()).await?;
+        }
+        self.write(digest, bytes).await
+    }
+
+    async fn get(&self, digest: Digest) -> Result<Bytes, Error> {
+        match (self.read(digest).await, &self.behind) {
+            (Err(error), Some(behind)) if error.kind() == ErrorKind::NotFound => {
+                let bytes = behind.get(digest).await?;
+                self.write(digest, bytes.clone()).await?;
+                Ok(bytes)
+            }
+            (read, _) => read,
+        }
+    }
+}
+
+impl ComponentFiles {
+    async fn write(&self, digest: Digest, bytes: Bytes) -> Result<(), Error> {
         let (directory, path) = (self.directory.clone(), self.path(digest));
         blocking(move || {
             if path.exists() {
@@ -42,7 +66,7 @@ impl Components for ComponentFiles {
         .await
     }
 
-    async fn get(&self, digest: Digest) -> Result<Bytes, Error> {
+    async fn read(&self, digest: Digest) -> Result<Bytes, Error> {
         let path = self.path(digest);
         blocking(move || {
             let bytes = std::fs::read(&path)?;
@@ -70,7 +94,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_put_is_got_and_a_changed_file_is_refused() {
         let directory = tempfile::tempdir().expect("a directory");
-        let files = ComponentFiles::new(directory.path());
+        let files = ComponentFiles::new(directory.path(), None);
         let digest = Digest::of(b"abc");
         files.put(digest, Bytes::from_static(b"abc")).await.expect("stored");
         files.put(digest, Bytes::from_static(b"abc")).await.expect("stored twice");

@@ -40,6 +40,7 @@ pub struct Metrics {
     events: Counter,
     streams: Gauge<i64, AtomicI64>,
     streams_ended: Family<Reason, Counter>,
+    forwarded: Family<Reason, Counter>,
     running: Gauge,
     queued: Gauge,
     watched: Gauge,
@@ -115,6 +116,7 @@ impl Metrics {
             events: Counter::default(),
             streams: Gauge::default(),
             streams_ended: Family::default(),
+            forwarded: Family::default(),
             running: Gauge::default(),
             queued: Gauge::default(),
             watched: Gauge::default(),
@@ -129,6 +131,7 @@ impl Metrics {
         registry.register("events_appended", "Events that were stored", metrics.events.clone());
         registry.register("event_streams", "Event streams that are open", metrics.streams.clone());
         registry.register("event_streams_ended", "Event streams that ended, by why", metrics.streams_ended.clone());
+        registry.register("forwarded_requests", "Requests passed on to other hosts", metrics.forwarded.clone());
         registry.register("calls_running", "Calls that run", metrics.running.clone());
         registry.register("calls_queued", "Calls that wait for a slot", metrics.queued.clone());
         registry.register("tasks_watched", "Tasks that somebody follows", metrics.watched.clone());
@@ -152,6 +155,11 @@ impl Metrics {
     pub fn stream_opened(&self) -> StreamGauge {
         self.streams.inc();
         StreamGauge(self.streams.clone())
+    }
+
+    /// Counts a request that was passed on to another host.
+    pub fn forwarded(&self, reason: &'static str) {
+        self.forwarded.get_or_create(&Reason { reason }).inc();
     }
 
     /// Counts an event stream that ended.

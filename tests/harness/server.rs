@@ -57,6 +57,12 @@ impl Server {
         Self::start_in(directory, options, None)
     }
 
+    /// Starts another host on the database of `first`.
+    pub fn beside(first: &Server, options: Options) -> Self {
+        let directory = tempfile::Builder::new().prefix("bulkhead-test-").tempdir().unwrap();
+        Self::start_in(directory, options, first.key.clone())
+    }
+
     fn start_in(directory: TempDir, options: Options, key: Option<String>) -> Self {
         let data = directory.path().join("data");
         copy_artifacts(&shared_artifacts(), &data.join("artifacts"));
@@ -162,8 +168,23 @@ impl Server {
     }
 
     pub fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// `kill -9`; the directory stays for [`Server::start_again`].
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// The same directory again, after [`Server::kill`].
+    pub fn start_again(self) -> Self {
+        self.restart()
     }
 
     fn restart(mut self) -> Self {

@@ -10,6 +10,7 @@ use bulkhead::metrics::{Metrics, Readings};
 use bulkhead::system::System;
 use bulkhead_core::access::FrozenTask;
 use bulkhead_core::limits::LimitsPatch;
+use bulkhead_core::ports::cluster::Alone;
 use bulkhead_core::ports::egress::NoEgress;
 use bulkhead_core::principal::{Principal, Scope, Scopes};
 use bulkhead_core::service::calls::NewCall;
@@ -49,13 +50,15 @@ async fn services(data: &std::path::Path, full: bool) -> Services {
     let exe = std::path::PathBuf::from(env!("CARGO_BIN_EXE_bulkhead"));
     let workspaces = Arc::new(LocalWorkspaces::new(data).unwrap());
     let wasm = WasmConfig { domains: Some(workspaces.clone()), ..config.wasm(exe.clone(), config.artifacts()) };
+    let store = Arc::new(SqliteStore::open(config.sqlite()).await.unwrap());
     let ports = Ports {
         rates: Arc::new(bulkhead::rates::LocalRates::new(Default::default())),
-        store: Arc::new(SqliteStore::open(config.sqlite()).await.unwrap()),
+        cluster: Arc::new(Alone::new(store.clone())),
+        store,
         sandbox: Arc::new(WasmSandbox::new(wasm).unwrap()),
         workspaces,
         importer: Arc::new(ChildImporter::new(config.importer(exe)).unwrap()),
-        components: Arc::new(ComponentFiles::new(config.components())),
+        components: Arc::new(ComponentFiles::new(config.components(), None)),
         ids: Arc::new(System),
         meter: Metrics::new(|| Readings {
             store: Default::default(),

@@ -10,6 +10,7 @@ mod egress;
 mod events;
 mod files;
 mod hostile;
+mod hosts;
 mod imports;
 mod isolation;
 mod parts;

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
 use time::format_description::well_known::{Iso8601, Rfc3339};
 
-use crate::id::{CallId, GrantId, QuestionId, SessionId, TaskId, TenantId, ToolId, UserId};
+use crate::id::{CallId, GrantId, HostId, QuestionId, SessionId, TaskId, TenantId, ToolId, UserId, VolumeId};
 
 /// RFC 3339 with milliseconds always written, so that text sorts as time does.
 const MILLISECONDS: EncodedConfig =
@@ -111,6 +111,8 @@ new_ids! {
     grant_id -> GrantId;
     question_id -> QuestionId;
     tool_id -> ToolId;
+    host_id -> HostId;
+    volume_id -> VolumeId;
 }
 
 impl<T: Ids + ?Sized> NewId for T {}

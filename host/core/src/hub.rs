@@ -62,6 +62,24 @@ impl Hub {
         });
     }
 
+    /// Wakes readers of a task whose log, they say elsewhere, goes up to `last`.
+    pub fn notice(&self, task: TaskId, last: Seq) {
+        let channel = lock(&self.channels).get(&task).and_then(Weak::upgrade);
+        if let Some(channel) = channel {
+            channel.last.send_if_modified(|known| {
+                let newer = last > *known;
+                *known = (*known).max(last);
+                newer
+            });
+            self.release(task, channel);
+        }
+    }
+
+    /// The tasks that are being watched.
+    pub fn watched_tasks(&self) -> Vec<TaskId> {
+        lock(&self.channels).keys().copied().collect()
+    }
+
     /// Follows a task's log after an event's number.
     pub fn subscribe(self: &Arc<Self>, store: Arc<dyn Store>, task: TaskId, after: Seq) -> Subscription {
         let mut channels = lock(&self.channels);

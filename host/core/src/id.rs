@@ -92,6 +92,10 @@ ids! {
     UserId = "usr";
     /// A label that groups tasks.
     SessionId = "ses";
+    /// A data directory, and the servers that run on it one after the other.
+    HostId = "host";
+    /// A directory of workspaces that several hosts reach.
+    VolumeId = "vol";
     /// The unit of isolation.
     TaskId = "task";
     /// One invocation of a tool.

@@ -104,6 +104,8 @@ pub mod code {
     pub const WORKER_DIED: &str = "worker_died";
     /// The host was stopped while the call ran.
     pub const HOST_STOPPED: &str = "host_stopped";
+    /// The host was cut off from the others, or is gone with its workspaces.
+    pub const HOST_LOST: &str = "host_lost";
     /// The host failed; the log has the reason.
     pub const HOST_ERROR: &str = "host_error";
 }

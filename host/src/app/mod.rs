@@ -4,19 +4,22 @@
 mod serve;
 mod store;
 
+use std::fmt::Display;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::http::HeaderValue;
 use axum::serve::ListenerExt as _;
-use bulkhead_core::clock::Ids;
+use bulkhead_core::clock::{Ids, NewId as _};
+use bulkhead_core::id::IdError;
+use bulkhead_core::ports::cluster::Cluster;
 use bulkhead_core::ports::sandbox::SandboxError;
-use bulkhead_core::ports::store::Store;
 use bulkhead_core::principal::{Principal, Scopes};
 use bulkhead_core::service::keys::NewKey;
 use bulkhead_core::service::{Ports, Services};
@@ -36,6 +39,7 @@ use crate::components::ComponentFiles;
 use crate::config::{self, Config};
 use crate::egress::{EgressConfig, EgressSetupError, HttpEgress};
 use crate::http::auth::Auth;
+use crate::http::forward::Peers;
 use crate::http::streams::StreamOptions;
 use crate::http::{Api, Options, router};
 use crate::metrics::{Metrics, Readings};
@@ -128,8 +132,9 @@ impl App {
         let listener = TcpListener::bind(listen).await.map_err(|reason| StartError::Listen { listen, reason })?;
         let address = listener.local_addr().map_err(system("the bound address"))?;
         let store = open_store(config).await?;
+        let cluster = join(config, &store, address).await?;
         let exe = std::env::current_exe().map_err(system("the path of this executable"))?;
-        let workspaces = LocalWorkspaces::new(&config.absolute_data());
+        let workspaces = LocalWorkspaces::new(&config.workspaces());
         let workspaces = Arc::new(workspaces.map_err(system("the directory of workspaces"))?);
         let sandbox = sandbox(config, exe.clone(), workspaces.clone()).await?;
         let policy_failures = Arc::new(AtomicU64::new(0));
@@ -142,7 +147,7 @@ impl App {
             })
         };
         let egress = Arc::new(egress(config)?);
-        let ports = ports(config, exe, store.port(), sandbox, workspaces, metrics.clone(), egress.clone())?;
+        let ports = ports(config, exe, (&store, cluster), (sandbox, workspaces), metrics.clone(), egress.clone())?;
         let services = Services::new(ports, config.service());
         // Before recovery: calls that waited start under it.
         let loader = policy(config, &services).await?;
@@ -173,6 +178,7 @@ impl App {
             metrics,
             stop: CancellationToken::new(),
             streams: Arc::default(),
+            peers: Peers::default(),
         };
         let watched = loader.map(|loader| (loader, Duration::from_millis(config.policy.reload_ms), policy_failures));
         Ok(Self { api: Arc::new(api), address, first_key, listener, watched, egress, _lock: lock })
@@ -234,7 +240,7 @@ impl App {
     }
 }
 
-/// The store, for this server alone.
+/// The store.
 async fn open_store(config: &Config) -> Result<OpenStore, StartError> {
     let store = OpenStore::open(config).await?;
     match &config.database_url {
@@ -248,8 +254,38 @@ async fn open_store(config: &Config) -> Result<OpenStore, StartError> {
             }
         }
     }
-    store.claim().await?;
     Ok(store)
+}
+
+/// Joins the other hosts, as the one of this data directory.
+async fn join(config: &Config, store: &OpenStore, address: SocketAddr) -> Result<Arc<dyn Cluster>, StartError> {
+    let named = |what| system(what);
+    let host = name(&config.absolute_data(), "host-id", || System.host_id())
+        .map_err(named("the name of this host, `host-id` in the data directory"))?;
+    let mut volume = host.to_string();
+    if !config.cluster.volume.as_os_str().is_empty() {
+        let directory = config.workspaces();
+        private_directory(&directory).map_err(named("the directory `cluster.volume`"))?;
+        let id = name(&directory, "volume-id", || System.volume_id());
+        volume = id.map_err(named("the name of the volume, `volume-id` in `cluster.volume`"))?.to_string();
+    }
+    Ok(store.join(config.host(host.to_string(), volume, address)).await?)
+}
+
+/// The name of a directory, by which hosts know what lies in it: made when it is new,
+/// and never changed.
+fn name<T: FromStr<Err = IdError> + Display>(directory: &Path, file: &str, make: impl Fn() -> T) -> io::Result<T> {
+    let path = directory.join(file);
+    // Of several hosts that find it new at once one makes it.
+    let mut new = tempfile::NamedTempFile::new_in(directory)?;
+    new.write_all(make().to_string().as_bytes())?;
+    new.as_file().sync_all()?;
+    match new.persist_noclobber(&path) {
+        Ok(_) => File::open(directory)?.sync_all()?,
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error.error),
+    }
+    std::fs::read_to_string(&path)?.trim().parse().map_err(io::Error::other)
 }
 
 /// The network. A machine that trusts nobody can still do without `https`.
@@ -308,23 +344,24 @@ async fn sandbox(
     Ok(sandbox)
 }
 
+/// The adapters that need no more than the configuration, beside those that were made.
 fn ports(
     config: &Config,
     exe: PathBuf,
-    store: Arc<dyn Store>,
-    sandbox: Arc<WasmSandbox>,
-    workspaces: Arc<LocalWorkspaces>,
+    (store, cluster): (&OpenStore, Arc<dyn Cluster>),
+    (sandbox, workspaces): (Arc<WasmSandbox>, Arc<LocalWorkspaces>),
     meter: Arc<Metrics>,
     egress: Arc<HttpEgress>,
 ) -> Result<Ports, StartError> {
     let importer = ChildImporter::new(config.importer(exe)).map_err(system("the importer"))?;
     let ids: Arc<dyn Ids> = Arc::new(System);
     Ok(Ports {
-        store,
+        store: store.port(),
+        cluster,
         sandbox,
         workspaces,
         importer: Arc::new(importer),
-        components: Arc::new(ComponentFiles::new(config.components())),
+        components: Arc::new(ComponentFiles::new(config.components(), store.components())),
         ids,
         meter,
         egress,

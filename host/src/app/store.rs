@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use bulkhead_core::ports::cluster::{Alone, Cluster};
+use bulkhead_core::ports::components::Components;
 use bulkhead_core::ports::store::Store;
-use bulkhead_store::{BreakerState, ClaimError, OpenError, PostgresOpenError, PostgresStore, SqliteStore};
+use bulkhead_store::{BreakerState, HostConfig, JoinError, OpenError, PostgresOpenError, PostgresStore, SqliteStore};
 use thiserror::Error;
 
 use crate::config::Config;
@@ -17,9 +19,9 @@ pub enum StoreOpenError {
     /// The database of PostgreSQL.
     #[error(transparent)]
     Postgres(#[from] PostgresOpenError),
-    /// Another server runs on it.
+    /// The other hosts can't be joined.
     #[error(transparent)]
-    Claim(#[from] ClaimError),
+    Join(#[from] JoinError),
 }
 
 /// What the store counts, read when somebody asks.
@@ -56,14 +58,26 @@ impl OpenStore {
         })
     }
 
-    /// Takes it for this server alone. That of a file is held by the lock of its directory.
+    /// Joins the other hosts on it, if there may be some: who holds what. A file is
+    /// held by the lock of its directory.
     ///
     /// # Errors
-    /// If another server has it.
-    pub async fn claim(&self) -> Result<(), StoreOpenError> {
+    /// If the database can't be reached.
+    pub async fn join(&self, host: HostConfig) -> Result<Arc<dyn Cluster>, StoreOpenError> {
         match self {
-            Self::Sqlite(_) => Ok(()),
-            Self::Postgres(store) => Ok(store.claim().await?),
+            Self::Sqlite(store) => Ok(Arc::new(Alone::new(store.clone()))),
+            Self::Postgres(store) => {
+                store.join(host).await?;
+                Ok(store.clone())
+            }
+        }
+    }
+
+    /// Where components lie that every host may have to compile; none if there is one host.
+    pub fn components(&self) -> Option<Arc<dyn Components>> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Postgres(store) => Some(store.clone()),
         }
     }
 

@@ -51,6 +51,9 @@ fn about(section: &str) -> &'static str {
         "policy" => "What tools may use beyond computing; see [POLICY.md](POLICY.md).",
         "egress" => "The network, for tools that are granted HTTP. What they may do with it is the policy's.",
         "store" => "The database: SQLite, or PostgreSQL if `DATABASE_URL` says so.",
+        "cluster" => {
+            "Several hosts on one PostgreSQL database; see [OPERATIONS.md](OPERATIONS.md). Of no use with SQLite."
+        }
         "keep" => "How long things are kept.",
         "log" => "The log, on standard error.",
         "experimental" => {
@@ -88,6 +91,7 @@ fn facts(key: &Key, default: &Value) -> String {
         Kind::Number { unit, min, max } => format!("{unit}, {min} to {max}"),
         Kind::Switch => "`true` or `false`".into(),
         Kind::List(item) => format!("a list of texts, each an {item}"),
+        Kind::OptionalOrigin => "`http://<host>:<port>`, or nothing".into(),
         Kind::Filter => "a filter of log lines".into(),
     };
     format!("Takes {takes}. Default `{default}`. Variable `{}`.", key.variable())

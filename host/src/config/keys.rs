@@ -30,6 +30,8 @@ pub enum Kind {
     Switch,
     /// A list of texts, each of this kind.
     List(&'static str),
+    /// Where a server of HTTP is reached, `http://10.0.0.5:8080`, or nothing.
+    OptionalOrigin,
     /// A filter of log lines: `info,bulkhead=debug`.
     Filter,
 }

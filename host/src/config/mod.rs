@@ -33,8 +33,8 @@ use serde_json::{Map, Value};
 
 pub use error::{ConfigError, Fault, Origin};
 pub use sections::{
-    Auth, Cgroup, Dispatch, EgressLimits, Experimental, Http, Import, Isolation, Keep, Log, LogFormat, PolicyFile,
-    Quota, Rates, Store, Synchronous, Tools, Workers,
+    Auth, Cgroup, Cluster, Dispatch, EgressLimits, Experimental, Http, Import, Isolation, Keep, Log, LogFormat,
+    PolicyFile, Quota, Rates, Store, Synchronous, Tools, Workers,
 };
 pub use sources::Flag;
 
@@ -72,6 +72,8 @@ pub struct Config {
     pub egress: EgressLimits,
     /// The database.
     pub store: Store,
+    /// Several hosts on one PostgreSQL database.
+    pub cluster: Cluster,
     /// How long things are kept.
     pub keep: Keep,
     /// The log.
@@ -100,6 +102,7 @@ impl Default for Config {
             policy: PolicyFile::default(),
             egress: EgressLimits::default(),
             store: Store::default(),
+            cluster: Cluster::default(),
             keep: Keep::default(),
             log: Log::default(),
             experimental: Experimental::default(),

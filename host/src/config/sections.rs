@@ -319,7 +319,7 @@ section! {
         readers: u64 = 4, number("connections", 1, 64);
         /// SQLite: how long to wait for another process that writes to the database, for instance `bulkhead keys create`.
         busy_timeout_ms: u64 = 5_000, number("milliseconds", 0, 60_000);
-        /// PostgreSQL: connections at once, and one more that holds the database for this server. Each is a process there, of some 10 MB; more than a few for each of its cores make it slower.
+        /// PostgreSQL: connections at once, and one more that renews this host's lease. Each is a process there, of some 10 MB; more than a few for each of its cores make it slower.
         connections: u64 = 16, number("connections", 1, 1_000);
         /// PostgreSQL: how long an operation waits for a connection; then it is refused with 503. Longer hides from clients that the database can't keep up.
         acquire_timeout_ms: u64 = 2_000, number("milliseconds", 1, 60_000);
@@ -333,6 +333,22 @@ section! {
         breaker_failures: u64 = 5, number("failures", 1, 1_000);
         /// PostgreSQL: for how long it is left alone; then one operation looks whether it is back.
         breaker_open_ms: u64 = 1_000, number("milliseconds", 10, 600_000);
+    }
+}
+
+section! {
+    /// Several hosts on one PostgreSQL database.
+    Cluster = "cluster" {
+        /// Where other hosts reach this one, to pass requests on for tasks that are held here: in a private network, for what passes is not encrypted. Nothing: the address that is listened on, unless that stands for all of the machine's.
+        advertise: String = String::new(), Kind::OptionalOrigin;
+        /// A directory that several hosts reach, for the workspaces: then another host takes over the tasks of one that is gone, queued calls and all. Its filesystem must have locks, and renames that all hosts see at once (NFS 4, CephFS). Nothing: workspaces lie in `data`, and wait there for their host.
+        volume: PathBuf = PathBuf::new(), Kind::OptionalPath;
+        /// How long a host may go without renewing its lease before others take over what it holds. A third of it before the end it stops by itself what runs. Shorter finds dead hosts sooner, and stops more for a database that is away for a moment.
+        lease_ms: u64 = 15_000, number("milliseconds", 3_000, 600_000);
+        /// How long calls that never started wait for a host that is gone; then they end as `interrupted`.
+        queued_grace_ms: u64 = 60_000, number("milliseconds", 0, 7 * 24 * HOUR_MS);
+        /// Between two looks whether other hosts wrote to tasks that are followed here: so late may an event of another host be. One small query each time, if anything is followed.
+        follow_ms: u64 = 200, number("milliseconds", 10, 60_000);
     }
 }
 
@@ -382,6 +398,7 @@ pub(super) fn rest() -> impl Iterator<Item = Key> {
         PolicyFile::KEYS,
         EgressLimits::KEYS,
         Store::KEYS,
+        Cluster::KEYS,
         Keep::KEYS,
         Log::KEYS,
         Experimental::KEYS,

@@ -1,5 +1,6 @@
 //! What the packages take, made of the configuration.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use bulkhead_core::quota::{Extent, UserQuota};
 use bulkhead_core::service::ServiceConfig;
 use bulkhead_core::service::upkeep;
 use bulkhead_sandbox::{CgroupParent, WasmConfig};
-use bulkhead_store::{PostgresConfig, PostgresUrl, SqliteConfig};
+use bulkhead_store::{HostConfig, PostgresConfig, PostgresUrl, SqliteConfig};
 use bulkhead_workspace::import::{ImportConfig, ImportLimits};
 
 use super::{Cgroup, Config, Isolation, Synchronous};
@@ -66,6 +67,7 @@ impl Config {
                 tasks: self.quota.tasks_per_user,
             },
             keep: self.keep_config(),
+            follow: Duration::from_millis(self.cluster.follow_ms),
         }
     }
 
@@ -120,6 +122,28 @@ impl Config {
             breaker_open: millis(store.breaker_open_ms),
             ..PostgresConfig::new(url)
         }
+    }
+
+    /// Where workspaces lie: in `data`, or on the volume of several hosts.
+    pub fn workspaces(&self) -> PathBuf {
+        match self.cluster.volume.as_os_str().is_empty() {
+            true => self.absolute_data(),
+            false => std::path::absolute(&self.cluster.volume).unwrap_or_else(|_| self.cluster.volume.clone()),
+        }
+    }
+
+    /// What this host tells the others: `host` is the name of its data directory,
+    /// `volume` that of where its workspaces lie, `listens` where it listens.
+    pub fn host(&self, host: String, volume: String, listens: SocketAddr) -> HostConfig {
+        let cluster = &self.cluster;
+        let lease = Duration::from_millis(cluster.lease_ms);
+        let address = match cluster.advertise.as_str() {
+            "" if listens.ip().is_unspecified() => String::new(),
+            "" => format!("http://{listens}"),
+            given => given.to_owned(),
+        };
+        let queued_grace = Duration::from_millis(cluster.queued_grace_ms);
+        HostConfig { host, volume, address, lease, margin: lease / 3, queued_grace }
     }
 
     /// The configuration of the store in a SQLite file.

@@ -54,7 +54,9 @@ fn from_text(kind: Kind, text: &str) -> Value {
             other => other.into(),
         },
         Kind::List(_) => list(text),
-        Kind::Path | Kind::OptionalPath | Kind::Address | Kind::Choice(_) | Kind::Filter => text.into(),
+        Kind::Path | Kind::OptionalPath | Kind::Address | Kind::Choice(_) | Kind::OptionalOrigin | Kind::Filter => {
+            text.into()
+        }
     }
 }
 
@@ -93,6 +95,7 @@ fn check(kind: Kind, value: Value) -> Result<Value, Misfit> {
         (Kind::List(item), Value::Array(items)) => {
             items.iter().all(|value| value.as_str().is_some_and(|text| item_fits(item, text)))
         }
+        (Kind::OptionalOrigin, Value::String(text)) => text.is_empty() || is_origin(text) && text.starts_with("http:"),
         (Kind::Filter, Value::String(text)) => filter_fits(text),
         _ => false,
     };
@@ -133,6 +136,10 @@ fn misfit(kind: Kind) -> Misfit {
             "write [\"https://app.example.com\"], without a path or final slash".into(),
         ),
         Kind::List(item) => (format!("is not a list of texts, each an {item}"), "write [\"/srv/repositories\"]".into()),
+        Kind::OptionalOrigin => (
+            "is not where a server of plain HTTP is reached".into(),
+            "write `http://<host>:<port>`, or \"\" for none".into(),
+        ),
         Kind::Filter => (
             "is not a filter of log lines".into(),
             "write a level, info, or levels per module, info,bulkhead=debug".into(),

@@ -10,9 +10,8 @@ use axum::response::{IntoResponse, Response};
 use bulkhead_core::id::TaskId;
 use bulkhead_core::principal::Principal;
 
-use super::Api;
 use super::problem::Problem;
-use super::rate;
+use super::{Api, forward, rate};
 
 /// Who may call.
 #[derive(Clone, Debug)]
@@ -43,11 +42,20 @@ pub async fn authenticate(State(gate): State<Gate>, mut request: Request, next: 
         Err(problem) => return problem.into_response(),
     };
     let owner = principal.owner();
-    request.extensions_mut().insert(principal);
-    // One middleware for both: each costs a box and a clone of all below it.
+    // One middleware for all of this: each costs a box and a clone of all below it.
+    let answer = async {
+        if gate.api.services.hosts.is_shared() {
+            request = match forward::elsewhere(&gate.api, &principal, request).await {
+                Ok(response) => return response,
+                Err(request) => request,
+            };
+        }
+        request.extensions_mut().insert(principal);
+        next.run(request).await
+    };
     match gate.counted {
-        true => rate::count(&gate.api, owner, next.run(request)).await,
-        false => next.run(request).await,
+        true => rate::count(&gate.api, owner, answer).await,
+        false => answer.await,
     }
 }
 

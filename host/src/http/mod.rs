@@ -10,6 +10,7 @@ pub mod calls;
 pub mod events;
 pub mod extract;
 pub mod files;
+pub mod forward;
 pub mod grants;
 pub mod problem;
 mod rate;
@@ -82,6 +83,8 @@ pub struct Api {
     pub stop: CancellationToken,
     /// Event streams that are open.
     pub streams: Arc<Streams>,
+    /// The other hosts.
+    pub peers: forward::Peers,
 }
 
 impl Api {

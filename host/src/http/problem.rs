@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bulkhead_core::Error;
 use bulkhead_core::ports::rates::Standing;
+use bulkhead_core::ports::store::StoreError;
 use bulkhead_core::ports::workspace::WorkspaceError;
 use bulkhead_core::service::keys::KeyRefused;
 use serde::Serialize;
@@ -107,6 +108,7 @@ pub const TABLE: &[Row] = &[
     later("overloaded", 503, "The server is overloaded"),
     later("stopping", 503, "The server is stopping"),
     later("store_unavailable", 503, "The store is unavailable"),
+    later("host_unreachable", 503, "The host that holds the task can't be reached"),
     row("workspace_full", 507, "The task's workspace is full"),
     later("disk_full", 507, "The server's disk is full"),
 ];
@@ -209,6 +211,7 @@ impl From<Error> for Problem {
                 Self::new("events_expired", text).with("after", after).with("first", first)
             }
             Error::Workspace(error) => error.into(),
+            Error::Store(StoreError::NotHeld(_)) => Self::new("host_unreachable", text).retry_after(1),
             Error::Store(ref source) => {
                 tracing::error!(error = %source, cause = ?std::error::Error::source(source), "the store failed");
                 Self::new("store_unavailable", text).retry_after(1)

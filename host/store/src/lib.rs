@@ -17,7 +17,7 @@ mod sqlite;
 
 pub use memory::MemoryStore;
 pub use postgres::{
-    BadUrl, BreakerState, ClaimError, Found as PostgresFound, OpenError as PostgresOpenError, PostgresConfig,
-    PostgresStats, PostgresStore, PostgresUrl,
+    BadUrl, BreakerState, Found as PostgresFound, HostConfig, JoinError, OpenError as PostgresOpenError,
+    PostgresConfig, PostgresStats, PostgresStore, PostgresUrl,
 };
 pub use sqlite::{OpenError, SqliteConfig, SqliteStore, Synchronous};

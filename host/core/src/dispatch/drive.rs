@@ -1,6 +1,7 @@
 //! One call, from its slot to its stored end.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,7 @@ use crate::grants::WorkspaceAccess;
 use crate::outcome::{Content, Ending, Fault, Outcome, code};
 use crate::pause::Pauses;
 use crate::ports::sandbox::Run;
+use crate::ports::store::StoreError;
 use crate::quota::{Extent, Room};
 
 /// A result up to this size is in the event itself; a larger one is read from the call.
@@ -186,6 +188,13 @@ impl Inner {
             let fault = Fault::new(code::GRANT_REVOKED, format!("the call was ended: {reason}"));
             return Outcome { ending: Ending::Cancelled { fault }, usage: outcome.usage };
         }
+        let killed = cancelled || matches!(outcome.ending, Ending::Interrupted { .. });
+        if self.suspended.load(Ordering::SeqCst) && killed {
+            let message =
+                "the host lost its lease while the call ran, and stopped it before others could take the task over";
+            let fault = Fault::new(code::HOST_LOST, message).retryable();
+            return Outcome { ending: Ending::Interrupted { fault }, usage: outcome.usage };
+        }
         let stopped = self.stop_now.is_cancelled() && cancelled;
         if !stopped {
             return outcome;
@@ -207,6 +216,10 @@ impl Inner {
         for attempt in 0..RETRIES {
             match self.end(call, outcome.clone(), events.clone(), extent).await {
                 Ok(()) => return,
+                Err(StoreError::NotHeld(task)) => {
+                    tracing::warn!(call = %call.id, %task, "another host holds the task now, and ends the call");
+                    break;
+                }
                 Err(error) => {
                     tracing::error!(call = %call.id, attempt, error = %chain(&error), "the end of a call could not be stored");
                 }

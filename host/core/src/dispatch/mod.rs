@@ -47,6 +47,7 @@ use crate::hub::Hub;
 use crate::id::{CallId, GrantId, QuestionId, TaskId, TenantId, ToolId};
 use crate::outcome::{Ending, Fault, Outcome, code};
 use crate::policy::Policies;
+use crate::ports::cluster::Cluster;
 use crate::ports::components::Components;
 use crate::ports::egress::Egress;
 use crate::ports::meter::Meter;
@@ -60,6 +61,8 @@ use crate::quota::{Extent, Quotas};
 pub struct DispatchParts {
     /// Where calls and events are stored.
     pub store: Arc<dyn Store>,
+    /// Which of them are this host's.
+    pub cluster: Arc<dyn Cluster>,
     /// What runs them.
     pub sandbox: Arc<dyn Sandbox>,
     /// Their workspaces.
@@ -112,6 +115,8 @@ struct Inner {
     tracker: TaskTracker,
     /// Once set, no call is accepted and none leaves the queue.
     stopping: AtomicBool,
+    /// The same while this host has lost its lease.
+    suspended: AtomicBool,
     /// Ends running calls when the drain is over.
     stop_now: CancellationToken,
 }
@@ -150,6 +155,7 @@ impl Dispatcher {
             questions: Questions::default(),
             tracker: TaskTracker::new(),
             stopping: AtomicBool::new(false),
+            suspended: AtomicBool::new(false),
             stop_now: CancellationToken::new(),
             parts,
             config,
@@ -248,7 +254,7 @@ impl Inner {
 
     /// Starts every waiting call that may run now.
     fn pump(self: &Arc<Self>) {
-        while !self.stopping.load(Ordering::SeqCst) {
+        while !self.stopping.load(Ordering::SeqCst) && !self.suspended.load(Ordering::SeqCst) {
             let Some((claim, call)) = lock(&self.lanes).next() else { return };
             let slot = Slot { inner: self.clone(), claim };
             let inner = self.clone();

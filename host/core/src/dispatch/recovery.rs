@@ -1,19 +1,28 @@
-//! Recovery: what an earlier run of the host left behind.
+//! Recovery: what an earlier run of the host left behind, or another host that is
+//! gone, or this one when it was cut off.
 //!
 //! A call that was running has had its one attempt: it ends as `interrupted`.
-//! A call that was queued goes back into its lane.
+//! A call that was queued goes back into its lane, if its workspace is here.
 
+use std::collections::HashSet;
+use std::ops::AddAssign;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::watch;
 
 use super::lanes::Claim;
-use super::{Dispatcher, lock};
-use crate::call::CallState;
+use super::{Dispatcher, Inner, lock};
+use crate::call::{Call, CallState};
 use crate::error::Error;
 use crate::event::NewEvent;
 use crate::grants::WorkspaceAccess;
+use crate::id::CallId;
 use crate::outcome::{Ending, Fault, Outcome, code};
+use crate::ports::cluster::Orphan;
+
+/// Tasks whose calls are taken over at once.
+const BATCH: u32 = 100;
 
 /// What recovery found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,39 +33,127 @@ pub struct Recovered {
     pub requeued: u64,
 }
 
+impl AddAssign for Recovered {
+    fn add_assign(&mut self, other: Self) {
+        self.interrupted += other.interrupted;
+        self.requeued += other.requeued;
+    }
+}
+
 impl Dispatcher {
-    /// Takes over the calls of an earlier run. To be called once, before any
-    /// client is served.
+    /// Takes over the calls of an earlier run. To be called before any client is
+    /// served, and when a lease that was lost is held again.
     ///
     /// # Errors
     /// If the store fails; then the host must not start.
     pub async fn recover(&self) -> Result<Recovered, Error> {
-        let mut recovered = Recovered::default();
-        for call in self.inner.parts.store.open_calls().await? {
-            if matches!(call.state, CallState::Queued) {
-                recovered.requeued += 1;
-                let call = Arc::new(call);
-                let claim = Claim { task: call.task, owner: call.owner, access: call.grants.most_workspace() };
-                self.inner.activate(&call, watch::Sender::new(None));
-                lock(&self.inner.lanes).enqueue_stored(claim, call);
-                continue;
+        let mut recovered = self.take_over().await?;
+        for call in self.inner.parts.cluster.held_calls().await? {
+            if !self.inner.is_active(call.id) {
+                recovered += self.inner.take_up(Orphan { call, reachable: true }).await?;
             }
-            recovered.interrupted += 1;
-            let message = "the host stopped while the call ran; what it wrote into the workspace is still there";
-            let fault = Fault::new(code::HOST_STOPPED, message).retryable();
-            let events = self.changes_of(&call).await;
-            self.inner.end(&call, Outcome::without_use(Ending::Interrupted { fault }), events, None).await?;
         }
         self.inner.pump();
         Ok(recovered)
     }
 
+    /// Takes over the calls that nobody holds who lives.
+    ///
+    /// # Errors
+    /// If the store fails; what is left then is taken by a later look.
+    pub async fn take_over(&self) -> Result<Recovered, Error> {
+        let mut recovered = Recovered::default();
+        loop {
+            let orphans = self.inner.parts.cluster.take_over(BATCH).await?;
+            if orphans.is_empty() {
+                self.inner.pump();
+                return Ok(recovered);
+            }
+            for orphan in orphans {
+                recovered += self.inner.take_up(orphan).await?;
+            }
+        }
+    }
+
+    /// Takes up calls that this host holds and does not run: their end, or their
+    /// taking over, could not be stored. Only those that were `seen` so before, for a
+    /// call is stored shortly before it is known here.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn take_up_strays(&self, seen: &mut HashSet<CallId>) -> Result<Recovered, Error> {
+        let mut recovered = Recovered::default();
+        let mut strays = HashSet::new();
+        for call in self.inner.parts.cluster.held_calls().await? {
+            if self.inner.is_active(call.id) {
+                continue;
+            }
+            if seen.contains(&call.id) {
+                recovered += self.inner.take_up(Orphan { call, reachable: true }).await?;
+            } else {
+                strays.insert(call.id);
+            }
+        }
+        *seen = strays;
+        self.inner.pump();
+        Ok(recovered)
+    }
+
+    /// Stops what runs, and starts nothing: this host has lost its lease. What is
+    /// queued stays so.
+    pub fn suspend(&self) {
+        self.inner.suspended.store(true, Ordering::SeqCst);
+        let active = lock(&self.inner.active);
+        let running = active.values().filter(|active| !matches!(active.call.state, CallState::Queued));
+        running.for_each(|active| active.cancel.cancel());
+        // Not asked and waited for: others may soon have the workspaces.
+        self.inner.parts.sandbox.kill_guests();
+    }
+
+    /// Goes on after [`Dispatcher::suspend`].
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn resume(&self) -> Result<Recovered, Error> {
+        self.inner.suspended.store(false, Ordering::SeqCst);
+        self.recover().await
+    }
+}
+
+impl Inner {
+    fn is_active(&self, call: CallId) -> bool {
+        lock(&self.active).contains_key(&call)
+    }
+
+    /// Ends a call that nobody runs, or puts it back into its lane.
+    async fn take_up(self: &Arc<Self>, Orphan { call, reachable }: Orphan) -> Result<Recovered, Error> {
+        if matches!(call.state, CallState::Queued) && reachable {
+            let call = Arc::new(call);
+            let claim = Claim { task: call.task, owner: call.owner, access: call.grants.most_workspace() };
+            self.activate(&call, watch::Sender::new(None));
+            lock(&self.lanes).enqueue_stored(claim, call);
+            return Ok(Recovered { requeued: 1, interrupted: 0 });
+        }
+        let fault = if reachable {
+            let message = "the host stopped while the call ran; what it wrote into the workspace is still there";
+            Fault::new(code::HOST_STOPPED, message)
+        } else {
+            let message =
+                "the host that has the task's workspace is gone; the workspace is there again when that host is";
+            Fault::new(code::HOST_LOST, message)
+        };
+        let events = if reachable { self.changes_of(&call).await } else { Vec::new() };
+        let outcome = Outcome::without_use(Ending::Interrupted { fault: fault.retryable() });
+        self.end(&call, outcome, events, None).await?;
+        Ok(Recovered { interrupted: 1, requeued: 0 })
+    }
+
     /// What a lost call changed, as far as a walk can tell.
-    async fn changes_of(&self, call: &crate::call::Call) -> Vec<NewEvent> {
+    async fn changes_of(self: &Arc<Self>, call: &Call) -> Vec<NewEvent> {
         if call.grants.most_workspace() != WorkspaceAccess::ReadWrite {
             return Vec::new();
         }
-        let sink = super::sink::CallSink::new(self.inner.clone(), Arc::new(call.clone()));
+        let sink = super::sink::CallSink::new(self.clone(), Arc::new(call.clone()));
         let sink = Arc::new(sink);
         crate::ports::sandbox::Sink::emit(&sink, crate::ports::sandbox::Emission::ChangesLost).await;
         sink.finish().await

@@ -130,6 +130,11 @@ impl Inner {
         if self.stopping.load(Ordering::SeqCst) {
             return Err(Error::Stopping);
         }
+        if self.suspended.load(Ordering::SeqCst) {
+            return Err(
+                StoreError::Unavailable("this host has lost its lease; it goes on when it is renewed".into()).into()
+            );
+        }
         let claim = Claim { task: call.task, owner: call.owner, access: call.grants.most_workspace() };
         let slot = self.place(claim)?;
         let at = call.created_at;

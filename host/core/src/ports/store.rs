@@ -42,6 +42,9 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
+    /// Another host holds the task: nothing was stored. Who asks again finds that one.
+    #[error("the task {0} is held by another host now")]
+    NotHeld(TaskId),
     /// The row to be inserted is there already.
     #[error("`{0}` exists already")]
     Exists(&'static str),

@@ -4,6 +4,7 @@
 pub mod calls;
 pub mod files;
 pub mod grants;
+pub mod hosts;
 pub mod keys;
 pub mod sessions;
 pub mod tasks;
@@ -12,6 +13,7 @@ pub mod tools;
 pub mod upkeep;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::access::Access;
 use crate::clock::Ids;
@@ -19,6 +21,7 @@ use crate::dispatch::{DispatchConfig, DispatchParts, Dispatcher};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::policy::Policies;
+use crate::ports::cluster::Cluster;
 use crate::ports::components::Components;
 use crate::ports::egress::Egress;
 use crate::ports::import::Importer;
@@ -34,6 +37,8 @@ use crate::quota::{Quotas, UserQuota};
 pub struct Ports {
     /// Durable storage.
     pub store: Arc<dyn Store>,
+    /// The other hosts on it.
+    pub cluster: Arc<dyn Cluster>,
     /// What runs calls.
     pub sandbox: Arc<dyn Sandbox>,
     /// The file layer.
@@ -71,6 +76,8 @@ pub struct ServiceConfig {
     pub quota: UserQuota,
     /// How long things are kept.
     pub keep: upkeep::Keep,
+    /// Between two looks whether other hosts wrote to a task that is watched here.
+    pub follow: Duration,
 }
 
 /// All use cases.
@@ -83,6 +90,8 @@ pub struct Services {
     pub files: files::Files,
     /// Grants, and the policy: until one is installed, the one without rules.
     pub grants: grants::Grants,
+    /// The other hosts.
+    pub hosts: hosts::Hosts,
     /// API keys.
     pub keys: keys::Keys,
     /// Sessions.
@@ -107,6 +116,7 @@ impl Services {
         let parts = DispatchParts {
             quotas: quotas.clone(),
             store: ports.store.clone(),
+            cluster: ports.cluster.clone(),
             sandbox: ports.sandbox.clone(),
             workspaces: ports.workspaces.clone(),
             components: ports.components.clone(),
@@ -131,12 +141,13 @@ impl Services {
         let tasks = tasks::Tasks::new(parts);
         Self {
             calls: calls::Calls::new(ports.clone(), dispatcher.clone(), policies.clone(), &config),
-            files: files::Files::new(ports.clone(), hub, quotas, &config),
+            files: files::Files::new(ports.clone(), hub.clone(), quotas, &config),
             grants: grants::Grants::new(ports.clone(), dispatcher.clone(), policies),
+            hosts: hosts::Hosts::new(ports.clone(), access.clone()),
             keys: keys::Keys::new(ports.store.clone(), ports.ids.clone()),
             sessions: sessions::Sessions::new(ports.clone()),
             tickets: tickets::Tickets::new(ports.store.clone(), ports.ids.clone()),
-            upkeep: upkeep::Upkeep::new(ports, dispatcher, tools.clone(), tasks.clone(), config.keep),
+            upkeep: upkeep::Upkeep::new(ports, dispatcher, tools.clone(), tasks.clone(), hub, &config),
             access,
             tasks,
             tools,

@@ -332,7 +332,7 @@ impl Tasks {
         const BATCH: u32 = 100;
         let mut count = 0;
         loop {
-            let left = self.parts.ports.store.tasks_in_state(TaskState::Initializing, BATCH).await?;
+            let left = self.parts.ports.cluster.take_over_tasks(TaskState::Initializing, BATCH).await?;
             if left.is_empty() {
                 return Ok(count);
             }

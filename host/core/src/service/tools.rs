@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
@@ -21,6 +22,12 @@ use crate::ports::sandbox::{PrepareError, SandboxError, Stage};
 use crate::ports::store::Page;
 use crate::principal::Scope;
 use crate::tool::{Tool, ToolOwner, ToolState};
+
+/// Tools that are taken up at once; a start takes all.
+const RECOVERED: u32 = 100;
+
+/// Between two looks at a tool that is waited for.
+const SETTLED_POLL: Duration = Duration::from_secs(1);
 
 /// The use cases of tools.
 #[derive(Clone)]
@@ -181,6 +188,8 @@ impl Tools {
             tokio::select! {
                 () = self.inner.stop.cancelled() => return Err(Error::Stopping),
                 _ = finished.changed() => {}
+                // Another host may compile it.
+                () = tokio::time::sleep(SETTLED_POLL) => {}
             }
         }
     }
@@ -230,7 +239,7 @@ impl Tools {
 
     /// Takes up what an earlier run left compiling.
     pub(super) async fn recover(&self) -> Result<u64, Error> {
-        let left = self.inner.ports.store.compiling_tools().await?;
+        let left = self.inner.ports.cluster.take_over_tools(RECOVERED).await?;
         let count = left.len() as u64;
         left.into_iter().for_each(|tool| self.prepare(tool));
         Ok(count)

@@ -1,16 +1,19 @@
 //! Upkeep: recovery at the start, retention while the host runs, and an
 //! orderly stop.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Ports;
+use super::hosts::Tending;
 use super::tasks::Tasks;
 use super::tools::Tools;
+use super::{Ports, ServiceConfig};
 use crate::dispatch::{Dispatcher, Recovered, chain};
 use crate::error::Error;
+use crate::hub::Hub;
 use crate::ports::store::Retention;
 
 /// How long things are kept.
@@ -45,14 +48,24 @@ pub struct Upkeep {
     dispatcher: Dispatcher,
     tools: Tools,
     tasks: Tasks,
+    hub: Arc<Hub>,
     keep: Keep,
+    follow: Duration,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Upkeep {
-    pub(super) fn new(ports: Ports, dispatcher: Dispatcher, tools: Tools, tasks: Tasks, keep: Keep) -> Self {
-        Self { ports, dispatcher, tools, tasks, keep, tracker: TaskTracker::new(), stop: CancellationToken::new() }
+    pub(super) fn new(
+        ports: Ports,
+        dispatcher: Dispatcher,
+        tools: Tools,
+        tasks: Tasks,
+        hub: Arc<Hub>,
+        config: &ServiceConfig,
+    ) -> Self {
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        Self { ports, dispatcher, tools, tasks, hub, keep: config.keep, follow: config.follow, tracker, stop }
     }
 
     /// Takes over what an earlier run left, then begins retention. To be
@@ -71,6 +84,11 @@ impl Upkeep {
                 ports.rates.tidy();
             }
         });
+        if self.ports.cluster.is_shared() {
+            let (ports, dispatcher, tools) = (self.ports.clone(), self.dispatcher.clone(), self.tools.clone());
+            let tending = Tending { ports, dispatcher, tools, hub: self.hub.clone(), follow: self.follow };
+            tending.start(&self.tracker, &self.stop);
+        }
         Ok(Restart { calls, tasks_failed, tools_compiling })
     }
 

@@ -52,7 +52,8 @@ const ACCEPT_WITH_KEY: &str = append_sql!(
          WHERE tenant_id = $10 AND user_id = $11 AND operation = $22 AND key = $23 AND created_at > $25
      ), task AS (
          SELECT state FROM tasks
-         WHERE id = $1 AND tenant_id = $10 AND user_id = $11 AND NOT EXISTS (SELECT 1 FROM known) FOR UPDATE
+         WHERE id = $1 AND tenant_id = $10 AND user_id = $11 AND NOT EXISTS (SELECT 1 FROM known)
+             AND EXISTS (SELECT 1 FROM mine) FOR NO KEY UPDATE
      ), taken AS (
          INSERT INTO idempotency_keys AS k (tenant_id, user_id, operation, key, body, call_id, created_at)
          SELECT $10, $11, $22, $23, $24, $9, $14 FROM task WHERE state = 'ready'
@@ -69,7 +70,8 @@ const ACCEPT_WITH_KEY: &str = append_sql!(
          SELECT $9, $1, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21 FROM log
      )
      SELECT (SELECT last_seq FROM log) AS last_seq, (SELECT body FROM known) AS body,
-            (SELECT call_id FROM known) AS call_id, (SELECT state FROM task) AS state"
+            (SELECT call_id FROM known) AS call_id,
+            (SELECT state FROM tasks WHERE id = $1 AND tenant_id = $10 AND user_id = $11) AS state"
 );
 
 /// How often a call is accepted anew when what one statement saw did not fit together,
@@ -157,8 +159,9 @@ async fn accepted(
         return Ok(Some(if same { Accepted::Replayed(first) } else { Accepted::KeyReused }));
     }
     match answer.get::<Option<String>>("state")?.flatten().as_deref() {
-        // It was not ready when the row was locked, and is now; or the key was taken meanwhile.
-        Some("ready") => Ok(None),
+        // It was not ready when the row was locked, and is now; or the key was taken
+        // meanwhile; or another host held the task, and this one does now.
+        Some("ready") => append.taken_back(store).await.map(|_| None),
         Some(state) => {
             let name = accept.call.task.to_string();
             let state = Reading { table: "tasks", row: &name }.parse("state", state)?;
@@ -179,7 +182,8 @@ pub(super) async fn start(
     const TEXT: &str = append_sql!(
         "moved AS (
              UPDATE calls SET state = 'running', started_at = $10, grants = $11, attempts = attempts + 1
-             WHERE id = $9 AND task_id = $1 AND state = 'queued' RETURNING 1
+             WHERE id = $9 AND task_id = $1 AND state = 'queued'
+                 AND EXISTS (SELECT 1 FROM mine) RETURNING 1
          ), ",
         "",
         " AND EXISTS (SELECT 1 FROM moved)",
@@ -199,7 +203,8 @@ pub(super) async fn step(
 ) -> Result<Option<Appended>, StoreError> {
     const TEXT: &str = append_sql!(
         "moved AS (
-             UPDATE calls SET state = $11 WHERE id = $9 AND task_id = $1 AND state = $10 RETURNING 1
+             UPDATE calls SET state = $11 WHERE id = $9 AND task_id = $1 AND state = $10
+                 AND EXISTS (SELECT 1 FROM mine) RETURNING 1
          ), ",
         "",
         " AND EXISTS (SELECT 1 FROM moved)",
@@ -218,7 +223,8 @@ pub(super) async fn end(store: &PostgresStore, end: EndCall) -> Result<Option<Ap
     const TEXT: &str = append_sql!(
         "ended AS (
              UPDATE calls SET state = $10, ended_at = $11, outcome = $12
-             WHERE id = $9 AND task_id = $1 AND ended_at IS NULL RETURNING 1
+             WHERE id = $9 AND task_id = $1 AND ended_at IS NULL
+                 AND EXISTS (SELECT 1 FROM mine) RETURNING 1
          ), ",
         ", used_bytes = coalesce($13, used_bytes), used_entries = coalesce($14, used_entries)",
         " AND EXISTS (SELECT 1 FROM ended)",
@@ -247,6 +253,20 @@ pub(super) async fn list(store: &PostgresStore, task: TaskId, page: Page<CallId>
     let before = page.before.map_or_else(|| "~".to_owned(), |id| id.to_string());
     let select = Statement::new(select_call!("c.task_id = $1 AND c.id < $2 ORDER BY c.id DESC LIMIT $3"));
     store.read(select.bind_id(task).bind(before).bind(i64::from(page.limit))).await?.all::<CallRow, _>()
+}
+
+/// Of these tasks.
+pub(super) async fn open_of(store: &PostgresStore, tasks: Vec<String>) -> Result<Vec<Call>, StoreError> {
+    let select = Statement::new(select_call!("c.ended_at IS NULL AND c.task_id = ANY($1) ORDER BY c.id"));
+    store.read(select.bind(tasks)).await?.all::<CallRow, _>()
+}
+
+/// Of the tasks that this host holds.
+pub(super) async fn open_held(store: &PostgresStore) -> Result<Vec<Call>, StoreError> {
+    let select = Statement::new(select_call!(
+        "c.ended_at IS NULL AND (SELECT holder FROM tasks WHERE id = c.task_id) = $1 ORDER BY c.id"
+    ));
+    store.read(select.bind(store.token())).await?.all::<CallRow, _>()
 }
 
 pub(super) async fn open(store: &PostgresStore) -> Result<Vec<Call>, StoreError> {

@@ -6,28 +6,33 @@
 
 use bulkhead_core::event::{NewEvent, Seq};
 use bulkhead_core::id::TaskId;
+use bulkhead_core::ports::cluster::Holder;
 use bulkhead_core::ports::store::{Appended, EventPage, StoreError};
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow as _, Row as _};
 
-use super::PostgresStore;
 use super::run::Failed;
 use super::statement::{Answer, Statement, Work, unreadable};
+use super::{PostgresStore, hosts};
 use crate::rows::{EventRow, Reading};
 
 /// A statement that appends events to the log of task `$1`: `$before` are queries
 /// before it, `$set` is what else changes in the task's row, `$if` what must hold,
-/// `$answer` what is selected in the end; `log` has a row if the events were stored.
+/// `$answer` what is selected in the end; `mine` has a row, and its lock, if this host
+/// may write to that log; `log` has one if the events were stored.
 /// Its arguments `$1` to `$8` are bound by [`appending`], others follow.
 macro_rules! append_sql {
     ($before:literal, $set:literal, $if:literal, $answer:literal) => {
         concat!(
-            "WITH ",
+            "WITH mine AS (
+                 SELECT id FROM tasks WHERE id = $1 AND (holder IS NULL OR holder = $2::bigint >> 40)
+                 FOR NO KEY UPDATE
+             ), ",
             $before,
             "log AS (
                  UPDATE tasks SET last_seq = last_seq + cardinality($3::bigint[]), log_bytes = log_bytes + $8",
             $set,
-            " WHERE tasks.id = $1",
+            " WHERE tasks.id = $1 AND EXISTS (SELECT 1 FROM mine)",
             $if,
             " RETURNING tasks.tenant_id, tasks.user_id, tasks.last_seq
              ), appended AS (
@@ -93,8 +98,30 @@ impl Append {
         what: &'static str,
         statement: Statement,
     ) -> Result<Option<Appended>, StoreError> {
-        let done = store.write_in_turn(self.task, Work::write(what, statement)).await;
-        self.judge(store, done).await
+        let work = Work::write(what, statement);
+        let done = store.write_in_turn(self.task, work.clone()).await;
+        match self.judge(store, done).await? {
+            None if self.taken_back(store).await? => {
+                let done = store.write_in_turn(self.task, work).await;
+                self.judge(store, done).await
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    /// After a refusal: whether it was because another host held the task, and this
+    /// one does now, so that the same write has a chance.
+    ///
+    /// # Errors
+    /// If another host holds it still.
+    pub(super) async fn taken_back(&self, store: &PostgresStore) -> Result<bool, StoreError> {
+        if !hosts::is_fenced(store, self.task).await? {
+            return Ok(false);
+        }
+        let old = self.write >> 40 != store.token();
+        let held = store.holder().is_some() && hosts::hold(store, self.task).await? == Some(Holder::Here);
+        // What was made under another token is to be made anew by whoever asked.
+        if held && !old { Ok(true) } else { Err(StoreError::NotHeld(self.task)) }
     }
 
     async fn judge(&self, store: &PostgresStore, done: Result<Answer, Failed>) -> Result<Option<Appended>, StoreError> {

@@ -15,11 +15,13 @@
 mod audit;
 mod breaker;
 mod calls;
+mod components;
 mod config;
 mod events;
 mod grants;
-mod guard;
+mod hosts;
 mod keys;
+mod lease;
 mod open;
 mod pool;
 mod port;
@@ -34,22 +36,25 @@ mod tickets;
 mod tools;
 mod turns;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bulkhead_core::id::TaskId;
+use bulkhead_core::ports::cluster::Lease;
 use bulkhead_core::ports::store::StoreError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, watch};
 use tokio_util::task::TaskTracker;
 
 pub use breaker::BreakerState;
 pub use config::{BadUrl, PostgresConfig, PostgresUrl};
-pub use guard::ClaimError;
+pub use hosts::HostConfig;
+pub use lease::JoinError;
 pub use open::{Found, OpenError};
 
 use breaker::Breaker;
-use guard::Guard;
+use hosts::Held;
+use lease::Keeping;
 use pool::Pool;
 use run::Failed;
 use statement::{Answer, Statement, Work};
@@ -66,7 +71,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct PostgresStore {
     shared: Arc<Shared>,
-    guard: Guard,
+    keeping: Keeping,
 }
 
 /// What operations under way share.
@@ -78,8 +83,12 @@ struct Shared {
     turns: Turns,
     queue: Arc<Semaphore>,
     tracker: TaskTracker,
-    claim: Arc<guard::Claim>,
-    writer: u64,
+    /// The host that has joined; none for who only looks.
+    host: OnceLock<HostConfig>,
+    lease: watch::Sender<Lease>,
+    held: Held,
+    /// The number of this opened store: the high bits of its writes, the token of its host.
+    writer: AtomicU64,
     writes: AtomicU64,
     commits: AtomicU64,
 }
@@ -178,7 +187,17 @@ impl PostgresStore {
     fn write_id(&self) -> i64 {
         let number = self.shared.writes.fetch_add(1, Ordering::Relaxed);
         // 23 bits of the store, 40 of its writes: years of them.
-        i64::try_from(self.shared.writer << 40 | (number & ((1 << 40) - 1))).unwrap_or(i64::MAX)
+        i64::try_from(self.shared.writer.load(Ordering::Acquire) << 40 | (number & ((1 << 40) - 1))).unwrap_or(i64::MAX)
+    }
+
+    /// What its host's writes are known by.
+    fn token(&self) -> i64 {
+        self.shared.token()
+    }
+
+    /// The token for what is made now; none if no host has joined.
+    fn holder(&self) -> Option<i64> {
+        self.shared.host.get().map(|_| self.token())
     }
 
     async fn close(&self) {
@@ -188,7 +207,8 @@ impl PostgresStore {
         }
         self.shared.queue.close();
         self.shared.pool.close().await;
-        self.guard.release().await;
+        // At last: what was under way wrote under it.
+        self.keeping.release().await;
     }
 }
 
@@ -200,9 +220,9 @@ impl Shared {
         Ok(answer)
     }
 
-    /// Why nothing may be asked of the database, if that is so.
-    fn refuses(&self) -> Option<&'static str> {
-        self.claim.is_taken().then_some("another server has taken the database over; stop this one")
+    /// What its host's writes are known by.
+    fn token(&self) -> i64 {
+        i64::try_from(self.writer.load(Ordering::Acquire)).unwrap_or(i64::MAX)
     }
 }
 

@@ -1,25 +1,33 @@
 //! Opening: whose database that is, and what its schema is, before the first write;
 //! then the migrations, by one host at a time.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bulkhead_core::ports::cluster::Lease;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{Connection as _, Executor as _, PgConnection, query_scalar};
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use super::breaker::Breaker;
 use super::config::SCHEMA;
-use super::guard::{Claim, Guard, LOCK_CLASS, UPGRADE_LOCK};
+use super::hosts::Held;
+use super::lease::Keeping;
 use super::pool::{self, Limits, Pool};
 use super::turns::Turns;
 use super::{PostgresConfig, PostgresStore, Shared};
 
 /// The oldest server that has all that is used here.
 const OLDEST: i32 = 140_000;
+
+/// The first number of our advisory locks: "BHS1".
+const LOCK_CLASS: i32 = i32::from_be_bytes(*b"BHS1");
+
+/// Held by who brings the schema up to date.
+const UPGRADE_LOCK: i32 = 1;
 
 /// What `about.application` says in a schema of ours.
 const APPLICATION: &str = "BHS1";
@@ -89,20 +97,21 @@ pub(super) async fn open(config: PostgresConfig) -> Result<PostgresStore, OpenEr
         connect: config.connect_timeout,
         idle: config.idle,
     };
-    let claim = Arc::<Claim>::default();
     let shared = Shared {
         pool: Pool::new(config.session(), limits),
         breaker: Breaker::new(config.breaker_failures, config.breaker_open),
         turns: Turns::new(),
         queue: Arc::new(Semaphore::new(config.queue.max(1))),
         tracker: TaskTracker::new(),
-        claim: claim.clone(),
-        writer: writer.unsigned_abs(),
+        host: OnceLock::new(),
+        lease: watch::Sender::new(Lease::Held),
+        held: Held::default(),
+        writer: AtomicU64::new(writer.unsigned_abs()),
         writes: AtomicU64::new(0),
         commits: AtomicU64::new(0),
         config,
     };
-    Ok(PostgresStore { shared: Arc::new(shared), guard: Guard::new(claim) })
+    Ok(PostgresStore { shared: Arc::new(shared), keeping: Keeping::default() })
 }
 
 impl PostgresStore {

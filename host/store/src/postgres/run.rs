@@ -89,9 +89,6 @@ impl Shared {
     }
 
     async fn attempt(&self, work: &Work) -> Result<Answer, Failure> {
-        if let Some(reason) = self.refuses() {
-            return Err(Failure::Unsent(reason.into()));
-        }
         let Some(leave) = self.breaker.enter(Instant::now()) else {
             return Err(Failure::Unsent("the database does not answer; it is tried again shortly".into()));
         };

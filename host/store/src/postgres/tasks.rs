@@ -39,8 +39,8 @@ const CREATE: &str = "
         ON CONFLICT DO NOTHING
     ), log AS (
         INSERT INTO tasks (id, tenant_id, user_id, session_id, label, state, failure, source, tool_set, limits, grants,
-                           created_at, updated_at, last_seq, log_bytes)
-        VALUES ($1, $12, $13, $14, $15, $16, $17, $18, $9, $19, $20, $21, $22, cardinality($3::bigint[]), $8)
+                           created_at, updated_at, last_seq, log_bytes, home, holder)
+        VALUES ($1, $12, $13, $14, $15, $16, $17, $18, $9, $19, $20, $21, $22, cardinality($3::bigint[]), $8, $23, $24)
         RETURNING tenant_id, user_id, last_seq
     ), appended AS (
         INSERT INTO events (task_id, seq, tenant_id, user_id, write_id, at, call_id, kind, data, size)
@@ -76,7 +76,9 @@ pub(super) async fn create(
         .bind(json(&task.limits).to_string())
         .bind(json(&task.ceiling).to_string())
         .bind(task.created_at.as_millis())
-        .bind(task.updated_at.as_millis());
+        .bind(task.updated_at.as_millis())
+        .bind(store.shared.host.get().map_or("", |host| &*host.volume).to_owned())
+        .bind(store.holder());
     let work = Work::write("task", statement);
     let mut done = store.write_in_turn(task.id, work.clone()).await;
     for _ in 1..LOOKS {
@@ -85,6 +87,9 @@ pub(super) async fn create(
             break;
         }
         done = store.write_in_turn(task.id, work.clone()).await;
+    }
+    if store.holder().is_some() && done.is_ok() {
+        store.shared.held.add(task.id);
     }
     match done {
         Ok(_) => Ok(append.numbers(events.len() as i64)),
@@ -155,10 +160,33 @@ pub(super) async fn in_state(store: &PostgresStore, state: TaskState, limit: u32
     store.read(select.bind(state.as_str()).bind(i64::from(limit))).await?.all::<TaskRow, _>()
 }
 
+/// Holds here, and gives, tasks in a state that nobody holds who lives.
+pub(super) async fn take_over(store: &PostgresStore, state: TaskState, limit: u32) -> Result<Vec<Task>, StoreError> {
+    const TEXT: &str = "
+        WITH me AS (
+            SELECT token, volume FROM hosts WHERE token = $1 AND ended_at IS NULL
+        ), lost AS (
+            SELECT t.id, t.holder FROM me, tasks t LEFT JOIN hosts h ON h.token = t.holder
+            WHERE t.state = $2 AND t.home = me.volume AND t.holder IS DISTINCT FROM $1
+                AND (h.token IS NULL OR h.ended_at IS NOT NULL OR h.volume <> t.home)
+            ORDER BY t.id LIMIT $3
+        )
+        UPDATE tasks t SET holder = $1 FROM lost WHERE t.id = lost.id AND t.holder IS NOT DISTINCT FROM lost.holder
+        RETURNING t.id";
+    let statement = Statement::new(TEXT).bind(store.token()).bind(state.as_str()).bind(i64::from(limit));
+    let answer = store.write(Work::write("holder", statement)).await?;
+    let ids = answer.rows.iter().map(|row| row.try_get("id").map_err(unreadable));
+    let ids: Vec<String> = ids.collect::<Result<_, _>>()?;
+    let select = Statement::new(select_task!("id = ANY($1) AND state = $2 ORDER BY id"));
+    store.read(select.bind(ids).bind(state.as_str())).await?.all::<TaskRow, _>()
+}
+
 pub(super) async fn note_extent(store: &PostgresStore, task: TaskId, extent: Extent) -> Result<(), StoreError> {
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let update = Statement::new("UPDATE tasks SET used_bytes = $2, used_entries = $3 WHERE id = $1");
-    let update = update.bind_id(task).bind(number(extent.bytes)).bind(number(extent.entries));
+    let update = Statement::new(
+        "UPDATE tasks SET used_bytes = $2, used_entries = $3 WHERE id = $1 AND (holder IS NULL OR holder = $4)",
+    );
+    let update = update.bind_id(task).bind(number(extent.bytes)).bind(number(extent.entries)).bind(store.token());
     store.write_in_turn(task, Work::write("task", update)).await?;
     Ok(())
 }

@@ -4,9 +4,10 @@ use bulkhead_core::digest::Digest;
 use bulkhead_core::id::{TenantId, ToolId};
 use bulkhead_core::ports::store::{Page, StoreError};
 use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
+use sqlx::Row as _;
 
 use super::PostgresStore;
-use super::statement::{Statement, Work};
+use super::statement::{Statement, Work, unreadable};
 use crate::rows::{Reading, ToolRow, json, owner_text};
 
 /// Selects what `ToolRow` has from `tools` or what stands for it; a condition follows.
@@ -26,13 +27,14 @@ const LOOKS: u32 = 4;
 pub(super) async fn create(store: &PostgresStore, tool: &Tool) -> Result<Option<Tool>, StoreError> {
     const INSERT: &str = "
         INSERT INTO tools AS t (state, name, manifest, artifact_key, artifact_digest, artifact_size, code, reason,
-                                id, tenant_id, digest, size, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                                id, tenant_id, digest, size, created_at, holder)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
         ON CONFLICT ON CONSTRAINT tools_by_content DO UPDATE
             SET id = excluded.id, size = excluded.size, state = excluded.state, name = excluded.name,
                 manifest = excluded.manifest, artifact_key = excluded.artifact_key,
                 artifact_digest = excluded.artifact_digest, artifact_size = excluded.artifact_size,
-                code = excluded.code, reason = excluded.reason, created_at = excluded.created_at
+                code = excluded.code, reason = excluded.reason, created_at = excluded.created_at,
+                holder = excluded.holder
             WHERE t.state = 'rejected'
         RETURNING t.id";
     for _ in 0..LOOKS {
@@ -41,7 +43,8 @@ pub(super) async fn create(store: &PostgresStore, tool: &Tool) -> Result<Option<
             .bind(owner_text(tool.owner))
             .bind_id(tool.digest)
             .bind(i64::try_from(tool.size).unwrap_or(i64::MAX))
-            .bind(tool.created_at.as_millis());
+            .bind(tool.created_at.as_millis())
+            .bind(store.holder());
         if !store.write(Work::write("tool", insert)).await?.rows.is_empty() {
             return Ok(None);
         }
@@ -129,6 +132,25 @@ pub(super) async fn pinnable(store: &PostgresStore, tenant: TenantId) -> Result<
 pub(super) async fn compiling(store: &PostgresStore) -> Result<Vec<Tool>, StoreError> {
     let select = Statement::new(select_tool!("tools t WHERE t.state = 'compiling' ORDER BY t.id"));
     store.read(select).await?.all::<ToolRow, _>()
+}
+
+/// Takes over, and gives, tools that nobody compiles who lives.
+pub(super) async fn take_over(store: &PostgresStore, limit: u32) -> Result<Vec<Tool>, StoreError> {
+    let take = Statement::new(
+        "WITH lost AS (
+             SELECT t.id, t.holder FROM tools t LEFT JOIN hosts h ON h.token = t.holder
+             WHERE t.state = 'compiling' AND t.holder IS DISTINCT FROM $1 AND (h.token IS NULL OR h.ended_at IS NOT NULL)
+             ORDER BY t.id LIMIT $2
+         )
+         UPDATE tools t SET holder = $1 FROM lost
+         WHERE t.id = lost.id AND t.state = 'compiling' AND t.holder IS NOT DISTINCT FROM lost.holder
+         RETURNING t.id",
+    );
+    let answer = store.write(Work::write("tool", take.bind(store.token()).bind(i64::from(limit)))).await?;
+    let ids = answer.rows.iter().map(|row| row.try_get("id").map_err(unreadable));
+    let ids: Vec<String> = ids.collect::<Result<_, _>>()?;
+    let select = Statement::new(select_tool!("tools t WHERE t.id = ANY($1) AND t.state = 'compiling' ORDER BY t.id"));
+    store.read(select.bind(ids)).await?.all::<ToolRow, _>()
 }
 
 pub(super) async fn delete(store: &PostgresStore, owner: ToolOwner, id: ToolId) -> Result<bool, StoreError> {

@@ -1,17 +1,12 @@
-//! Opening a database: new, ours, somebody else's, or of another time; and who may
-//! run a server on it.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! Opening a database: new, ours, somebody else's, or of another time.
 
 use bulkhead_core::ports::store::Store;
 use futures::future::join_all;
 
-use super::proxy::{Proxy, Weather};
 use super::server::{PASSWORD, postgres};
 use super::{config, database, open};
-use crate::contract::world::{World, end, event, log, owner, page};
-use crate::postgres::{ClaimError, OpenError, PostgresConfig, PostgresStore, PostgresUrl};
+use crate::contract::world::{World, end, log, owner, page};
+use crate::postgres::{OpenError, PostgresStore, PostgresUrl};
 
 /// Opening fails; the message names the database, says what to do, and no password.
 async fn refusal(url: &str) -> OpenError {
@@ -23,7 +18,7 @@ async fn refusal(url: &str) -> OpenError {
 }
 
 /// The newest schema that this program knows.
-const KNOWN: i64 = 2;
+const KNOWN: i64 = 3;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_hosts_bring_the_schema_up_to_date_at_once() {
@@ -33,7 +28,7 @@ async fn many_hosts_bring_the_schema_up_to_date_at_once() {
     let stores: Vec<_> = opened.into_iter().map(|opened| opened.unwrap().unwrap()).collect();
     let applied = postgres().psql(&database, "SELECT count(*), count(DISTINCT version) FROM bulkhead._sqlx_migrations");
     assert_eq!(applied.unwrap(), format!("{KNOWN}|{KNOWN}"));
-    let mut writers: Vec<_> = stores.iter().map(|store| store.shared.writer).collect();
+    let mut writers: Vec<_> = stores.iter().map(|store| store.token()).collect();
     writers.sort_unstable();
     writers.dedup();
     assert_eq!(writers.len(), 4, "each has a number of its own for its writes");
@@ -178,67 +173,4 @@ async fn a_look_changes_nothing() {
     let found = PostgresStore::look(&config(&postgres().socket_url(&database()))).await.unwrap();
     assert_eq!(found.schema, Some(KNOWN));
     assert_eq!(postgres().psql(&empty, "SELECT to_regnamespace('bulkhead') IS NULL").unwrap(), "t");
-}
-
-#[tokio::test]
-async fn one_server_at_a_time_claims_a_database() {
-    let url = postgres().socket_url(&database());
-    let (one, two) = (open(&url).await, open(&url).await);
-    one.claim().await.unwrap();
-    let error = two.claim().await.unwrap_err();
-    assert!(matches!(error, ClaimError::InUse { .. }), "{error}");
-    assert!(error.to_string().contains("in use by another server (from this machine"), "{error}");
-    // Beside a server the command line may use it.
-    two.ping().await.unwrap();
-    Store::close(&*one).await;
-    two.claim().await.unwrap();
-}
-
-/// A store by way of a proxy, impatient.
-async fn through(proxy: &Proxy, database: &str) -> Arc<PostgresStore> {
-    let short = Duration::from_millis(500);
-    let config = config(&postgres().url(proxy.port(), database));
-    let config = PostgresConfig { connect_timeout: short, timeout: short, breaker_failures: 1_000, ..config };
-    Arc::new(PostgresStore::open(config).await.unwrap())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_claim_outlives_its_connection() {
-    let (database, proxy) = (database(), Proxy::before(postgres().port()));
-    let store = through(&proxy, &database).await;
-    store.claim().await.unwrap();
-    let holder = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 2 AND granted
-                      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    let first = postgres().psql(&database, holder).unwrap();
-    // The old session lives on in the server and holds the lock: it is ended.
-    proxy.freeze();
-    let again = (0..200).find_map(|_| {
-        std::thread::sleep(Duration::from_millis(50));
-        postgres().psql(&database, holder).ok().filter(|pid| !pid.is_empty() && *pid != first)
-    });
-    assert!(again.is_some(), "the lock is not held again");
-    store.append_events(World::new(store.clone()).ready_task(owner(1)).await.id, vec![event(1)]).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_whose_database_was_taken_does_nothing_more() {
-    let (database, proxy) = (database(), Proxy::before(postgres().port()));
-    let one = through(&proxy, &database).await;
-    one.claim().await.unwrap();
-    let task = World::new(one.clone()).ready_task(owner(1)).await;
-    proxy.set(Weather::Gone);
-    let two = open(&postgres().socket_url(&database)).await;
-    two.claim().await.unwrap();
-    proxy.set(Weather::Fair);
-    let refused = async {
-        loop {
-            match one.append_events(task.id, vec![event(1)]).await {
-                Err(error) if error.to_string().contains("another server has taken the database over") => return,
-                _ => tokio::time::sleep(Duration::from_millis(50)).await,
-            }
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), refused).await.unwrap();
-    assert!(one.ping().await.is_err(), "and is not ready");
-    two.append_events(task.id, vec![event(1)]).await.unwrap().unwrap();
 }

@@ -1,0 +1,128 @@
+//! The port to the other hosts of a database: who holds which task.
+//!
+//! A task's calls run where its workspace lies. A host *holds* a task while it may
+//! run its calls and write to its log; it has a *lease* for all it holds, which it
+//! renews. Who can't renew stops what runs before others may believe it gone: no
+//! token can fence what a guest writes to a file.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::call::Call;
+use crate::event::Seq;
+use crate::id::TaskId;
+use crate::ports::store::{Store, StoreError};
+use crate::task::{Task, TaskState};
+use crate::tool::Tool;
+
+/// Who holds a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// This host.
+    Here,
+    /// Another one that lives.
+    Elsewhere {
+        /// Where hosts reach it: `http://10.0.0.5:8080`; empty if it did not say.
+        address: String,
+    },
+    /// Nobody that lives: the workspace is out of reach until its host is back.
+    Nobody,
+}
+
+/// Whether this host may run what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// It may.
+    Held,
+    /// It could not renew in time: nothing may run until it is held again.
+    Lost,
+}
+
+/// A call that nobody runs any more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Orphan {
+    /// The call.
+    pub call: Call,
+    /// Whether its workspace can be reached from here.
+    pub reachable: bool,
+}
+
+/// The other hosts.
+#[async_trait]
+pub trait Cluster: Send + Sync + 'static {
+    /// Whether there are others at all. One that is alone holds everything.
+    fn is_shared(&self) -> bool;
+
+    /// Whether this host may run what it holds, now and as it changes.
+    fn lease(&self) -> watch::Receiver<Lease>;
+
+    /// Holds a task here, if nobody that lives does and its workspace can be
+    /// reached; says who holds it. `None` if there is no such task.
+    async fn hold(&self, task: TaskId) -> Result<Option<Holder>, StoreError>;
+
+    /// Holds here up to `limit` tasks with open calls that nobody holds who lives,
+    /// and gives those calls: they are this host's to end or to take up again.
+    async fn take_over(&self, limit: u32) -> Result<Vec<Orphan>, StoreError>;
+
+    /// The open calls of tasks that this host holds.
+    async fn held_calls(&self) -> Result<Vec<Call>, StoreError>;
+
+    /// Holds here up to `limit` tasks in `state` that nobody holds who lives.
+    async fn take_over_tasks(&self, state: TaskState, limit: u32) -> Result<Vec<Task>, StoreError>;
+
+    /// Takes over up to `limit` tools that nobody compiles who lives.
+    async fn take_over_tools(&self, limit: u32) -> Result<Vec<Tool>, StoreError>;
+
+    /// The number of the newest event of each of these tasks.
+    async fn newest(&self, tasks: &[TaskId]) -> Result<Vec<(TaskId, Seq)>, StoreError>;
+}
+
+/// A host that is alone: it holds everything, always.
+pub struct Alone {
+    store: Arc<dyn Store>,
+    lease: watch::Sender<Lease>,
+}
+
+impl Alone {
+    /// The only host of `store`.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, lease: watch::Sender::new(Lease::Held) }
+    }
+}
+
+#[async_trait]
+impl Cluster for Alone {
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    fn lease(&self) -> watch::Receiver<Lease> {
+        self.lease.subscribe()
+    }
+
+    async fn hold(&self, _: TaskId) -> Result<Option<Holder>, StoreError> {
+        Ok(Some(Holder::Here))
+    }
+
+    async fn take_over(&self, _: u32) -> Result<Vec<Orphan>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn held_calls(&self) -> Result<Vec<Call>, StoreError> {
+        self.store.open_calls().await
+    }
+
+    async fn take_over_tasks(&self, state: TaskState, limit: u32) -> Result<Vec<Task>, StoreError> {
+        self.store.tasks_in_state(state, limit).await
+    }
+
+    async fn take_over_tools(&self, _: u32) -> Result<Vec<Tool>, StoreError> {
+        self.store.compiling_tools().await
+    }
+
+    async fn newest(&self, _: &[TaskId]) -> Result<Vec<(TaskId, Seq)>, StoreError> {
+        Ok(Vec::new())
+    }
+}

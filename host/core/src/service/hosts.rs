@@ -1,0 +1,159 @@
+//! Life among other hosts: where a task is held, whether this host may run what it
+//! holds, what others left behind, and what they write.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Ports;
+use super::tools::Tools;
+use crate::access::Access;
+use crate::dispatch::{Dispatcher, Recovered, chain};
+use crate::error::Error;
+use crate::hub::Hub;
+use crate::id::{CallId, TaskId};
+use crate::ports::cluster::{Holder, Lease};
+use crate::principal::Principal;
+
+/// Between two looks for what a host that is gone has left.
+const TAKE_OVER_EVERY: Duration = Duration::from_secs(2);
+
+/// So many looks later calls are looked for that this host holds and does not run.
+const STRAYS_EVERY: u32 = 15;
+
+/// What a request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pinned {
+    /// A task: its workspace, its calls.
+    Task(TaskId),
+    /// A call: that it ends, or what it asks.
+    Call(CallId),
+}
+
+/// The use cases of several hosts.
+pub struct Hosts {
+    ports: Ports,
+    access: Arc<Access>,
+    lease: watch::Receiver<Lease>,
+}
+
+impl Hosts {
+    pub(super) fn new(ports: Ports, access: Arc<Access>) -> Self {
+        let lease = ports.cluster.lease();
+        Self { ports, access, lease }
+    }
+
+    /// Whether there are others at all.
+    pub fn is_shared(&self) -> bool {
+        self.ports.cluster.is_shared()
+    }
+
+    /// Whether this host may run what it holds.
+    pub fn lease(&self) -> Lease {
+        *self.lease.borrow()
+    }
+
+    /// Who holds what a request is about; this host, if it could be had. A thing that
+    /// is not there, or not the principal's, or a call that has ended is nobody's
+    /// business elsewhere: `Here`, where the use case says so.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn holder(&self, principal: &Principal, pinned: Pinned) -> Result<Holder, Error> {
+        let owner = principal.owner();
+        let task = match pinned {
+            Pinned::Task(id) => match self.access.frozen(owner, id).await {
+                Ok(task) => task.id,
+                Err(Error::NotFound { .. }) => return Ok(Holder::Here),
+                Err(error) => return Err(error),
+            },
+            Pinned::Call(id) => match self.ports.store.call(owner, id).await? {
+                Some(call) if !call.state.is_ended() => call.task,
+                _ => return Ok(Holder::Here),
+            },
+        };
+        Ok(self.ports.cluster.hold(task).await?.unwrap_or(Holder::Here))
+    }
+}
+
+/// What goes on all the time where there are other hosts.
+pub(super) struct Tending {
+    pub(super) ports: Ports,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) tools: Tools,
+    pub(super) hub: Arc<Hub>,
+    pub(super) follow: Duration,
+}
+
+impl Tending {
+    /// Begins it.
+    pub(super) fn start(self, tracker: &TaskTracker, stop: &CancellationToken) {
+        let this = Arc::new(self);
+        let (obeying, following, taking) = (this.clone(), this.clone(), this);
+        let (one, two, three) = (stop.clone(), stop.clone(), stop.clone());
+        tracker.spawn(async move { one.run_until_cancelled(obeying.obey()).await });
+        tracker.spawn(async move { two.run_until_cancelled(following.follow()).await });
+        tracker.spawn(async move { three.run_until_cancelled(taking.take_over()).await });
+    }
+
+    /// Stops what runs when the lease is lost, and goes on when it is held again.
+    async fn obey(&self) {
+        let mut lease = self.ports.cluster.lease();
+        loop {
+            let now = *lease.borrow_and_update();
+            match now {
+                Lease::Lost => self.dispatcher.suspend(),
+                Lease::Held => note(self.dispatcher.resume().await, "what was left could not be taken up"),
+            }
+            if lease.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Tells readers here of what other hosts write.
+    async fn follow(&self) {
+        loop {
+            tokio::time::sleep(self.follow).await;
+            let watched = self.hub.watched_tasks();
+            if watched.is_empty() {
+                continue;
+            }
+            match self.ports.cluster.newest(&watched).await {
+                Ok(newest) => newest.into_iter().for_each(|(task, last)| self.hub.notice(task, last)),
+                Err(error) => tracing::debug!(error = %chain(&error), "the newest events could not be asked for"),
+            }
+        }
+    }
+
+    /// Takes over what hosts that are gone have left.
+    async fn take_over(&self) {
+        let (mut round, mut strays) = (0_u32, HashSet::new());
+        loop {
+            tokio::time::sleep(TAKE_OVER_EVERY).await;
+            round = round.wrapping_add(1);
+            if *self.ports.cluster.lease().borrow() == Lease::Lost {
+                continue;
+            }
+            note(self.dispatcher.take_over().await, "calls of other hosts could not be taken over");
+            if let Err(error) = self.tools.recover().await {
+                tracing::warn!(error = %chain(&error), "tools of other hosts could not be taken over");
+            }
+            if round.is_multiple_of(STRAYS_EVERY) {
+                note(self.dispatcher.take_up_strays(&mut strays).await, "open calls could not be looked for");
+            }
+        }
+    }
+}
+
+fn note(done: Result<Recovered, Error>, failed: &'static str) {
+    match done {
+        Ok(Recovered { interrupted: 0, requeued: 0 }) => {}
+        Ok(Recovered { interrupted, requeued }) => tracing::info!(interrupted, requeued, "took calls over"),
+        Err(error) => tracing::warn!(error = %chain(&error), "{failed}"),
+    }
+}

@@ -1,0 +1,248 @@
+//! Two hosts on one PostgreSQL database: whoever is asked answers, and what one of
+//! them leaves when it dies, or is only believed dead, has one end.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::postgres::postgres;
+use crate::harness::proxy::{Proxy, Weather};
+use crate::harness::{Client, Options, Server};
+
+/// Short, so that the tests are; long enough for a loaded machine.
+const LEASE_MS: u64 = 4_000;
+
+fn options(database: &str, port: u16) -> Options {
+    let options = Options::default().with("DATABASE_URL", postgres().url(port, database));
+    options.with("BULKHEAD_CLUSTER__LEASE_MS", LEASE_MS).with("BULKHEAD_CLUSTER__FOLLOW_MS", 50)
+}
+
+/// Two hosts on a new database.
+fn two() -> (Server, Server) {
+    let database = postgres().database(None);
+    let a = Server::start(options(&database, postgres().port()));
+    let b = Server::beside(&a, options(&database, postgres().port()));
+    (a, b)
+}
+
+fn seqs(events: &[Value]) -> Vec<u64> {
+    events.iter().map(|event| event["seq"].as_u64().unwrap()).collect()
+}
+
+fn whole_log(client: &Client, task: &str, last: &str) -> Vec<Value> {
+    let events = client.follow(task, &[], "").until(|event| event["call"] == last && event["type"] == "call.ended");
+    assert_eq!(seqs(&events), (1..=events.len() as u64).collect::<Vec<_>>(), "in order, without gaps");
+    events
+}
+
+fn id(call: &Value) -> &str {
+    call["id"].as_str().unwrap()
+}
+
+/// Begins a call that goes on for a minute; by its host.
+fn sleeper(client: &Client, task: &str) -> Value {
+    let path = format!("/v1/tasks/{task}/calls?wait=0");
+    let call = client.post(&path, &json!({"tool": "sleeper", "arguments": {"ms": 60_000}})).expect(202);
+    client.follow(task, &[], "").until(|event| event["type"] == "call.started" && event["call"] == call["id"]);
+    call
+}
+
+/// Asks until the answer is another one than that the host can't be reached.
+fn eventually(mut ask: impl FnMut() -> crate::harness::client::Answer) -> crate::harness::client::Answer {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let answer = ask();
+        if answer.status != 503 {
+            return answer;
+        }
+        assert!(Instant::now() < until, "{:?}", answer.json());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn whoever_is_asked_answers() {
+    let (a, b) = two();
+    let (near, far) = (a.client(), b.client());
+    // Registered at one, called at both.
+    for guest in ["fixtures/echo", "fixtures/ticker", "fixtures/sleeper"] {
+        near.register(guest);
+    }
+    let (task, theirs) = (near.task(), far.task());
+    assert_eq!(Client::text_of(&far.call(&theirs, "echo", json!({"text": "by itself"}))), "by itself");
+    assert_eq!(Client::text_of(&far.call(&task, "echo", json!({"text": "passed on"}))), "passed on");
+    assert_eq!(far.get(&format!("/v1/tasks/{task}")).expect(200)["id"], task);
+
+    far.put(&format!("/v1/tasks/{task}/files/x"), b"written by way of the other").expect(201);
+    assert!(
+        std::fs::read_dir(b.data().join("workspaces"))
+            .unwrap()
+            .all(|tenant| { !tenant.unwrap().path().join(&task).exists() })
+    );
+    assert_eq!(far.get(&format!("/v1/tasks/{task}/files/x")).body, b"written by way of the other");
+    assert_eq!(far.get(&format!("/v1/tasks/{task}/files/none")).status, 404);
+    let large = vec![b'x'; 9 << 20];
+    far.put(&format!("/v1/tasks/{task}/files/large"), &large).expect(201);
+    assert_eq!(far.get(&format!("/v1/tasks/{task}/files/large")).body, large);
+
+    // Followed at one, while it runs at the other; resumed there and here.
+    let body = json!({"tool": "ticker", "arguments": {"count": 30, "interval_ms": 20}});
+    let ticker = near.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202);
+    let ends = |event: &Value| event["call"] == ticker["id"] && event["type"] == "call.ended";
+    let first = far.follow(&task, &[], "").until(|event| event["seq"] == 15);
+    let last = first.last().unwrap()["seq"].to_string();
+    let rest = near.follow(&task, &[("last-event-id", last.as_str())], "").until(ends);
+    assert_eq!(whole_log(&far, &task, id(&ticker)), [first, rest].concat());
+
+    // A call is read, waited for and cancelled by way of either.
+    let running = sleeper(&far, &task);
+    let path = format!("/v1/calls/{}", id(&running));
+    assert_eq!(far.get(&format!("{path}?wait=0.1")).expect(200)["state"], "running");
+    assert!(matches!(far.post(&format!("{path}/cancel"), &json!({})).status, 200..=202));
+    assert_eq!(far.get(&format!("{path}?wait=30")).expect(200)["state"], "cancelled");
+    assert_eq!(near.get(&path).expect(200)["state"], "cancelled");
+
+    // A replay by way of the other is the same call.
+    let (calls, key) = (format!("/v1/tasks/{task}/calls"), [("idempotency-key", "once")]);
+    let body = json!({"tool": "echo", "arguments": {"text": "once"}});
+    let once = near.post_with(&calls, &body, &key).expect(200);
+    assert_eq!(far.post_with(&calls, &body, &key).expect(200)["id"], once["id"]);
+
+    // Whose it is not, to them it is not there: by way of either.
+    let stranger = ["--tenant", "ten_01hzzzzzzzzzzzzzzzzzzzzzzz", "--user", "usr_01hzzzzzzzzzzzzzzzzzzzzzzz"];
+    let stranger = a.client_with(&stranger);
+    let stranger_far = far.with_key(Some(stranger.key()));
+    for path in [calls.clone(), format!("/v1/tasks/{task}/archive"), format!("{path}/cancel")] {
+        let (here, there) = (stranger.post(&path, &body), stranger_far.post(&path, &body));
+        assert_eq!((here.status, there.status), (404, 404));
+        assert_eq!(here.json()["detail"], there.json()["detail"]);
+    }
+    stranger_far.get(&format!("/v1/tasks/{task}/files/x")).problem(404, "not_found");
+
+    let metrics = String::from_utf8(far.get("/metrics").body).unwrap();
+    assert!(metrics.contains("bulkhead_forwarded_requests_total{reason=\"answered\"}"), "{metrics}");
+    assert!(matches!(far.delete(&format!("/v1/tasks/{task}")).status, 200..=204));
+    assert_eq!(near.get(&format!("/v1/tasks/{task}")).expect(200)["state"], "deleted");
+}
+
+#[test]
+fn what_a_dead_host_ran_is_interrupted_by_another() {
+    let (mut a, b) = two();
+    let (near, far) = (a.client(), b.client());
+    near.register("fixtures/echo");
+    near.register("fixtures/sleeper");
+    let task = near.task();
+    near.put(&format!("/v1/tasks/{task}/files/x"), b"kept").expect(201);
+    let running = sleeper(&near, &task);
+    let waiting = std::thread::scope(|scope| {
+        let stream = far.follow(&task, &[], "");
+        // Waits at one host for a call of the other.
+        let waiter = scope.spawn(|| far.get(&format!("/v1/calls/{}?wait=60", id(&running))));
+        std::thread::sleep(Duration::from_millis(300));
+        a.kill();
+        let events = stream.until(|event| event["call"] == running["id"] && event["type"] == "call.ended");
+        assert_eq!(events.last().unwrap()["data"]["fault"]["code"], "host_lost");
+        waiter.join().unwrap()
+    });
+    assert!(waiting.status == 503 || waiting.json()["state"] == "interrupted");
+    let ended = far.get(&format!("/v1/calls/{}", id(&running))).expect(200);
+    assert_eq!((&ended["state"], &ended["outcome"]["fault"]["code"]), (&json!("interrupted"), &json!("host_lost")));
+    // Its workspace is gone with it: the task can be read, and waits.
+    let calls = format!("/v1/tasks/{task}/calls");
+    let body = json!({"tool": "echo", "arguments": {"text": "again"}});
+    assert_eq!(far.get(&format!("/v1/tasks/{task}")).expect(200)["state"], "ready");
+    assert_eq!(far.post(&calls, &body).problem(503, "host_unreachable")["retryable"], true);
+    let other = far.task();
+    assert_eq!(Client::text_of(&far.call(&other, "echo", json!({"text": "others go on"}))), "others go on");
+
+    let a = a.start_again();
+    let again = eventually(|| far.post(&calls, &body)).expect(200);
+    assert_eq!(Client::text_of(&again), "again");
+    assert_eq!(far.get(&format!("/v1/tasks/{task}/files/x")).body, b"kept");
+    let log = whole_log(&a.client(), &task, id(&again));
+    assert_eq!(log.iter().filter(|event| event["type"] == "call.ended").count(), 2);
+}
+
+#[test]
+fn a_host_that_comes_back_late_changes_nothing() {
+    let (a, b) = two();
+    let (near, far) = (a.client(), b.client());
+    near.register("fixtures/echo");
+    near.register("fixtures/sleeper");
+    let task = near.task();
+    let body = json!({"tool": "sleeper", "arguments": {"ms": 1_000}});
+    let running = near.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202);
+    // Stopped as a whole, with its workers: as a machine that was suspended.
+    a.signal(Signal::STOP);
+    let ends = |event: &Value| event["call"] == running["id"] && event["type"] == "call.ended";
+    far.follow(&task, &[], "").until(ends);
+    far.get(&format!("/v1/tasks/{task}/files/x")).problem(503, "host_unreachable");
+    a.signal(Signal::CONT);
+    let calls = format!("/v1/tasks/{task}/calls");
+    let again = eventually(|| far.post(&calls, &json!({"tool": "echo", "arguments": {"text": "again"}}))).expect(200);
+    let log = whole_log(&near, &task, id(&again));
+    let mut of_first = log.iter().filter(|event| ends(event));
+    assert_eq!(of_first.next().unwrap()["data"]["state"], "interrupted");
+    assert_eq!(of_first.next(), None, "it has one end");
+    let ended = near.get(&format!("/v1/calls/{}", id(&running))).expect(200);
+    assert_eq!(ended["outcome"]["fault"]["code"], "host_lost");
+    let said = a.log();
+    assert!(said.contains("this host has joined again"), "{said}");
+}
+
+#[test]
+fn a_host_that_cannot_renew_stops_what_it_runs() {
+    let database = postgres().database(None);
+    let proxy = Proxy::before(postgres().port());
+    let server = Server::start(options(&database, proxy.port()));
+    let client = server.client();
+    client.register("fixtures/echo");
+    client.register("fixtures/sleeper");
+    let task = client.task();
+    let running = sleeper(&client, &task);
+    proxy.set(Weather::Gone);
+    let until = Instant::now() + Duration::from_secs(30);
+    while !server.log().contains("the lease of this host is lost") {
+        assert!(Instant::now() < until, "{}", server.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    proxy.set(Weather::Fair);
+    // It knows itself what became of the call, and says so.
+    let ended = eventually(|| client.get(&format!("/v1/calls/{}?wait=50", id(&running)))).expect(200);
+    assert_eq!((&ended["state"], &ended["outcome"]["fault"]["code"]), (&json!("interrupted"), &json!("host_lost")));
+    let calls = format!("/v1/tasks/{task}/calls");
+    let again =
+        eventually(|| client.post(&calls, &json!({"tool": "echo", "arguments": {"text": "again"}}))).expect(200);
+    whole_log(&client, &task, id(&again));
+}
+
+#[test]
+fn a_shared_volume_is_taken_over_with_what_waits_in_it() {
+    let (database, volume) = (postgres().database(None), tempfile::tempdir().unwrap());
+    let on = || options(&database, postgres().port()).with("BULKHEAD_CLUSTER__VOLUME", volume.path().display());
+    let mut a = Server::start(on());
+    let b = Server::beside(&a, on());
+    let (near, far) = (a.client(), b.client());
+    near.register("fixtures/echo");
+    near.register("fixtures/sleeper_rw");
+    let task = near.task();
+    near.put(&format!("/v1/tasks/{task}/files/x"), b"kept").expect(201);
+    let calls = format!("/v1/tasks/{task}/calls");
+    // Both change the workspace: the second waits for the first.
+    let call = |ms: u64| near.post(&format!("{calls}?wait=0"), &json!({"tool": "sleeper_rw", "arguments": {"ms": ms}}));
+    let (running, queued) = (call(60_000).expect(202), call(10).expect(202));
+    assert_eq!(queued["state"], "queued");
+    let stream = far.follow(&task, &[], "");
+    a.kill();
+    let events = stream.until(|event| event["call"] == queued["id"] && event["type"] == "call.ended");
+    assert_eq!(events.last().unwrap()["data"]["state"], "succeeded", "it is run by the other host");
+    let ended = far.get(&format!("/v1/calls/{}", id(&running))).expect(200);
+    assert_eq!((&ended["state"], &ended["attempts"]), (&json!("interrupted"), &json!(1)));
+    assert_eq!(far.get(&format!("/v1/tasks/{task}/files/x")).body, b"kept");
+    // Who comes back finds that the task has moved.
+    let a = a.start_again();
+    let again = a.client().call(&task, "echo", json!({"text": "passed on"}));
+    assert_eq!(Client::text_of(&again), "passed on");
+    whole_log(&a.client(), &task, id(&again));
+}
