@@ -49,12 +49,17 @@ impl Edge {
         let data = tempfile::tempdir().unwrap();
         let config = Config { data: data.path().to_owned(), ..Config::default() };
         std::fs::create_dir(config.components()).unwrap();
-        let metrics =
-            Metrics::new(|| Readings { store: Default::default(), workers: WasmStats::default(), policy_failures: 0 });
+        let metrics = Metrics::new(|| Readings {
+            store: Default::default(),
+            redis: None,
+            workers: WasmStats::default(),
+            policy_failures: 0,
+        });
         let importer = ChildImporter::new(config.importer("/nowhere".into())).unwrap();
         let store = Arc::new(MemoryStore::new());
         let ports = Ports {
             rates: Arc::new(LocalRates::new(RateConfig::default())),
+            live: None,
             cluster: Arc::new(Alone::new(store.clone())),
             store,
             sandbox: Arc::new(FakeSandbox::default()),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64};
 use bulkhead_core::limits::Usage;
 use bulkhead_core::ports::meter::Meter;
 use bulkhead_sandbox::WasmStats;
+use bulkhead_store::RedisStats;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
@@ -51,6 +52,8 @@ pub struct Metrics {
 pub struct Readings {
     /// What the store has done and how it is.
     pub store: StoreReadings,
+    /// How Redis is, if there is one.
+    pub redis: Option<RedisStats>,
     /// What the pool of workers has done.
     pub workers: WasmStats,
     /// How often a changed policy could not be used.
@@ -68,10 +71,13 @@ impl<F> fmt::Debug for Elsewhere<F> {
 
 impl<F: Fn() -> Readings + Send + Sync + 'static> Collector for Elsewhere<F> {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Readings { store, workers, policy_failures } = (self.0)();
+        let Readings { store, redis, workers, policy_failures } = (self.0)();
+        let redis = redis.unwrap_or_default();
         let counters = [
             ("store_commits", "Transactions that the store has committed", store.commits),
             ("store_breaker_opened", "How often the database did not answer and was left alone", store.breaker_opened),
+            ("redis_lost", "How often Redis stopped answering", redis.lost),
+            ("redis_untold", "Publications that other hosts were not told of at once", redis.untold),
             ("policy_failures", "Changed policies that could not be used", policy_failures),
             ("workers_started", "Worker processes that were started", workers.started),
             ("workers_lost", "Workers that died or had to be killed", workers.lost),
@@ -90,6 +96,7 @@ impl<F: Fn() -> Readings + Send + Sync + 'static> Collector for Elsewhere<F> {
                 "1 if the database does not answer and is left alone",
                 i64::from(store.breaker_open),
             ),
+            ("redis_up", "1 if Redis is used and answers", i64::from(redis.up)),
             ("workers", "Worker processes now", number(workers.workers)),
             ("swap", "1 if this machine swaps: memory of guests is then cleared the slow way", i64::from(workers.swap)),
         ];

@@ -8,6 +8,8 @@ pub mod origin;
 pub mod postgres;
 #[allow(dead_code, reason = "shared with the tests of the store")]
 pub mod proxy;
+#[allow(dead_code, reason = "shared with the tests of the store")]
+pub mod redis;
 pub mod server;
 
 pub use client::{Answer, Client};

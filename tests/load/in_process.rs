@@ -53,6 +53,7 @@ async fn services(data: &std::path::Path, full: bool) -> Services {
     let store = Arc::new(SqliteStore::open(config.sqlite()).await.unwrap());
     let ports = Ports {
         rates: Arc::new(bulkhead::rates::LocalRates::new(Default::default())),
+        live: None,
         cluster: Arc::new(Alone::new(store.clone())),
         store,
         sandbox: Arc::new(WasmSandbox::new(wasm).unwrap()),
@@ -62,6 +63,7 @@ async fn services(data: &std::path::Path, full: bool) -> Services {
         ids: Arc::new(System),
         meter: Metrics::new(|| Readings {
             store: Default::default(),
+            redis: None,
             workers: bulkhead_sandbox::WasmStats::default(),
             policy_failures: 0,
         }),

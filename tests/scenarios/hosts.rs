@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::postgres::postgres;
 use crate::harness::proxy::{Proxy, Weather};
+use crate::harness::redis::{REDIS_PASSWORD, RedisServer};
 use crate::harness::{Client, Options, Server};
 
 /// Short, so that the tests are; long enough for a loaded machine.
@@ -245,4 +246,89 @@ fn a_shared_volume_is_taken_over_with_what_waits_in_it() {
     let again = a.client().call(&task, "echo", json!({"text": "passed on"}));
     assert_eq!(Client::text_of(&again), "passed on");
     whole_log(&a.client(), &task, id(&again));
+}
+
+/// With Redis between them, two hosts that look into the store as good as never.
+fn two_with(redis: &RedisServer, follow_ms: u64) -> (Server, Server) {
+    let database = postgres().database(None);
+    let options = || {
+        options(&database, postgres().port())
+            .with("REDIS_URL", redis.url(redis.port()))
+            .with("BULKHEAD_CLUSTER__FOLLOW_MS", follow_ms)
+            .with("BULKHEAD_HTTP__STREAMS_PER_USER", 4)
+    };
+    let a = Server::start(options());
+    let b = Server::beside(&a, options());
+    for server in [&a, &b] {
+        until("Redis is used", || metric(&server.client(), "redis_up") == 1);
+    }
+    (a, b)
+}
+
+fn metric(client: &Client, name: &str) -> u64 {
+    let text = String::from_utf8(client.get("/metrics").body).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("bulkhead_{name} "))).unwrap();
+    line.parse().unwrap()
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < until, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn redis_tells_at_once_what_the_other_host_stored() {
+    let redis = RedisServer::start();
+    let (a, b) = two_with(&redis, 60_000);
+    let (near, far) = (a.client(), b.client());
+    near.register("fixtures/ticker");
+    let task = near.task();
+    let stream = far.follow(&task, &[], "");
+    std::thread::sleep(Duration::from_millis(500));
+    let begun = Instant::now();
+    let body = json!({"tool": "ticker", "arguments": {"count": 20, "interval_ms": 20}});
+    let ticker = near.post(&format!("/v1/tasks/{task}/calls"), &body).expect(200);
+    let events = stream.until(|event| event["call"] == ticker["id"] && event["type"] == "call.ended");
+    assert!(begun.elapsed() < Duration::from_secs(20), "it did not wait for a look at the store");
+    assert_eq!(seqs(&events), (1..=events.len() as u64).collect::<Vec<_>>());
+    // Streams are counted on both hosts together, and given back.
+    let streams: Vec<_> = [&near, &far, &near, &far].map(|client| client.follow(&task, &[], "")).into();
+    far.get(&format!("/v1/tasks/{task}/events")).problem(429, "too_many_streams");
+    drop(streams);
+    until("they are given back", || redis.cli(&["KEYS", "*streams*"]).is_empty());
+    for said in [a.log(), b.log()] {
+        assert!(said.contains("Redis is beside the store") && !said.contains(REDIS_PASSWORD), "{said}");
+    }
+}
+
+#[test]
+fn redis_may_go_and_come_in_the_middle_of_a_stream() {
+    let mut redis = RedisServer::start();
+    let (a, b) = two_with(&redis, 50);
+    let (near, far) = (a.client(), b.client());
+    near.register("fixtures/ticker");
+    let task = near.task();
+    let body = json!({"tool": "ticker", "arguments": {"count": 150, "interval_ms": 20}});
+    let ticker = near.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202);
+    let ends = |event: &Value| event["call"] == ticker["id"] && event["type"] == "call.ended";
+    let follow = |client: &Client| client.follow(&task, &[], "").until(ends);
+    let (streams, log) = std::thread::scope(|scope| {
+        let following = [scope.spawn(|| follow(&near)), scope.spawn(|| follow(&far))];
+        std::thread::sleep(Duration::from_millis(500));
+        redis.cli(&["FLUSHALL"]);
+        std::thread::sleep(Duration::from_millis(500));
+        redis.kill();
+        std::thread::sleep(Duration::from_millis(700));
+        redis.start_again();
+        let streams = following.map(|follow| follow.join().unwrap());
+        (streams, whole_log(&far, &task, id(&ticker)))
+    });
+    assert_eq!(streams, [log.clone(), log]);
+    for server in [&a, &b] {
+        until("Redis is used again", || metric(&server.client(), "redis_up") == 1);
+        assert!(metric(&server.client(), "redis_lost_total") >= 1);
+    }
 }

@@ -12,7 +12,8 @@ use tokio::sync::watch;
 
 use crate::error::Error;
 use crate::event::{Event, NewEvent, Seq};
-use crate::id::TaskId;
+use crate::id::{TaskId, TenantId};
+use crate::ports::live::Live;
 use crate::ports::store::{Appended, Store};
 use crate::task::TaskState;
 
@@ -29,9 +30,12 @@ const PAGE_BYTES: u64 = 512 * 1024;
 #[derive(Default)]
 pub struct Hub {
     channels: Mutex<HashMap<TaskId, Weak<Channel>>>,
+    /// Who tells other hosts, and hears of them.
+    live: Option<Arc<dyn Live>>,
 }
 
 struct Channel {
+    tenant: TenantId,
     tail: Mutex<Tail>,
     last: watch::Sender<Seq>,
 }
@@ -45,34 +49,44 @@ struct Tail {
 }
 
 impl Hub {
-    /// Publishes events that were committed with these numbers.
-    pub fn publish(&self, task: TaskId, appended: Appended, events: Vec<NewEvent>) {
-        let channel = lock(&self.channels).get(&task).and_then(Weak::upgrade);
-        let Some(channel) = channel else { return };
-        {
-            let mut tail = lock(&channel.tail);
-            for (seq, body) in (appended.first..).zip(events) {
-                tail.insert(Arc::new(Event { seq, body }));
-            }
-        }
-        channel.last.send_if_modified(|last| {
-            let newer = appended.last > *last;
-            *last = (*last).max(appended.last);
-            newer
-        });
+    /// A hub that tells other hosts by `live`, if there is one.
+    pub fn new(live: Option<Arc<dyn Live>>) -> Self {
+        Self { channels: Mutex::default(), live }
     }
 
-    /// Wakes readers of a task whose log, they say elsewhere, goes up to `last`.
-    pub fn notice(&self, task: TaskId, last: Seq) {
+    /// Publishes events that were committed with these numbers.
+    pub fn publish(&self, tenant: TenantId, task: TaskId, appended: Appended, events: Vec<NewEvent>) {
         let channel = lock(&self.channels).get(&task).and_then(Weak::upgrade);
+        if channel.is_none() && self.live.is_none() {
+            return;
+        }
+        let events = (appended.first..).zip(events).map(|(seq, body)| Arc::new(Event { seq, body }));
+        let events: Vec<_> = events.collect();
         if let Some(channel) = channel {
-            channel.last.send_if_modified(|known| {
-                let newer = last > *known;
-                *known = (*known).max(last);
-                newer
-            });
+            channel.grow(&events, appended.last);
             self.release(task, channel);
         }
+        if let Some(live) = &self.live {
+            live.publish(tenant, task, events);
+        }
+    }
+
+    /// Wakes readers of a task whose log, it was said elsewhere, goes up to `last`; of
+    /// its events these are known already.
+    pub fn notice(&self, task: TaskId, events: &[Arc<Event>], last: Seq) {
+        let channel = lock(&self.channels).get(&task).and_then(Weak::upgrade);
+        if let Some(channel) = channel {
+            channel.grow(events, last);
+            self.release(task, channel);
+        }
+    }
+
+    /// The newest event that is known of a task that is watched.
+    pub fn newest_known(&self, task: TaskId) -> Option<Seq> {
+        let channel = lock(&self.channels).get(&task).and_then(Weak::upgrade)?;
+        let last = *channel.last.borrow();
+        self.release(task, channel);
+        Some(last)
     }
 
     /// The tasks that are being watched.
@@ -81,11 +95,20 @@ impl Hub {
     }
 
     /// Follows a task's log after an event's number.
-    pub fn subscribe(self: &Arc<Self>, store: Arc<dyn Store>, task: TaskId, after: Seq) -> Subscription {
+    pub fn subscribe(
+        self: &Arc<Self>,
+        store: Arc<dyn Store>,
+        (tenant, task): (TenantId, TaskId),
+        after: Seq,
+    ) -> Subscription {
         let mut channels = lock(&self.channels);
         let channel = channels.get(&task).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let channel = Arc::new(Channel { tail: Mutex::default(), last: watch::Sender::new(0) });
+            let channel = Arc::new(Channel { tenant, tail: Mutex::default(), last: watch::Sender::new(0) });
             channels.insert(task, Arc::downgrade(&channel));
+            // Under the lock: in order with the end of watching.
+            if let Some(live) = &self.live {
+                live.watch(tenant, task);
+            }
             channel
         });
         let wake = channel.last.subscribe();
@@ -102,7 +125,24 @@ impl Hub {
         // Under the map's lock nobody can upgrade the last reference.
         if Arc::strong_count(&channel) == 1 {
             channels.remove(&task);
+            if let Some(live) = &self.live {
+                live.unwatch(channel.tenant, task);
+            }
         }
+    }
+}
+
+impl Channel {
+    fn grow(&self, events: &[Arc<Event>], to: Seq) {
+        {
+            let mut tail = lock(&self.tail);
+            events.iter().for_each(|event| tail.insert(event.clone()));
+        }
+        self.last.send_if_modified(|last| {
+            let newer = to > *last;
+            *last = (*last).max(to);
+            newer
+        });
     }
 }
 
@@ -179,6 +219,14 @@ impl Subscription {
     }
 
     async fn page(&mut self) -> Result<Vec<Arc<Event>>, Error> {
+        // Who comes back soon finds what it missed without the store. The beginning of
+        // a log is not there.
+        if let (Some(live), Some(channel), true) = (&self.hub.live, &self.channel, self.cursor > 0) {
+            let events = live.tail(channel.tenant, self.task, self.cursor).await;
+            if !events.is_empty() {
+                return Ok(events.into_iter().map(Arc::new).collect());
+            }
+        }
         let page = self.store.events_after(self.task, self.cursor, PAGE_EVENTS, PAGE_BYTES).await?;
         let Some(page) = page else {
             self.ended = true;

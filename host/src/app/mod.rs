@@ -17,13 +17,16 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use axum::serve::ListenerExt as _;
 use bulkhead_core::clock::{Ids, NewId as _};
-use bulkhead_core::id::IdError;
+use bulkhead_core::id::{HostId, IdError};
 use bulkhead_core::ports::cluster::Cluster;
+use bulkhead_core::ports::live::{Connections, Live};
+use bulkhead_core::ports::rates::Rates;
 use bulkhead_core::ports::sandbox::SandboxError;
 use bulkhead_core::principal::{Principal, Scopes};
 use bulkhead_core::service::keys::NewKey;
 use bulkhead_core::service::{Ports, Services};
 use bulkhead_sandbox::{Part, WasmConfig, WasmSandbox};
+use bulkhead_store::{Redis, RedisRates};
 use bulkhead_workspace::LocalWorkspaces;
 use bulkhead_workspace::import::ChildImporter;
 use rustix::fs::{FlockOperation, flock};
@@ -40,7 +43,7 @@ use crate::config::{self, Config};
 use crate::egress::{EgressConfig, EgressSetupError, HttpEgress};
 use crate::http::auth::Auth;
 use crate::http::forward::Peers;
-use crate::http::streams::StreamOptions;
+use crate::http::streams::{StreamOptions, Streams};
 use crate::http::{Api, Options, router};
 use crate::metrics::{Metrics, Readings};
 use crate::policy::{self, Loader, PolicyError};
@@ -116,6 +119,7 @@ pub struct App {
     watched: Option<(Loader, Duration, Arc<AtomicU64>)>,
     /// Whose connections are ended at the stop.
     egress: Arc<HttpEgress>,
+    redis: Option<Arc<Redis>>,
     /// Held until the end: one host per data directory.
     _lock: File,
 }
@@ -132,7 +136,10 @@ impl App {
         let listener = TcpListener::bind(listen).await.map_err(|reason| StartError::Listen { listen, reason })?;
         let address = listener.local_addr().map_err(system("the bound address"))?;
         let store = open_store(config).await?;
-        let cluster = join(config, &store, address).await?;
+        let host = name(&config.absolute_data(), "host-id", || System.host_id())
+            .map_err(system("the name of this host, `host-id` in the data directory"))?;
+        let cluster = join(config, host, &store, address).await?;
+        let redis = redis(config, host, &store)?;
         let exe = std::env::current_exe().map_err(system("the path of this executable"))?;
         let workspaces = LocalWorkspaces::new(&config.workspaces());
         let workspaces = Arc::new(workspaces.map_err(system("the directory of workspaces"))?);
@@ -140,14 +147,23 @@ impl App {
         let policy_failures = Arc::new(AtomicU64::new(0));
         let metrics = {
             let (store, sandbox, failures) = (store.clone(), sandbox.clone(), policy_failures.clone());
+            let redis = redis.clone();
             Metrics::new(move || Readings {
                 store: store.readings(),
+                redis: redis.as_ref().map(|redis| redis.stats()),
                 workers: sandbox.stats(),
                 policy_failures: failures.load(Relaxed),
             })
         };
         let egress = Arc::new(egress(config)?);
-        let ports = ports(config, exe, (&store, cluster), (sandbox, workspaces), metrics.clone(), egress.clone())?;
+        let ports = ports(
+            config,
+            exe,
+            (&store, cluster, redis.clone()),
+            (sandbox, workspaces),
+            metrics.clone(),
+            egress.clone(),
+        )?;
         let services = Services::new(ports, config.service());
         // Before recovery: calls that waited start under it.
         let loader = policy(config, &services).await?;
@@ -177,11 +193,11 @@ impl App {
             options: options(config, auth),
             metrics,
             stop: CancellationToken::new(),
-            streams: Arc::default(),
+            streams: Arc::new(Streams::new(redis.clone().map(|redis| redis as Arc<dyn Connections>))),
             peers: Peers::default(),
         };
         let watched = loader.map(|loader| (loader, Duration::from_millis(config.policy.reload_ms), policy_failures));
-        Ok(Self { api: Arc::new(api), address, first_key, listener, watched, egress, _lock: lock })
+        Ok(Self { api: Arc::new(api), address, first_key, listener, watched, egress, redis, _lock: lock })
     }
 
     /// Serves until `stop` resolves, then stops in order: no new connections,
@@ -190,7 +206,7 @@ impl App {
     /// # Errors
     /// If the listener fails.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), StartError> {
-        let Self { api, listener, watched, egress, .. } = self;
+        let Self { api, listener, watched, egress, redis, .. } = self;
         let watching = watched.map(|(loader, every, failures)| {
             tokio::spawn(policy::watch(loader, api.clone(), every, failures, api.stop.clone()))
         });
@@ -225,6 +241,9 @@ impl App {
         // Waiting requests hold connections; calls that end let them go.
         api.services.upkeep.stop().await;
         egress.close().await;
+        if let Some(redis) = redis {
+            redis.shut_down().await;
+        }
         let served = match served {
             Some(served) => served,
             None => match tokio::time::timeout(DRAIN_CONNECTIONS, &mut server).await {
@@ -258,10 +277,13 @@ async fn open_store(config: &Config) -> Result<OpenStore, StartError> {
 }
 
 /// Joins the other hosts, as the one of this data directory.
-async fn join(config: &Config, store: &OpenStore, address: SocketAddr) -> Result<Arc<dyn Cluster>, StartError> {
+async fn join(
+    config: &Config,
+    host: HostId,
+    store: &OpenStore,
+    address: SocketAddr,
+) -> Result<Arc<dyn Cluster>, StartError> {
     let named = |what| system(what);
-    let host = name(&config.absolute_data(), "host-id", || System.host_id())
-        .map_err(named("the name of this host, `host-id` in the data directory"))?;
     let mut volume = host.to_string();
     if !config.cluster.volume.as_os_str().is_empty() {
         let directory = config.workspaces();
@@ -270,6 +292,19 @@ async fn join(config: &Config, store: &OpenStore, address: SocketAddr) -> Result
         volume = id.map_err(named("the name of the volume, `volume-id` in `cluster.volume`"))?.to_string();
     }
     Ok(store.join(config.host(host.to_string(), volume, address)).await?)
+}
+
+/// Redis, if one is named and there can be other hosts.
+fn redis(config: &Config, host: HostId, store: &OpenStore) -> Result<Option<Arc<Redis>>, StartError> {
+    let Some(url) = &config.redis_url else { return Ok(None) };
+    if matches!(store, OpenStore::Sqlite(_)) {
+        tracing::warn!("REDIS_URL is of no use with SQLite: there is one host");
+        return Ok(None);
+    }
+    tracing::info!(%url, "Redis is beside the store");
+    let name = format!("{host}-{}", std::process::id());
+    let redis = Redis::new(config.redis(url.clone()), name);
+    redis.map(Some).map_err(|error| StartError::System { what: "Redis", reason: io::Error::other(error) })
 }
 
 /// The name of a directory, by which hosts know what lies in it: made when it is new,
@@ -348,13 +383,14 @@ async fn sandbox(
 fn ports(
     config: &Config,
     exe: PathBuf,
-    (store, cluster): (&OpenStore, Arc<dyn Cluster>),
+    (store, cluster, redis): (&OpenStore, Arc<dyn Cluster>, Option<Arc<Redis>>),
     (sandbox, workspaces): (Arc<WasmSandbox>, Arc<LocalWorkspaces>),
     meter: Arc<Metrics>,
     egress: Arc<HttpEgress>,
 ) -> Result<Ports, StartError> {
     let importer = ChildImporter::new(config.importer(exe)).map_err(system("the importer"))?;
     let ids: Arc<dyn Ids> = Arc::new(System);
+    let alone: Arc<dyn Rates> = Arc::new(LocalRates::new(config.rates()));
     Ok(Ports {
         store: store.port(),
         cluster,
@@ -365,7 +401,11 @@ fn ports(
         ids,
         meter,
         egress,
-        rates: Arc::new(LocalRates::new(config.rates())),
+        live: redis.clone().map(|redis| redis as Arc<dyn Live>),
+        rates: match redis {
+            Some(redis) => Arc::new(RedisRates::new(redis, config.shared_rates(), alone)),
+            None => alone,
+        },
     })
 }
 

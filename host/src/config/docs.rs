@@ -54,6 +54,9 @@ fn about(section: &str) -> &'static str {
         "cluster" => {
             "Several hosts on one PostgreSQL database; see [OPERATIONS.md](OPERATIONS.md). Of no use with SQLite."
         }
+        "redis" => {
+            "Redis between several hosts, if `REDIS_URL` names one: an accelerator, see [OPERATIONS.md](OPERATIONS.md)."
+        }
         "keep" => "How long things are kept.",
         "log" => "The log, on standard error.",
         "experimental" => {
@@ -92,6 +95,7 @@ fn facts(key: &Key, default: &Value) -> String {
         Kind::Switch => "`true` or `false`".into(),
         Kind::List(item) => format!("a list of texts, each an {item}"),
         Kind::OptionalOrigin => "`http://<host>:<port>`, or nothing".into(),
+        Kind::Name => "a name of letters, digits, `-` and `_`".into(),
         Kind::Filter => "a filter of log lines".into(),
     };
     format!("Takes {takes}. Default `{default}`. Variable `{}`.", key.variable())

@@ -32,6 +32,8 @@ pub enum Kind {
     List(&'static str),
     /// Where a server of HTTP is reached, `http://10.0.0.5:8080`, or nothing.
     OptionalOrigin,
+    /// A short name: letters, digits, `-` and `_`.
+    Name,
     /// A filter of log lines: `info,bulkhead=debug`.
     Filter,
 }

@@ -27,14 +27,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bulkhead_core::limits::Limits;
-use bulkhead_store::PostgresUrl;
+use bulkhead_store::{PostgresUrl, RedisUrl};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use error::{ConfigError, Fault, Origin};
 pub use sections::{
     Auth, Cgroup, Cluster, Dispatch, EgressLimits, Experimental, Http, Import, Isolation, Keep, Log, LogFormat,
-    PolicyFile, Quota, Rates, Store, Synchronous, Tools, Workers,
+    PolicyFile, Quota, Rates, Redis, Store, Synchronous, Tools, Workers,
 };
 pub use sources::Flag;
 
@@ -74,6 +74,8 @@ pub struct Config {
     pub store: Store,
     /// Several hosts on one PostgreSQL database.
     pub cluster: Cluster,
+    /// Redis between several hosts.
+    pub redis: Redis,
     /// How long things are kept.
     pub keep: Keep,
     /// The log.
@@ -83,6 +85,9 @@ pub struct Config {
     /// The address of a PostgreSQL database; without one the store is a SQLite file in `data`.
     #[serde(skip)]
     pub database_url: Option<PostgresUrl>,
+    /// The address of a Redis server, which several hosts may share.
+    #[serde(skip)]
+    pub redis_url: Option<RedisUrl>,
 }
 
 impl Default for Config {
@@ -103,10 +108,12 @@ impl Default for Config {
             egress: EgressLimits::default(),
             store: Store::default(),
             cluster: Cluster::default(),
+            redis: Redis::default(),
             keep: Keep::default(),
             log: Log::default(),
             experimental: Experimental::default(),
             database_url: None,
+            redis_url: None,
         }
     }
 }
@@ -162,6 +169,10 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         faults.extend(found);
         None
     });
+    let redis_url = database::redis_url(&sources.variables).unwrap_or_else(|found| {
+        faults.extend(found);
+        None
+    });
 
     let mut tree = tree(&Config::default());
     let mut origins = BTreeMap::new();
@@ -179,7 +190,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     if !faults.is_empty() {
         return Err(ConfigError(faults));
     }
-    let config = Config { database_url, ..structs(tree)? };
+    let config = Config { database_url, redis_url, ..structs(tree)? };
     let loaded = Loaded { config, file, origins };
     check::check(&loaded)?;
     Ok(loaded)

@@ -353,6 +353,20 @@ section! {
 }
 
 section! {
+    /// Redis between several hosts.
+    Redis = "redis" {
+        /// What all keys and channels begin with. Hosts of one database have the same; those of another database in the same Redis must have another one.
+        prefix: String = "bulkhead".into(), Kind::Name;
+        /// How long connecting, and an answer, may take. A Redis that is slower is left alone until it answers in time: nothing needs it.
+        timeout_ms: u64 = 250, number("milliseconds", 10, 10_000);
+        /// Newest events of each task that are kept there, for clients that come back soon; each batch of them up to 64 KiB.
+        tail_events: u64 = 128, number("events", 1, 10_000);
+        /// How long they are kept after the last of them.
+        tail_ttl_s: u64 = 3_600, number("seconds", 1, 7 * 24 * 3_600);
+    }
+}
+
+section! {
     /// How long things are kept.
     Keep = "keep" {
         /// Age after which an event is removed. A client that was away for longer can't resume its stream.
@@ -399,6 +413,7 @@ pub(super) fn rest() -> impl Iterator<Item = Key> {
         EgressLimits::KEYS,
         Store::KEYS,
         Cluster::KEYS,
+        Redis::KEYS,
         Keep::KEYS,
         Log::KEYS,
         Experimental::KEYS,

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bulkhead_core::dispatch::{DispatchConfig, LaneLimits};
-use bulkhead_core::ports::rates::Rate;
+use bulkhead_core::ports::rates::{Counted, Counts, Rate};
 use bulkhead_core::quota::{Extent, UserQuota};
 use bulkhead_core::service::ServiceConfig;
 use bulkhead_core::service::upkeep;
 use bulkhead_sandbox::{CgroupParent, WasmConfig};
-use bulkhead_store::{HostConfig, PostgresConfig, PostgresUrl, SqliteConfig};
+use bulkhead_store::{HostConfig, PostgresConfig, PostgresUrl, RedisConfig, RedisUrl, SharedRate, SqliteConfig};
 use bulkhead_workspace::import::{ImportConfig, ImportLimits};
 
 use super::{Cgroup, Config, Isolation, Synchronous};
@@ -144,6 +144,30 @@ impl Config {
         };
         let queued_grace = Duration::from_millis(cluster.queued_grace_ms);
         HostConfig { host, volume, address, lease, margin: lease / 3, queued_grace }
+    }
+
+    /// How Redis at `url` is used.
+    pub fn redis(&self, url: RedisUrl) -> RedisConfig {
+        let redis = &self.redis;
+        RedisConfig {
+            url,
+            prefix: redis.prefix.clone(),
+            timeout: Duration::from_millis(redis.timeout_ms),
+            tail_events: size(redis.tail_events),
+            tail_ttl: Duration::from_secs(redis.tail_ttl_s),
+        }
+    }
+
+    /// The rates that hosts count together.
+    pub fn shared_rates(&self) -> Vec<SharedRate> {
+        let RateConfig { requests_per_user, requests_per_tenant, calls_per_user, calls_per_tenant } = self.rates();
+        let all = [
+            (Counted::Requests, Counts::User, requests_per_user),
+            (Counted::Requests, Counts::Tenant, requests_per_tenant),
+            (Counted::Calls, Counts::User, calls_per_user),
+            (Counted::Calls, Counts::Tenant, calls_per_tenant),
+        ];
+        all.into_iter().filter_map(|(counted, of, rate)| Some(SharedRate { counted, of, rate: rate? })).collect()
     }
 
     /// The configuration of the store in a SQLite file.

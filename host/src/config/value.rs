@@ -54,9 +54,13 @@ fn from_text(kind: Kind, text: &str) -> Value {
             other => other.into(),
         },
         Kind::List(_) => list(text),
-        Kind::Path | Kind::OptionalPath | Kind::Address | Kind::Choice(_) | Kind::OptionalOrigin | Kind::Filter => {
-            text.into()
-        }
+        Kind::Path
+        | Kind::OptionalPath
+        | Kind::Address
+        | Kind::Choice(_)
+        | Kind::OptionalOrigin
+        | Kind::Name
+        | Kind::Filter => text.into(),
     }
 }
 
@@ -96,6 +100,10 @@ fn check(kind: Kind, value: Value) -> Result<Value, Misfit> {
             items.iter().all(|value| value.as_str().is_some_and(|text| item_fits(item, text)))
         }
         (Kind::OptionalOrigin, Value::String(text)) => text.is_empty() || is_origin(text) && text.starts_with("http:"),
+        (Kind::Name, Value::String(text)) => {
+            (1..=64).contains(&text.len())
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        }
         (Kind::Filter, Value::String(text)) => filter_fits(text),
         _ => false,
     };
@@ -140,6 +148,7 @@ fn misfit(kind: Kind) -> Misfit {
             "is not where a server of plain HTTP is reached".into(),
             "write `http://<host>:<port>`, or \"\" for none".into(),
         ),
+        Kind::Name => ("is not a short name".into(), "write 1 to 64 letters, digits, `-` and `_`".into()),
         Kind::Filter => (
             "is not a filter of log lines".into(),
             "write a level, info, or levels per module, info,bulkhead=debug".into(),

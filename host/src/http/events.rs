@@ -61,7 +61,7 @@ pub async fn follow(
     if let Some(response) = nothing_to_follow(task.task(), after)? {
         return Ok(response);
     }
-    let stream = api.stream(caller.owner(), api.services.tasks.follow(&task, after))?;
+    let stream = api.stream(caller.owner(), api.services.tasks.follow(&task, after)).await?;
     let reader = Reader { stream, begun: false };
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),

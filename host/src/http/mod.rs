@@ -92,8 +92,8 @@ impl Api {
     ///
     /// # Errors
     /// If it may not.
-    fn stream(&self, owner: Owner, events: Subscription) -> Result<Stream, Problem> {
-        let place = self.streams.admit(owner, self.options.streams)?;
+    async fn stream(&self, owner: Owner, events: Subscription) -> Result<Stream, Problem> {
+        let place = self.streams.admit(owner, self.options.streams).await?;
         Ok(Stream::new(events, place, self.stop.clone(), self.options.streams, self.metrics.clone()))
     }
 }

@@ -73,7 +73,7 @@ pub async fn follow(
     let upgrade = upgrade.map_err(|why| Problem::new("websocket_expected", why.body_text()))?;
     let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE).protocols([PROTOCOL]);
     let events = api.services.tasks.follow(&task, query.after.unwrap_or(0));
-    let stream = api.stream(caller.owner(), events)?;
+    let stream = api.stream(caller.owner(), events).await?;
     let chosen = upgrade.selected_protocol().is_some();
     let offered = upgrade.requested_protocols().next().is_some();
     if offered && !chosen {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bulkhead_core::hub::Subscription;
+use bulkhead_core::ports::live::{Connection, Connections, Opened};
 use bulkhead_core::principal::Owner;
 use tokio_util::sync::CancellationToken;
 
@@ -67,24 +68,47 @@ impl Why {
 #[derive(Default)]
 pub struct Streams {
     open: Mutex<HashMap<Owner, usize>>,
+    /// Who counts those of all hosts together.
+    shared: Option<Arc<dyn Connections>>,
 }
 
 impl Streams {
+    /// None open yet; counted with those of other hosts, if `shared` can.
+    pub fn new(shared: Option<Arc<dyn Connections>>) -> Self {
+        Self { open: Mutex::default(), shared }
+    }
+
     /// Makes room for one more.
     ///
     /// # Errors
     /// If the user has as many as one may have.
-    pub fn admit(self: &Arc<Self>, owner: Owner, options: StreamOptions) -> Result<Place, Problem> {
-        let mut open = self.lock();
-        let count = open.entry(owner).or_default();
-        if *count >= options.per_user {
-            let most = options.per_user;
+    pub async fn admit(self: &Arc<Self>, owner: Owner, options: StreamOptions) -> Result<Place, Problem> {
+        let most = options.per_user;
+        let full = || {
             let detail =
                 format!("this user has {most} streams open, the most that one may have (`http.streams_per_user`)");
-            return Err(Problem::new("too_many_streams", detail).with("limit", most).retry_after(1));
+            Problem::new("too_many_streams", detail).with("limit", most).retry_after(1)
+        };
+        let mut place = self.take(owner, most).ok_or_else(full)?;
+        if let Some(shared) = &self.shared {
+            match shared.open(owner, most as u64).await {
+                Opened::Counted(connection) => place.counted = Some(connection),
+                Opened::Full => return Err(full()),
+                // Each host counts its own then.
+                Opened::Unknown => {}
+            }
+        }
+        Ok(place)
+    }
+
+    fn take(self: &Arc<Self>, owner: Owner, most: usize) -> Option<Place> {
+        let mut open = self.lock();
+        let count = open.entry(owner).or_default();
+        if *count >= most {
+            return None;
         }
         *count += 1;
-        Ok(Place { streams: self.clone(), owner })
+        Some(Place { streams: self.clone(), owner, counted: None })
     }
 
     /// No code panics while it holds the lock.
@@ -97,10 +121,15 @@ impl Streams {
 pub struct Place {
     streams: Arc<Streams>,
     owner: Owner,
+    /// Where it is counted with those of other hosts.
+    counted: Option<Connection>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if let (Some(shared), Some(connection)) = (&self.streams.shared, self.counted) {
+            shared.close(connection);
+        }
         let mut open = self.streams.lock();
         if let Entry::Occupied(mut count) = open.entry(self.owner) {
             *count.get_mut() -= 1;
@@ -164,19 +193,19 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_user_has_so_many_and_gives_them_back() {
+    #[tokio::test]
+    async fn a_user_has_so_many_and_gives_them_back() {
         let second = Duration::from_secs(1);
         let options = StreamOptions { per_user: 2, heartbeat: second, stall: second, age: second };
         let owner = |user| Owner { tenant: TenantId::from_parts(1, 0), user: UserId::from_parts(user, 0) };
         let streams = Arc::new(Streams::default());
-        let first = streams.admit(owner(1), options).expect("room");
-        let _second = streams.admit(owner(1), options).expect("room");
-        assert_eq!(streams.admit(owner(1), options).err().expect("no room").code, "too_many_streams");
-        let other = streams.admit(owner(2), options).expect("room");
+        let first = streams.admit(owner(1), options).await.expect("room");
+        let _second = streams.admit(owner(1), options).await.expect("room");
+        assert_eq!(streams.admit(owner(1), options).await.err().expect("no room").code, "too_many_streams");
+        let other = streams.admit(owner(2), options).await.expect("room");
         assert_eq!(streams.lock().values().sum::<usize>(), 3);
         drop((first, other));
         assert_eq!(*streams.lock(), HashMap::from([(owner(1), 1)]));
-        streams.admit(owner(1), options).expect("room");
+        streams.admit(owner(1), options).await.expect("room");
     }
 }

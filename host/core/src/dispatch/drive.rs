@@ -42,7 +42,7 @@ impl Inner {
         let events = vec![NewEvent::new(at, Some(call.id), &body)];
         match self.parts.store.start_call(call.task, call.id, at, &call.grants, events.clone()).await {
             Ok(Some(appended)) => {
-                self.parts.hub.publish(call.task, appended, events);
+                self.parts.hub.publish(call.owner.tenant, call.task, appended, events);
                 self.parts.meter.events_appended(1);
                 let running =
                     Call { state: CallState::Running { since: at }, attempts: call.attempts + 1, ..(*call).clone() };

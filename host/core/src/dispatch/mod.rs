@@ -288,7 +288,7 @@ impl Inner {
         let ended = match won {
             Some(appended) => {
                 self.parts.meter.events_appended(events.len() as u64);
-                self.parts.hub.publish(call.task, appended, events);
+                self.parts.hub.publish(call.owner.tenant, call.task, appended, events);
                 self.parts.meter.call_ended(outcome.ending.state(), &outcome.usage);
                 let state = CallState::Ended { since: call.state.since(), at, outcome };
                 Some(Call { state, ..call.clone() })

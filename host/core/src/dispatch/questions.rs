@@ -174,7 +174,7 @@ impl Inner {
         let stepped = self.parts.store.step_call(call.task, call.id, step, events.clone()).await?;
         if let Some(appended) = stepped {
             self.parts.meter.events_appended(1);
-            self.parts.hub.publish(call.task, appended, events);
+            self.parts.hub.publish(call.owner.tenant, call.task, appended, events);
         }
         Ok(stepped.is_some())
     }

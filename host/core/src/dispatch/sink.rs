@@ -155,7 +155,7 @@ impl CallSink {
         match parts.store.append_events(self.call.task, events.clone()).await {
             Ok(Some(appended)) => {
                 parts.meter.events_appended(events.len() as u64);
-                parts.hub.publish(self.call.task, appended, events);
+                parts.hub.publish(self.call.owner.tenant, self.call.task, appended, events);
             }
             Ok(None) => tracing::warn!(call = %self.call.id, "the task of a running call is gone"),
             // The call itself goes on: its outcome is stored with retries.

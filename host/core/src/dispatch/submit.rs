@@ -159,7 +159,7 @@ impl Inner {
         }
         match accepted? {
             Accepted::New(appended) => {
-                self.parts.hub.publish(call.task, appended, events);
+                self.parts.hub.publish(call.owner.tenant, call.task, appended, events);
                 self.parts.meter.call_accepted(slot.is_none());
                 self.parts.meter.events_appended(1);
                 Ok(self.admitted(call, claim, slot, done))

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod components;
 pub mod egress;
 pub mod import;
+pub mod live;
 pub mod meter;
 pub mod rates;
 pub mod sandbox;

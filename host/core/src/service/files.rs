@@ -181,7 +181,7 @@ impl Files {
         let id = task.task().id;
         if let Some(appended) = self.ports.store.append_events(id, events.clone()).await? {
             self.ports.meter.events_appended(1);
-            self.hub.publish(id, appended, events);
+            self.hub.publish(task.task().owner.tenant, id, appended, events);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -14,9 +15,11 @@ use super::tools::Tools;
 use crate::access::Access;
 use crate::dispatch::{Dispatcher, Recovered, chain};
 use crate::error::Error;
+use crate::event::Seq;
 use crate::hub::Hub;
-use crate::id::{CallId, TaskId};
+use crate::id::{CallId, TaskId, TenantId};
 use crate::ports::cluster::{Holder, Lease};
+use crate::ports::live::Heard;
 use crate::principal::Principal;
 
 /// Between two looks for what a host that is gone has left.
@@ -24,6 +27,9 @@ const TAKE_OVER_EVERY: Duration = Duration::from_secs(2);
 
 /// So many looks later calls are looked for that this host holds and does not run.
 const STRAYS_EVERY: u32 = 15;
+
+/// So much more seldom the store is looked at while other hosts are heard.
+const LOOKS_WHEN_HEARD: u32 = 25;
 
 /// What a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,18 +121,52 @@ impl Tending {
         }
     }
 
-    /// Tells readers here of what other hosts write.
+    /// Tells readers here of what other hosts write: as it is heard, and by looking,
+    /// which is seldom needed while others are heard.
     async fn follow(&self) {
+        let (mut looked, mut missed) = (Instant::now(), false);
         loop {
-            tokio::time::sleep(self.follow).await;
-            let watched = self.hub.watched_tasks();
-            if watched.is_empty() {
-                continue;
+            let is_up = self.ports.live.as_ref().is_some_and(|live| live.is_up());
+            let every = if is_up { self.follow * LOOKS_WHEN_HEARD } else { self.follow };
+            let heard = match &self.ports.live {
+                // A little at a time, for it may go down meanwhile.
+                Some(live) => tokio::time::timeout(self.follow, live.heard()).await.ok(),
+                None => {
+                    tokio::time::sleep(self.follow).await;
+                    None
+                }
+            };
+            match heard {
+                Some(Heard::Grown(tenant, task, last)) => self.grown(tenant, task, last).await,
+                Some(Heard::Look(task)) => self.look(&[task]).await,
+                Some(Heard::LookAtAll) => missed = true,
+                None => {}
             }
-            match self.ports.cluster.newest(&watched).await {
-                Ok(newest) => newest.into_iter().for_each(|(task, last)| self.hub.notice(task, last)),
-                Err(error) => tracing::debug!(error = %chain(&error), "the newest events could not be asked for"),
+            if missed || looked.elapsed() >= every {
+                (looked, missed) = (Instant::now(), false);
+                self.look(&self.hub.watched_tasks()).await;
             }
+        }
+    }
+
+    /// What was heard: its events are fetched once for all readers.
+    async fn grown(&self, tenant: TenantId, task: TaskId, last: Seq) {
+        let Some(known) = self.hub.newest_known(task).filter(|known| *known < last) else { return };
+        let events = match &self.ports.live {
+            Some(live) if known > 0 => live.tail(tenant, task, known).await,
+            _ => Vec::new(),
+        };
+        let events: Vec<_> = events.into_iter().map(Arc::new).collect();
+        self.hub.notice(task, &events, last);
+    }
+
+    async fn look(&self, tasks: &[TaskId]) {
+        if tasks.is_empty() {
+            return;
+        }
+        match self.ports.cluster.newest(tasks).await {
+            Ok(newest) => newest.into_iter().for_each(|(task, last)| self.hub.notice(task, &[], last)),
+            Err(error) => tracing::debug!(error = %chain(&error), "the newest events could not be asked for"),
         }
     }
 

@@ -25,6 +25,7 @@ use crate::ports::cluster::Cluster;
 use crate::ports::components::Components;
 use crate::ports::egress::Egress;
 use crate::ports::import::Importer;
+use crate::ports::live::Live;
 use crate::ports::meter::Meter;
 use crate::ports::rates::Rates;
 use crate::ports::sandbox::Sandbox;
@@ -39,6 +40,8 @@ pub struct Ports {
     pub store: Arc<dyn Store>,
     /// The other hosts on it.
     pub cluster: Arc<dyn Cluster>,
+    /// Who tells them of events at once, if anybody does.
+    pub live: Option<Arc<dyn Live>>,
     /// What runs calls.
     pub sandbox: Arc<dyn Sandbox>,
     /// The file layer.
@@ -110,7 +113,7 @@ impl Services {
     /// Builds the use cases upon the adapters.
     pub fn new(ports: Ports, config: ServiceConfig) -> Self {
         let access = Arc::new(Access::new(ports.store.clone()));
-        let hub = Arc::new(Hub::default());
+        let hub = Arc::new(Hub::new(ports.live.clone()));
         let policies = Arc::new(Policies::default());
         let quotas = Arc::new(Quotas::new(ports.workspaces.clone(), ports.store.clone(), config.quota));
         let parts = DispatchParts {

@@ -20,6 +20,7 @@ use crate::limits::{Limits, LimitsPatch};
 use crate::ports::import::{Import, ImportError, Imported};
 use crate::ports::store::Page;
 use crate::ports::workspace::ByteStream;
+use crate::principal::Owner;
 use crate::quota::{Extent, Quotas};
 use crate::task::{Source, Task, TaskState};
 use crate::tool::{MAX_CAPABILITIES, PinnedTool, ToolSet};
@@ -196,7 +197,7 @@ impl Tasks {
                 (TaskState::Failed, Some(reason.clone()), vec![EventBody::TaskFailed { reason }])
             }
         };
-        let moved = self.move_to(task.id, to, failure.as_deref(), &bodies).await;
+        let moved = self.move_to((task.owner, task.id), to, failure.as_deref(), &bodies).await;
         if matches!(moved, Ok(false)) {
             // It was deleted while it was filled.
             self.parts.quotas.end(task.owner, task.id);
@@ -230,7 +231,7 @@ impl Tasks {
 
     async fn move_to(
         &self,
-        id: TaskId,
+        (owner, id): (Owner, TaskId),
         to: TaskState,
         failure: Option<&str>,
         bodies: &[EventBody],
@@ -240,7 +241,7 @@ impl Tasks {
         let moved = self.parts.ports.store.move_task(id, to, failure, now, events.clone()).await?;
         if let Some(appended) = moved {
             self.parts.ports.meter.events_appended(events.len() as u64);
-            self.parts.hub.publish(id, appended, events);
+            self.parts.hub.publish(owner.tenant, id, appended, events);
         }
         Ok(moved.is_some())
     }
@@ -285,7 +286,7 @@ impl Tasks {
     async fn shift(&self, task: &OwnedTask, to: TaskState, body: EventBody, remedy: &'static str) -> Result<(), Error> {
         let (id, state) = (task.task().id, task.task().state);
         // `ready` is also reached from `initializing`, but not by a client.
-        if state != TaskState::Initializing && self.move_to(id, to, None, &[body]).await? {
+        if state != TaskState::Initializing && self.move_to((task.task().owner, id), to, None, &[body]).await? {
             return Ok(());
         }
         Err(Error::WrongState { what: format!("the task `{id}`"), state: state.to_string(), remedy: remedy.into() })
@@ -302,13 +303,13 @@ impl Tasks {
         let deleting = self.tracker.spawn(async move {
             // First put aside: from here on no call is accepted. If the host
             // dies in between, the task is archived and can be deleted again.
-            this.move_to(id, TaskState::Archived, None, &[]).await?;
+            this.move_to((owner, id), TaskState::Archived, None, &[]).await?;
             this.parts.dispatcher.cancel_task(id).await;
             this.parts.dispatcher.forget_task(owner.tenant, id).await;
             this.parts.ports.workspaces.remove(owner.tenant, id).await?;
             // State and last event in one commit: a reader that sees the one
             // has the other.
-            this.move_to(id, TaskState::Deleted, None, &[EventBody::TaskDeleted {}]).await?;
+            this.move_to((owner, id), TaskState::Deleted, None, &[EventBody::TaskDeleted {}]).await?;
             // What was still being filled in meanwhile.
             this.parts.ports.workspaces.remove(owner.tenant, id).await?;
             this.parts.quotas.end(owner, id);
@@ -319,7 +320,8 @@ impl Tasks {
 
     /// Follows a task's events after a number.
     pub fn follow(&self, task: &OwnedTask, after: Seq) -> Subscription {
-        self.parts.hub.subscribe(self.parts.ports.store.clone(), task.task().id, after)
+        let Task { id, owner, .. } = *task.task();
+        self.parts.hub.subscribe(self.parts.ports.store.clone(), (owner.tenant, id), after)
     }
 
     /// How many tasks are being watched.
@@ -339,7 +341,7 @@ impl Tasks {
             for task in left {
                 let reason = "the host stopped while the workspace was being filled".to_owned();
                 let body = EventBody::TaskFailed { reason: reason.clone() };
-                self.move_to(task.id, TaskState::Failed, Some(&reason), &[body]).await?;
+                self.move_to((task.owner, task.id), TaskState::Failed, Some(&reason), &[body]).await?;
                 count += 1;
             }
         }

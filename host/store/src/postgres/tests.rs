@@ -7,8 +7,6 @@
 mod hosts;
 mod network;
 mod opening;
-#[path = "../../../../tests/harness/proxy.rs"]
-mod proxy;
 #[path = "../../../../tests/harness/postgres.rs"]
 mod server;
 mod several;

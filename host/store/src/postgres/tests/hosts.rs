@@ -13,11 +13,11 @@ use bulkhead_core::task::TaskState;
 use bulkhead_core::tool::{ToolOwner, ToolState};
 use futures::future::join_all;
 
-use super::proxy::{Proxy, Weather};
 use super::server::postgres;
 use super::{PostgresConfig, config, database, open};
 use crate::contract::world::{World, accept, end, event, idempotency, log, owner};
 use crate::postgres::{HostConfig, PostgresStore};
+use crate::proxy::{Proxy, Weather};
 
 fn host(name: &str) -> HostConfig {
     HostConfig {

@@ -14,11 +14,11 @@ use bulkhead_core::task::{Task, TaskState};
 use bulkhead_core::tool::{ToolOwner, ToolSet, ToolState};
 use futures::future::join_all;
 
-use super::proxy::{Proxy, Weather};
 use super::server::postgres;
 use super::{PostgresConfig, PostgresStore, config, database};
 use crate::contract::world::{NOW, World, accept, at, end, ended, event, grants, idempotency, log, owner, ready};
 use crate::postgres::{BreakerState, Statement};
+use crate::proxy::{Proxy, Weather};
 
 const SHORT: Duration = Duration::from_millis(400);
 
