@@ -90,11 +90,31 @@ impl Client {
 
     /// The same as `post`, but a server that vanishes is no failure of the test.
     pub fn try_post(&self, path: &str, body: &Value) -> Option<Answer> {
-        let request =
-            self.request("POST", path, &[("content-type", "application/json")]).body(body.to_string()).ok()?;
+        self.try_post_with(path, body, &[])
+    }
+
+    pub fn try_post_with(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Option<Answer> {
+        let headers = [&[("content-type", "application/json")], headers].concat();
+        self.try_send("POST", path, &headers, body.to_string().as_bytes())
+    }
+
+    pub fn try_get(&self, path: &str) -> Option<Answer> {
+        self.try_send("GET", path, &[], b"")
+    }
+
+    fn try_send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Answer> {
+        let request = self.request(method, path, headers).body(body).ok()?;
         let (parts, mut body) = self.agent.run(request).ok()?.into_parts();
         let body = body.read_to_vec().ok()?;
         Some(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+    }
+
+    /// A task's events after one, if they can be had.
+    pub fn try_follow(&self, task: &str, after: u64) -> Option<Stream> {
+        let path = format!("/v1/tasks/{task}/events?after={after}");
+        let (parts, body) = self.agent.run(self.request("GET", &path, &[]).body(()).ok()?).ok()?.into_parts();
+        let lines = BufReader::new(Box::new(body.into_reader()) as Box<dyn Read + Send>);
+        (parts.status == 200).then_some(Stream { headers: parts.headers, lines })
     }
 
     pub fn get(&self, path: &str) -> Answer {
@@ -193,11 +213,23 @@ pub struct Stream {
 impl Stream {
     /// The next event; checks that its id and name say what its data says.
     pub fn next(&mut self) -> Option<Value> {
+        self.read().unwrap()
+    }
+
+    /// The same; that the connection breaks is no failure of the test.
+    pub fn try_next(&mut self) -> Option<Value> {
+        self.read().ok().flatten()
+    }
+
+    fn read(&mut self) -> std::io::Result<Option<Value>> {
         let (mut id, mut name, mut data) = (None, None, None);
         loop {
             let mut line = String::new();
-            if self.lines.read_line(&mut line).unwrap() == 0 {
-                return None;
+            if self.lines.read_line(&mut line)? == 0 {
+                return Ok(None);
+            }
+            if !line.ends_with('\n') {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
             let line = line.trim_end_matches('\n');
             match line.split_once(": ") {
@@ -208,7 +240,7 @@ impl Stream {
                     let Some(data) = data.take() else { continue };
                     assert_eq!(data["seq"].as_u64(), id);
                     assert_eq!(data["type"].as_str(), name.as_deref());
-                    return Some(data);
+                    return Ok(Some(data));
                 }
                 // A comment or `retry`.
                 _ => {}

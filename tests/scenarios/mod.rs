@@ -8,6 +8,7 @@ mod calls;
 mod crash;
 mod egress;
 mod events;
+mod faults;
 mod files;
 mod hostile;
 mod hosts;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use redis::{ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion, RedisError};
+use redis::{ConnectionInfo, IntoConnectionInfo as _, RedisError};
 use secrecy::{ExposeSecret as _, SecretString};
 use thiserror::Error;
 
@@ -32,11 +32,9 @@ impl RedisUrl {
         Ok(checked)
     }
 
-    /// How the driver connects. Messages come beside answers only by RESP3.
+    /// How the driver connects.
     pub(super) fn info(&self) -> Result<ConnectionInfo, RedisError> {
-        let info = self.0.expose_secret().into_connection_info()?;
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        Ok(info.set_redis_settings(settings))
+        self.0.expose_secret().into_connection_info()
     }
 }
 

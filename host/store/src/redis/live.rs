@@ -1,6 +1,5 @@
 //! Events: told to other hosts when they are stored, and kept hot.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -63,7 +62,8 @@ impl Live for Redis {
         });
         let entries = fetched.await.unwrap_or_default();
         // Up to the first gap: something was not told, or not kept.
-        let run = entries.into_iter().map_while(event).zip(after + 1..);
+        let task = task.to_string();
+        let run = entries.into_iter().map_while(|entry| event(&task, entry)).zip(after + 1..);
         run.take_while(|(event, seq)| event.seq == *seq).map(|(event, _)| event).collect()
     }
 
@@ -86,9 +86,12 @@ impl Live for Redis {
 /// An entry of a stream: its id, and names and values.
 type Entry = (String, Vec<String>);
 
-fn event((id, fields): Entry) -> Option<Event> {
+fn event(task: &str, (id, fields): Entry) -> Option<Event> {
     let seq = id.strip_suffix("-0")?.parse().ok()?;
     let value = |name: &str| fields.chunks_exact(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str());
+    if value("task")? != task {
+        return None;
+    }
     let call = match value("call")? {
         "" => None,
         id => Some(id.parse().ok()?),
@@ -119,61 +122,22 @@ fn add(transaction: &mut Pipeline, shared: &Shared, Told { tenant, task, events 
     let Some(last) = events.last().map(|event| event.seq) else { return };
     let tail = shared.key(*tenant, &format!("tail:{task}"));
     if events.iter().map(|event| event.body.size()).sum::<u64>() <= HOT_BYTES {
+        let name = task.to_string();
         for Event { seq, body } in events.iter().map(|event| &**event) {
             let call = body.call.map(|call| call.to_string()).unwrap_or_default();
             let entry = transaction.cmd("XADD").arg(&tail).arg("MAXLEN").arg("~").arg(shared.config.tail_events);
-            entry.arg(format!("{seq}-0")).arg("at").arg(body.at.as_millis()).arg("call").arg(call);
+            entry
+                .arg(format!("{seq}-0"))
+                .arg("task")
+                .arg(&name)
+                .arg("at")
+                .arg(body.at.as_millis())
+                .arg("call")
+                .arg(call);
             entry.arg("kind").arg(&body.kind).arg("data").arg(&*body.data);
         }
         let ttl = u64::try_from(shared.config.tail_ttl.as_millis()).unwrap_or(u64::MAX);
         transaction.cmd("PEXPIRE").arg(&tail).arg(ttl);
     }
     transaction.cmd("PUBLISH").arg(shared.key(*tenant, &format!("task:{task}"))).arg(last);
-}
-
-/// Subscribes to what is wanted, and from what is not any more.
-pub(super) async fn listen(shared: Arc<Shared>) {
-    let mut listened = HashSet::new();
-    let mut lost = 0;
-    loop {
-        shared.ears.changed.notified().await;
-        if !shared.ears.is_up() {
-            continue;
-        }
-        let now = shared.ears.lost.load(Ordering::Acquire);
-        if now != lost {
-            // A new connection listens to nothing.
-            (lost, listened) = (now, HashSet::new());
-        }
-        if !adjust(&shared, &mut listened).await {
-            listened.clear();
-        }
-    }
-}
-
-/// False if the connection failed meanwhile: then it is done anew when it is back.
-async fn adjust(shared: &Shared, listened: &mut HashSet<Arc<str>>) -> bool {
-    let (new, old): (Vec<_>, Vec<_>) = {
-        let wanted = lock(&shared.ears.wanted);
-        let new = wanted.iter().filter(|(channel, _)| !listened.contains(*channel));
-        let old = listened.iter().filter(|channel| !wanted.contains_key(*channel));
-        (new.map(|(channel, (_, task))| (channel.clone(), *task)).collect(), old.cloned().collect())
-    };
-    for channel in old {
-        listened.remove(&channel);
-        let left = shared.ask(async |mut manager| manager.unsubscribe(&*channel).await);
-        if left.await.is_none() {
-            return false;
-        }
-    }
-    for (channel, task) in new {
-        let joined = shared.ask(async |mut manager| manager.subscribe(&*channel).await);
-        if joined.await.is_none() {
-            return false;
-        }
-        listened.insert(channel);
-        // What was told before this was not heard.
-        shared.ears.say(Heard::Look(task));
-    }
-    true
 }

@@ -15,11 +15,14 @@
 //! <prefix>:1:<tenant>:streams:<user>       sorted set: open streams, by when they were last seen
 //! ```
 //!
-//! One connection carries everything (RESP3): commands, pipelined, and messages.
+//! Two connections carry everything: commands, pipelined, and messages. Each entry of a
+//! tail says whose it is, and is believed to be nobody else's: answers that are mixed up
+//! must not show one task's events to readers of another.
 
 mod config;
 mod connections;
 mod health;
+mod listen;
 mod live;
 mod rates;
 #[cfg(test)]
@@ -33,7 +36,7 @@ use bulkhead_core::id::{TaskId, TenantId};
 use bulkhead_core::ports::live::Heard;
 use bulkhead_core::principal::Owner;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{FromRedisValue, PushInfo, PushKind, RedisError};
+use redis::{FromRedisValue, RedisError};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -114,7 +117,7 @@ impl Redis {
         let (tell, to_tell) = mpsc::channel(TO_TELL);
         let (hear, heard) = mpsc::channel(TO_HEAR);
         let ears = Arc::new(Ears::new(hear));
-        let manager = Mutex::new(connect(&client, &config, &ears)?);
+        let manager = Mutex::new(connect(&client, &config)?);
         let (untold, next, open) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
         let shared = Arc::new(Shared { config, client, manager, ears, untold, tell, open, next, name });
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -124,7 +127,7 @@ impl Redis {
         };
         run(Box::pin(health::keep(shared.clone())));
         run(Box::pin(live::tell(shared.clone(), to_tell)));
-        run(Box::pin(live::listen(shared.clone())));
+        run(Box::pin(listen::listen(shared.clone())));
         run(Box::pin(connections::refresh(shared.clone())));
         Ok(Arc::new(Self { shared, heard: heard.into(), tracker, stop }))
     }
@@ -147,17 +150,13 @@ impl Redis {
 }
 
 /// A connection that is made when it is first needed.
-fn connect(client: &redis::Client, config: &RedisConfig, ears: &Arc<Ears>) -> Result<ConnectionManager, RedisError> {
-    let (timeout, listener) = (Some(config.timeout), ears.clone());
+fn connect(client: &redis::Client, config: &RedisConfig) -> Result<ConnectionManager, RedisError> {
+    let timeout = Some(config.timeout);
     let manager = ConnectionManagerConfig::new()
         .set_connection_timeout(timeout)
         .set_response_timeout(timeout)
         // Whether it is back is looked at by a task of ours.
-        .set_number_of_retries(1)
-        .set_push_sender(move |push: PushInfo| {
-            listener.pushed(&push);
-            Ok::<(), redis::aio::SendError>(())
-        });
+        .set_number_of_retries(1);
     ConnectionManager::new_lazy_with_config(client.clone(), manager)
 }
 
@@ -179,7 +178,7 @@ impl Shared {
 
     /// Gives up the connection that there is, for a new one.
     fn renew(&self) {
-        match connect(&self.client, &self.config, &self.ears) {
+        match connect(&self.client, &self.config) {
             Ok(manager) => *lock(&self.manager) = manager,
             Err(error) => tracing::warn!(%error, "no new connection to Redis can be begun"),
         }
@@ -201,6 +200,10 @@ impl Shared {
                 None
             }
             Err(error) => {
+                if !error.is_io_error() {
+                    // It answers something else than was asked: who knows to what.
+                    self.renew();
+                }
                 self.ears.went(&error.to_string());
                 None
             }
@@ -248,19 +251,12 @@ impl Ears {
         }
     }
 
-    /// Something that the server sent unasked.
-    fn pushed(&self, push: &PushInfo) {
-        match (&push.kind, push.data.as_slice()) {
-            (PushKind::Disconnection, _) => self.went("the connection broke"),
-            (PushKind::Message, [channel, message]) => {
-                let channel = String::from_redis_value_ref(channel).unwrap_or_default();
-                let task = lock(&self.wanted).get(channel.as_str()).copied();
-                // What nobody wants any more, or is no number, was meant for somebody else.
-                if let (Some((tenant, task)), Ok(last)) = (task, u64::from_redis_value_ref(message)) {
-                    self.say(Heard::Grown(tenant, task, last));
-                }
-            }
-            _ => {}
+    /// A message.
+    fn told(&self, channel: &str, message: &str) {
+        let task = lock(&self.wanted).get(channel).copied();
+        // What nobody wants any more, or is no number, was meant for somebody else.
+        if let (Some((tenant, task)), Ok(last)) = (task, message.parse()) {
+            self.say(Heard::Grown(tenant, task, last));
         }
     }
 }
