@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use ulid::Ulid;
 
+use crate::digest::Digest;
+
 /// A text that is not an id of the wanted kind.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("not a valid id: expected `{prefix}_` followed by 26 characters of base 32")]
@@ -47,6 +49,16 @@ macro_rules! ids {
             /// Makes an id from a time (milliseconds since 1970) and 80 random bits.
             pub fn from_parts(millis: u64, random: u128) -> Self {
                 Self(Ulid::from_parts(millis, random))
+            }
+
+            /// Makes an id from a digest: the same from the same. Its first bit
+            /// is set, which as a time lies after the year 6400, so that it
+            /// never meets an id that was made from a clock.
+            pub fn derived(digest: &Digest) -> Self {
+                let mut bytes = [0; 16];
+                bytes.copy_from_slice(&digest.as_bytes()[..16]);
+                bytes[0] |= 0x80;
+                Self(Ulid::from_bytes(bytes))
             }
         }
 
@@ -129,6 +141,17 @@ mod tests {
         assert!(id.replace('0', "o").parse::<TaskId>().is_err());
         for text in ["", "task_", "task", "task_01", "../../etc/passwd", "task_\u{1f600}"] {
             assert!(text.parse::<TaskId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn derived_ids_are_ids_apart_from_all_others() {
+        for text in ["a", "b", "c", ""] {
+            let id = UserId::derived(&Digest::of(text.as_bytes()));
+            assert_eq!(id, UserId::derived(&Digest::of(text.as_bytes())));
+            assert_eq!(id.to_string().parse(), Ok(id));
+            // Later than any clock of ours.
+            assert!(id > UserId::from_parts((1 << 47) - 1, u128::MAX >> 48), "{id}");
         }
     }
 

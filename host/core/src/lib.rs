@@ -20,6 +20,7 @@ pub mod digest;
 pub mod dispatch;
 pub mod error;
 pub mod event;
+pub mod foreign;
 #[cfg(feature = "fuzz")]
 pub mod fuzzing;
 pub mod grants;
