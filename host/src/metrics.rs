@@ -29,6 +29,11 @@ struct State {
     state: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Rule {
+    rule: &'static str,
+}
+
 /// What is counted.
 pub struct Metrics {
     registry: Registry,
@@ -45,6 +50,8 @@ pub struct Metrics {
     running: Gauge,
     queued: Gauge,
     watched: Gauge,
+    would_refuse: Family<Rule, Counter>,
+    admin_accessed: Counter,
 }
 
 /// What others count, read when somebody asks.
@@ -127,6 +134,8 @@ impl Metrics {
             running: Gauge::default(),
             queued: Gauge::default(),
             watched: Gauge::default(),
+            would_refuse: Family::default(),
+            admin_accessed: Counter::default(),
             registry: Registry::default(),
         };
         registry.register("calls_accepted", "Calls that were stored", metrics.accepted.clone());
@@ -142,6 +151,9 @@ impl Metrics {
         registry.register("calls_running", "Calls that run", metrics.running.clone());
         registry.register("calls_queued", "Calls that wait for a slot", metrics.queued.clone());
         registry.register("tasks_watched", "Tasks that somebody follows", metrics.watched.clone());
+        let help = "What was let through that a rule of access would refuse, by rule";
+        registry.register("access_would_refuse", help, metrics.would_refuse.clone());
+        registry.register("admin_accessed", "Others' things given to administrators", metrics.admin_accessed.clone());
         registry.register_collector(Box::new(Elsewhere(read)));
         Arc::new(Self { registry, ..metrics })
     }
@@ -204,5 +216,13 @@ impl Meter for Metrics {
 
     fn events_appended(&self, count: u64) {
         self.events.inc_by(count);
+    }
+
+    fn access_would_refuse(&self, rule: &'static str) {
+        self.would_refuse.get_or_create(&Rule { rule }).inc();
+    }
+
+    fn admin_accessed(&self) {
+        self.admin_accessed.inc();
     }
 }

@@ -8,11 +8,11 @@ use bulkhead::components::ComponentFiles;
 use bulkhead::config::{Config, Synchronous};
 use bulkhead::metrics::{Metrics, Readings};
 use bulkhead::system::System;
-use bulkhead_core::access::FrozenTask;
+use bulkhead_core::access::{FrozenTask, Operation};
 use bulkhead_core::limits::LimitsPatch;
 use bulkhead_core::ports::cluster::Alone;
 use bulkhead_core::ports::egress::NoEgress;
-use bulkhead_core::principal::{Principal, Scope, Scopes};
+use bulkhead_core::principal::{Principal, Scopes};
 use bulkhead_core::service::calls::NewCall;
 use bulkhead_core::service::tasks::{Fill, NewTask};
 use bulkhead_core::service::{Ports, Services};
@@ -74,12 +74,12 @@ async fn services(data: &std::path::Path, full: bool) -> Services {
 
 async fn task(services: &Services) -> Arc<FrozenTask> {
     let (owner, _) = services.keys.first_owner().await.unwrap();
-    let principal = Principal { tenant: owner.tenant, user: owner.user, scopes: Scopes::all() };
-    let permit = services.access.permit(&principal, Scope::ToolsWrite).unwrap();
+    let principal = Principal::new(owner, Scopes::all());
+    let permit = services.access.permit(&principal, Operation::ToolsRegister).await.unwrap();
     let wasm = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../guest-tools/dist/fixtures/echo.wasm")).unwrap();
     let (tool, _) = services.tools.register(&permit, false, wasm.into()).await.unwrap();
     assert_eq!(services.tools.settled(tool.id).await.unwrap().state.name(), "ready");
-    let permit = services.access.permit(&principal, Scope::TasksWrite).unwrap();
+    let permit = services.access.permit(&principal, Operation::TasksCreate).await.unwrap();
     let new = NewTask {
         session: None,
         label: String::new(),
@@ -89,7 +89,7 @@ async fn task(services: &Services) -> Arc<FrozenTask> {
         capabilities: None,
     };
     let task = services.tasks.create(&permit, new).await.unwrap();
-    services.access.frozen_task(&principal, Scope::CallsRun, task.id).await.unwrap()
+    services.access.frozen_task(&principal, Operation::CallsCreate, task.id).await.unwrap()
 }
 
 async fn load(services: &Arc<Services>, task: &Arc<FrozenTask>, clients: usize, span: Duration) -> Figures {

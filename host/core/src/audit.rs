@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::grants::{Capability, Mode, SubPath, WorkspaceAccess};
-use crate::id::{CallId, GrantId, QuestionId, TaskId};
+use crate::id::{CallId, GrantId, QuestionId, TaskId, TenantId, UserId};
 use crate::principal::Owner;
 
 /// How something was decided.
@@ -129,6 +129,32 @@ pub enum AuditBody {
         /// Why.
         reason: String,
     },
+    /// An administrator was given another's thing; whose it is, is the record's owner.
+    #[serde(rename = "admin.accessed")]
+    AdminAccessed {
+        /// The administrator's tenant.
+        by_tenant: TenantId,
+        /// The administrator.
+        by_user: UserId,
+        /// What for.
+        operation: String,
+        /// The thing's id.
+        thing: String,
+        /// Why; none only while that rule is not enforced.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// Something was let through that a rule of the door would refuse if it
+    /// were enforced. At most one a minute for a principal, rule and operation.
+    #[serde(rename = "access.would_refuse")]
+    AccessWouldRefuse {
+        /// The rule.
+        rule: String,
+        /// The operation.
+        operation: String,
+        /// What was missing.
+        what: String,
+    },
 }
 
 impl AuditBody {
@@ -163,6 +189,11 @@ impl NewAudit {
     pub fn new(at: Timestamp, owner: Owner, task: TaskId, call: Option<CallId>, body: &AuditBody) -> Self {
         let (kind, data) = body.encode();
         Self { at, owner, task, call, kind, data }
+    }
+
+    /// The task of a record that is about none.
+    pub fn no_task() -> TaskId {
+        TaskId::from_parts(0, 0)
     }
 }
 

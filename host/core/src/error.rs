@@ -18,8 +18,8 @@ use crate::schema::Mismatch;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The key lacks a scope.
-    #[error("this needs the scope `{0}`, which the key does not have")]
+    /// The key or token lacks a scope.
+    #[error("this needs the scope `{0}`, which the key or token does not have")]
     MissingScope(Scope),
     /// There is no such thing, or it is not yours: nobody is told which.
     #[error("there is no {kind} `{id}` here")]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +10,7 @@ use crate::id::{TenantId, UserId};
 
 macro_rules! scopes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal;)*) => {
-        /// One right of an API key.
+        /// One right of an API key or token.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum Scope {
             $($(#[$doc])* #[serde(rename = $text)] $variant,)*
@@ -60,6 +61,19 @@ scopes! {
     OperatorTools = "operator:tools";
     /// Read the server's metrics.
     MetricsRead = "metrics:read";
+    /// Read and end what others of the tenant have, with a reason, on record.
+    Admin = "admin";
+    /// The same in every tenant.
+    OperatorAdmin = "operator:admin";
+}
+
+impl Scope {
+    /// Whether its absence is never let through, not even while a migration
+    /// only watches: what it gives reaches past the caller's own things, or
+    /// would let a model answer for its owner.
+    pub fn is_always_enforced(self) -> bool {
+        matches!(self, Self::Admin | Self::OperatorAdmin | Self::OperatorTools | Self::MetricsRead | Self::GrantsWrite)
+    }
 }
 
 /// A text that names no scope.
@@ -81,6 +95,18 @@ impl Scopes {
     /// Every scope.
     pub fn all() -> Self {
         Scope::ALL.iter().copied().collect()
+    }
+
+    /// What a user of the API needs: nothing that concerns others.
+    pub fn usual() -> Self {
+        let others = [Scope::Admin, Scope::OperatorAdmin, Scope::OperatorTools];
+        Scope::ALL.iter().copied().filter(|scope| !others.contains(scope)).collect()
+    }
+
+    /// Those that are in both.
+    #[must_use]
+    pub fn within(self, ceiling: Self) -> Self {
+        Self(self.0 & ceiling.0)
     }
 
     /// Whether `scope` is in the set.
@@ -124,11 +150,40 @@ pub struct Principal {
     pub tenant: TenantId,
     /// The user who owns what this principal makes.
     pub user: UserId,
-    /// What this key may do.
+    /// What this key or token may do.
     pub scopes: Scopes,
+    /// Why an administrator looks at what is another's, if that was said.
+    pub reason: Option<Reason>,
+}
+
+/// Why an administrator reaches for another's thing: 1 to 512 printable ASCII
+/// characters, not only spaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason(Arc<str>);
+
+impl Reason {
+    /// Longest reason, in bytes.
+    pub const MAX: usize = 512;
+
+    /// From the bytes that were sent; none if they are no reason.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let text = str::from_utf8(bytes).ok()?.trim_ascii();
+        let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        (printable && (1..=Self::MAX).contains(&text.len())).then(|| Self(text.into()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl Principal {
+    /// An owner with scopes, who gave no reason.
+    pub fn new(owner: Owner, scopes: Scopes) -> Self {
+        Self { tenant: owner.tenant, user: owner.user, scopes, reason: None }
+    }
+
     /// Tenant and user: what a row's ownership is compared with.
     pub fn owner(&self) -> Owner {
         Owner { tenant: self.tenant, user: self.user }
@@ -155,5 +210,25 @@ mod tests {
         let two: Scopes = "calls:run files:read".parse().expect("two known scopes");
         assert!(two.contains(Scope::CallsRun) && !two.contains(Scope::FilesWrite));
         assert!("calls:run root".parse::<Scopes>().is_err());
+    }
+
+    #[test]
+    fn the_usual_scopes_concern_nobody_else() {
+        let usual = Scopes::usual();
+        assert!(usual.contains(Scope::CallsRun) && usual.within(two_of_others()) == Scopes::default());
+        assert_eq!(Scopes::all().within(usual), usual);
+    }
+
+    fn two_of_others() -> Scopes {
+        [Scope::Admin, Scope::OperatorTools].into_iter().collect()
+    }
+
+    #[test]
+    fn a_reason_is_a_line_that_people_can_read() {
+        assert_eq!(Reason::parse(b" ticket 4711 ").expect("a reason").as_str(), "ticket 4711");
+        assert!(Reason::parse(&[b'x'; 512]).is_some());
+        for bad in [&b""[..], b"   ", b"a\tb", b"a\nb", b"\x7f", "f\u{fc}r".as_bytes(), &[b'x'; 513]] {
+            assert!(Reason::parse(bad).is_none(), "{bad:?}");
+        }
     }
 }

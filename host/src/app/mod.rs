@@ -186,7 +186,7 @@ impl App {
         };
         let auth = match config.auth {
             config::Auth::Required => Auth::Required,
-            config::Auth::Off => Auth::Off(Principal { tenant: owner.tenant, user: owner.user, scopes: Scopes::all() }),
+            config::Auth::Off => Auth::Off(Principal::new(owner, Scopes::all())),
         };
         let api = Api {
             services,

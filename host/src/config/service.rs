@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bulkhead_core::access::rules::Rules;
 use bulkhead_core::dispatch::{DispatchConfig, LaneLimits};
 use bulkhead_core::ports::rates::{Counted, Counts, Rate};
 use bulkhead_core::quota::{Extent, UserQuota};
@@ -68,6 +69,7 @@ impl Config {
             },
             keep: self.keep_config(),
             follow: Duration::from_millis(self.cluster.follow_ms),
+            rules: Rules::default(),
         }
     }
 

@@ -7,11 +7,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bulkhead_core::access::Operation;
 use bulkhead_core::call::{Call, CallState};
 use bulkhead_core::digest::Digest;
 use bulkhead_core::id::{CallId, TaskId};
 use bulkhead_core::ports::store::Idempotency;
-use bulkhead_core::principal::{Principal, Scope};
+use bulkhead_core::principal::Principal;
 use bulkhead_core::service::calls::NewCall;
 
 use super::Api;
@@ -78,7 +79,7 @@ pub async fn create(
     headers: HeaderMap,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    let task = api.services.access.frozen_task(&caller, Scope::CallsRun, id).await?;
+    let task = api.services.access.frozen_task(&caller, Operation::CallsCreate, id).await?;
     let wait = wait_of(&api, &query, api.options.wait_default)?;
     let new: NewCallBody<'_> = body.parse()?;
     let idempotency = idempotency(&headers, id, &body.0)?;
@@ -105,7 +106,7 @@ pub async fn create(
 }
 
 async fn read(api: &Api, caller: &Principal, id: CallId) -> Result<Response, Problem> {
-    let call = api.services.access.call(caller, Scope::CallsRun, id).await?;
+    let call = api.services.access.call(caller, Operation::CallsCreate, id).await?;
     Ok(answer(api, call.call()))
 }
 
@@ -127,7 +128,7 @@ pub async fn list(
     Id(id): Id<TaskId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Items<CallBody>>, Problem> {
-    let task = api.services.access.task(&caller, Scope::TasksRead, id).await?;
+    let task = api.services.access.task(&caller, Operation::CallsList, id).await?;
     let (page, limit) = page(&query)?;
     let calls = api.services.calls.list(&task, page).await?;
     Ok(Json(Items::page(calls, limit, |call| call.id.to_string())))
@@ -142,7 +143,7 @@ pub async fn get(
     Id(id): Id<CallId>,
     Query(query): Query<WaitQuery>,
 ) -> Result<Json<CallBody>, Problem> {
-    let call = api.services.access.call(&caller, Scope::TasksRead, id).await?;
+    let call = api.services.access.call(&caller, Operation::CallsGet, id).await?;
     let wait = wait_of(&api, &query, Duration::ZERO)?;
     if !call.call().state.is_ended()
         && let Some(mut waiter) = api.services.calls.waiter(id)
@@ -150,7 +151,7 @@ pub async fn get(
     {
         return Ok(Json(CallBody::from(&*ended)));
     }
-    let call = api.services.access.call(&caller, Scope::TasksRead, id).await?;
+    let call = api.services.access.again(&call).await?;
     Ok(Json(shown(&api, call.call())))
 }
 
@@ -162,8 +163,8 @@ pub async fn cancel(
     Caller(caller): Caller,
     Id(id): Id<CallId>,
 ) -> Result<(StatusCode, Json<CallBody>), Problem> {
-    let call = api.services.access.call(&caller, Scope::CallsRun, id).await?;
+    let call = api.services.access.call(&caller, Operation::CallsCancel, id).await?;
     api.services.calls.cancel(&call).await?;
-    let call = api.services.access.call(&caller, Scope::CallsRun, id).await?;
+    let call = api.services.access.again(&call).await?;
     Ok((StatusCode::ACCEPTED, Json(CallBody::from(call.call()))))
 }

@@ -11,9 +11,9 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bulkhead_core::access::Operation;
 use bulkhead_core::event::{Event, Seq};
 use bulkhead_core::id::TaskId;
-use bulkhead_core::principal::Scope;
 use bulkhead_core::task::{Task, TaskState};
 use bytes::Bytes;
 use futures::stream;
@@ -56,7 +56,7 @@ pub async fn follow(
     Query(query): Query<EventsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let task = api.services.access.task(&caller, Scope::TasksRead, id).await?;
+    let task = api.services.access.task(&caller, Operation::EventsFollow, id).await?;
     let after = cursor(&headers, &query)?;
     if let Some(response) = nothing_to_follow(task.task(), after)? {
         return Ok(response);

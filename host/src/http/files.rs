@@ -9,11 +9,10 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bulkhead_core::access::OwnedTask;
+use bulkhead_core::access::{Operation, OwnedTask};
 use bulkhead_core::id::TaskId;
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::workspace::{ByteRange, ByteStream, EntryKind};
-use bulkhead_core::principal::Scope;
 use futures::TryStreamExt as _;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
@@ -54,7 +53,7 @@ pub async fn entries_root(
     Id(id): Id<TaskId>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<EntryPage>, Problem> {
-    let task = api.services.access.task(&caller, Scope::FilesRead, id).await?;
+    let task = api.services.access.task(&caller, Operation::FilesList, id).await?;
     entry_page(&api, &task, &WorkspacePath::root(), query).await
 }
 
@@ -69,7 +68,7 @@ pub async fn entries(
     FilePath(path): FilePath,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<EntryPage>, Problem> {
-    let task = api.services.access.task(&caller, Scope::FilesRead, id).await?;
+    let task = api.services.access.task(&caller, Operation::FilesList, id).await?;
     entry_page(&api, &task, &path, query).await
 }
 
@@ -108,7 +107,7 @@ pub async fn read(
     FilePath(path): FilePath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let task = api.services.access.task(&caller, Scope::FilesRead, id).await?;
+    let task = api.services.access.task(&caller, Operation::FilesRead, id).await?;
     let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok()).and_then(parse_range);
     let file = api.services.files.read(&task, &path, range).await?;
     let (size, offset, length) = (file.entry.size, file.offset, file.length);
@@ -170,7 +169,7 @@ pub async fn write(
     Query(query): Query<WriteQuery>,
     request: Request,
 ) -> Result<(StatusCode, Json<EntryBody>), Problem> {
-    let task = api.services.access.task(&caller, Scope::FilesWrite, id).await?;
+    let task = api.services.access.task(&caller, Operation::FilesWrite, id).await?;
     let replace = request.headers().get(header::IF_NONE_MATCH).is_none_or(|value| value != "*");
     let body = stream_of(request);
     let written = api.services.files.write(&task, &path, body, replace, query.executable).await?;
@@ -200,7 +199,7 @@ pub async fn delete(
     FilePath(path): FilePath,
     Query(query): Query<DeleteQuery>,
 ) -> Result<StatusCode, Problem> {
-    let task = api.services.access.task(&caller, Scope::FilesWrite, id).await?;
+    let task = api.services.access.task(&caller, Operation::FilesDelete, id).await?;
     api.services.files.delete(&task, &path, query.recursive).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -214,7 +213,7 @@ pub async fn make_dir(
     Id(id): Id<TaskId>,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<EntryBody>), Problem> {
-    let task = api.services.access.task(&caller, Scope::FilesWrite, id).await?;
+    let task = api.services.access.task(&caller, Operation::FilesMakeDirectory, id).await?;
     let body: DirectoryBody = body.parse()?;
     let path = path_from_text("path", &body.path)?;
     let new = api.services.files.make_dir(&task, &path).await?;
@@ -232,7 +231,7 @@ pub async fn rename(
     Id(id): Id<TaskId>,
     body: JsonBody,
 ) -> Result<Json<EntryBody>, Problem> {
-    let task = api.services.access.task(&caller, Scope::FilesWrite, id).await?;
+    let task = api.services.access.task(&caller, Operation::FilesMove, id).await?;
     let body: MoveBody = body.parse()?;
     let (from, to) = (path_from_text("from", &body.from)?, path_from_text("to", &body.to)?);
     api.services.files.rename(&task, &from, &to, body.replace).await?;

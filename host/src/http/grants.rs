@@ -6,8 +6,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use bulkhead_core::access::Operation;
 use bulkhead_core::id::{CallId, TaskId};
-use bulkhead_core::principal::Scope;
 use bulkhead_core::service::grants::NewGrant;
 
 use super::Api;
@@ -28,7 +28,7 @@ pub async fn give(
     Id(id): Id<TaskId>,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<GrantBody>), Problem> {
-    let task = api.services.access.task(&caller, Scope::GrantsWrite, id).await?;
+    let task = api.services.access.task(&caller, Operation::GrantsGive, id).await?;
     let NewGrantBody { capability, expires_in_s, uses } = body.parse()?;
     let grant = api.services.grants.give(&task, NewGrant { capability, expires_in_s, uses }).await?;
     Ok((StatusCode::CREATED, Json(GrantBody::from(&grant))))
@@ -42,7 +42,7 @@ pub async fn list(
     Caller(caller): Caller,
     Id(id): Id<TaskId>,
 ) -> Result<Json<Items<GrantBody>>, Problem> {
-    let task = api.services.access.task(&caller, Scope::TasksRead, id).await?;
+    let task = api.services.access.task(&caller, Operation::GrantsList, id).await?;
     let grants = api.services.grants.list(&task).await?;
     Ok(Json(Items::all(grants.iter().map(GrantBody::from))))
 }
@@ -57,7 +57,7 @@ pub async fn revoke(
     Id(id): Id<TaskId>,
     Part(grant): Part,
 ) -> Result<Json<RevokedBody>, Problem> {
-    let task = api.services.access.task(&caller, Scope::GrantsWrite, id).await?;
+    let task = api.services.access.task(&caller, Operation::GrantsRevoke, id).await?;
     let grant = grant.parse().map_err(|_| Problem::new("not_found", "there is no such thing here"))?;
     let ended_calls = api.services.grants.revoke(&task, grant).await?;
     Ok(Json(RevokedBody { ended_calls }))
@@ -73,11 +73,11 @@ pub async fn answer(
     Id(id): Id<CallId>,
     body: JsonBody,
 ) -> Result<StatusCode, Problem> {
-    let call = api.services.access.call(&caller, Scope::GrantsWrite, id).await?;
+    let call = api.services.access.call(&caller, Operation::GrantsAnswer, id).await?;
     let AnswerBody { question, allow, grant } = body.parse()?;
     let invalid = |_| Problem::new("invalid_request", "`question` is not an id").with("field", "question");
     let question = question.parse().map_err(invalid)?;
-    let task = api.services.access.task(&caller, Scope::GrantsWrite, call.call().task).await?;
+    let task = api.services.access.task(&caller, Operation::GrantsAnswer, call.call().task).await?;
     let remember = grant.map(|grant| (grant.capability, grant.expires_in_s, grant.uses));
     api.services.grants.answer(&call, question, allow, remember, &task).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -93,7 +93,7 @@ pub async fn explain(
     Id(id): Id<TaskId>,
     Part(tool): Part,
 ) -> Result<Json<ExplanationBody>, Problem> {
-    let task = api.services.access.frozen_task(&caller, Scope::TasksRead, id).await?;
+    let task = api.services.access.frozen_task(&caller, Operation::PolicyExplain, id).await?;
     Ok(Json(api.services.grants.explain(&task, &tool).await?.into()))
 }
 
@@ -106,7 +106,7 @@ pub async fn audit(
     Id(id): Id<TaskId>,
     Query(query): Query<AuditQuery>,
 ) -> Result<Json<Items<AuditRecordBody>>, Problem> {
-    let task = api.services.access.task(&caller, Scope::TasksRead, id).await?;
+    let task = api.services.access.task(&caller, Operation::AuditList, id).await?;
     let limit = query.limit.unwrap_or(50);
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(Problem::new("invalid_request", format!("`limit` must be 1 to {MAX_PAGE}")).with("field", "limit"));

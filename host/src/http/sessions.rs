@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use bulkhead_core::access::Operation;
 use bulkhead_core::id::SessionId;
 use bulkhead_core::ports::store::Page;
-use bulkhead_core::principal::Scope;
 
 use super::Api;
 use super::extract::{Caller, Id, JsonBody, Query};
@@ -34,7 +34,7 @@ pub async fn create(
     Caller(caller): Caller,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<SessionBody>), Problem> {
-    let permit = api.services.access.permit(&caller, Scope::TasksWrite)?;
+    let permit = api.services.access.permit(&caller, Operation::SessionsCreate).await?;
     let new: NewSession = body.parse()?;
     let session = api.services.sessions.create(&permit, new.label).await?;
     Ok((StatusCode::CREATED, Json(SessionBody::from(&session))))
@@ -48,7 +48,7 @@ pub async fn list(
     Caller(caller): Caller,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Items<SessionBody>>, Problem> {
-    let permit = api.services.access.permit(&caller, Scope::TasksRead)?;
+    let permit = api.services.access.permit(&caller, Operation::SessionsList).await?;
     let (page, limit) = page(&query)?;
     let sessions = api.services.sessions.list(&permit, page).await?;
     Ok(Json(Items::page(sessions, limit, |session| session.id.to_string())))
@@ -62,7 +62,7 @@ pub async fn get(
     Caller(caller): Caller,
     Id(id): Id<SessionId>,
 ) -> Result<Json<SessionBody>, Problem> {
-    let session = api.services.access.session(&caller, Scope::TasksRead, id).await?;
+    let session = api.services.access.session(&caller, Operation::SessionsGet, id).await?;
     Ok(Json(SessionBody::from(session.session())))
 }
 
@@ -74,7 +74,7 @@ pub async fn delete(
     Caller(caller): Caller,
     Id(id): Id<SessionId>,
 ) -> Result<StatusCode, Problem> {
-    let session = api.services.access.session(&caller, Scope::TasksWrite, id).await?;
+    let session = api.services.access.session(&caller, Operation::SessionsDelete, id).await?;
     api.services.sessions.delete(&session).await?;
     Ok(StatusCode::NO_CONTENT)
 }

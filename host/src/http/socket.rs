@@ -22,9 +22,9 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use bulkhead_core::Error;
+use bulkhead_core::access::Operation;
 use bulkhead_core::event::Event;
 use bulkhead_core::id::TaskId;
-use bulkhead_core::principal::Scope;
 use serde_json::json;
 
 use super::Api;
@@ -69,7 +69,7 @@ pub async fn follow(
     Query(query): Query<EventsQuery>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
-    let task = api.services.access.task(&caller, Scope::TasksRead, id).await?;
+    let task = api.services.access.task(&caller, Operation::EventsFollow, id).await?;
     let upgrade = upgrade.map_err(|why| Problem::new("websocket_expected", why.body_text()))?;
     let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE).protocols([PROTOCOL]);
     let events = api.services.tasks.follow(&task, query.after.unwrap_or(0));

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use bulkhead_core::access::Operation;
 use bulkhead_core::principal::{Scope, Scopes};
 use serde_json::{Value, json};
 
@@ -52,7 +53,7 @@ pub async fn whoami(Caller(caller): Caller) -> Json<WhoAmI> {
 
 /// Metrics in the OpenMetrics text format.
 pub async fn metrics(State(api): State<Arc<Api>>, Caller(caller): Caller) -> Result<Response, Problem> {
-    api.services.access.permit(&caller, Scope::MetricsRead)?;
+    api.services.access.permit(&caller, Operation::MetricsGet).await?;
     let (running, queued) = api.services.calls.load();
     let text = api.metrics.render(running, queued, api.services.tasks.watched());
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
-use bulkhead_core::access::OwnedSession;
+use bulkhead_core::access::{Operation, OwnedSession};
 use bulkhead_core::id::{SessionId, TaskId};
 use bulkhead_core::limits::LimitsPatch;
-use bulkhead_core::principal::{Principal, Scope};
+use bulkhead_core::principal::Principal;
 use bulkhead_core::service::tasks::{Fill, NewTask};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -26,7 +26,7 @@ async fn session(api: &Api, caller: &Principal, id: Option<&str>) -> Result<Opti
     let Some(text) = id else { return Ok(None) };
     let missing = || Problem::new("not_found", "there is no such session here").with("field", "session");
     let id: SessionId = text.parse().map_err(|_| missing())?;
-    Ok(Some(api.services.access.session(caller, Scope::TasksWrite, id).await?))
+    Ok(Some(api.services.access.session(caller, Operation::SessionsJoin, id).await?))
 }
 
 fn created(task: &bulkhead_core::task::Task) -> Created {
@@ -39,7 +39,7 @@ fn created(task: &bulkhead_core::task::Task) -> Created {
 #[utoipa::path(post, path = "/v1/tasks", tag = "tasks", request_body = NewTaskBody,
     responses((status = 201, body = TaskBody), (status = "4XX", body = Problem)))]
 pub async fn create(State(api): State<Arc<Api>>, Caller(caller): Caller, body: JsonBody) -> Result<Created, Problem> {
-    let permit = api.services.access.permit(&caller, Scope::TasksWrite)?;
+    let permit = api.services.access.permit(&caller, Operation::TasksCreate).await?;
     let new: NewTaskBody = body.parse()?;
     let fill = match new.source {
         SourceBody::Empty => Fill::Empty,
@@ -72,7 +72,7 @@ pub async fn create_from_archive(
     Query(query): Query<ArchiveQuery>,
     request: Request,
 ) -> Result<Created, Problem> {
-    let permit = api.services.access.permit(&caller, Scope::TasksWrite)?;
+    let permit = api.services.access.permit(&caller, Operation::TasksCreate).await?;
     let session = session(&api, &caller, query.session.as_deref()).await?;
     let tools = query.tools.map(|names| names.split(',').map(str::to_owned).collect());
     let fill = Fill::Archive(stream_of(request));
@@ -101,7 +101,7 @@ pub async fn list(
     Caller(caller): Caller,
     Query(query): Query<TaskQuery>,
 ) -> Result<Json<Items<TaskBody>>, Problem> {
-    let permit = api.services.access.permit(&caller, Scope::TasksRead)?;
+    let permit = api.services.access.permit(&caller, Operation::TasksList).await?;
     let session = query.session.as_deref().map(str::parse::<SessionId>).transpose();
     let session =
         session.map_err(|_| Problem::new("invalid_request", "`session` is not an id").with("field", "session"))?;
@@ -118,7 +118,7 @@ pub async fn get(
     Caller(caller): Caller,
     Id(id): Id<TaskId>,
 ) -> Result<Json<TaskBody>, Problem> {
-    let task = api.services.access.task(&caller, Scope::TasksRead, id).await?;
+    let task = api.services.access.task(&caller, Operation::TasksGet, id).await?;
     Ok(Json(TaskBody::from(task.task())))
 }
 
@@ -131,7 +131,7 @@ pub async fn delete(
     Caller(caller): Caller,
     Id(id): Id<TaskId>,
 ) -> Result<StatusCode, Problem> {
-    let task = api.services.access.task(&caller, Scope::TasksWrite, id).await?;
+    let task = api.services.access.task(&caller, Operation::TasksDelete, id).await?;
     api.services.tasks.delete(&task).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -144,7 +144,7 @@ pub async fn archive(
     Caller(caller): Caller,
     Id(id): Id<TaskId>,
 ) -> Result<StatusCode, Problem> {
-    let task = api.services.access.task(&caller, Scope::TasksWrite, id).await?;
+    let task = api.services.access.task(&caller, Operation::TasksArchive, id).await?;
     api.services.tasks.archive(&task).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -157,7 +157,7 @@ pub async fn restore(
     Caller(caller): Caller,
     Id(id): Id<TaskId>,
 ) -> Result<StatusCode, Problem> {
-    let task = api.services.access.task(&caller, Scope::TasksWrite, id).await?;
+    let task = api.services.access.task(&caller, Operation::TasksRestore, id).await?;
     api.services.tasks.restore(&task).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -170,7 +170,7 @@ pub async fn tools(
     Caller(caller): Caller,
     Id(id): Id<TaskId>,
 ) -> Result<Json<Items<PinnedToolBody>>, Problem> {
-    let task = api.services.access.task(&caller, Scope::TasksRead, id).await?;
+    let task = api.services.access.task(&caller, Operation::TasksTools, id).await?;
     let tools = api.services.tasks.tools(&task).await?;
     let items = tools.tools.iter().map(PinnedToolBody::from).collect();
     Ok(Json(Items { items, next_before: None }))

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use bulkhead_core::access::Operation;
 use bulkhead_core::id::TaskId;
-use bulkhead_core::principal::Scope;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -32,7 +32,7 @@ pub async fn create(
     Caller(caller): Caller,
     Id(id): Id<TaskId>,
 ) -> Result<(StatusCode, Json<TicketBody>), Problem> {
-    let task = api.services.access.task(&caller, Scope::TasksRead, id).await?;
+    let task = api.services.access.task(&caller, Operation::TicketsCreate, id).await?;
     let (ticket, expires_at) = api.services.tickets.give(&task).await?;
     let body = TicketBody { ticket: ticket.reveal(), expires_at: expires_at.to_string() };
     Ok((StatusCode::CREATED, Json(body)))

@@ -6,8 +6,8 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
+use bulkhead_core::access::Operation;
 use bulkhead_core::id::ToolId;
-use bulkhead_core::principal::Scope;
 use bulkhead_core::tool::Tool;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -57,7 +57,7 @@ pub async fn register(
     Query(query): Query<RegisterQuery>,
     request: Request,
 ) -> Result<(StatusCode, [(header::HeaderName, String); 1], Json<ToolBody>), Problem> {
-    let permit = api.services.access.permit(&caller, Scope::ToolsWrite)?;
+    let permit = api.services.access.permit(&caller, Operation::ToolsRegister).await?;
     let component = body(request, &()).await?;
     let (tool, new) = api.services.tools.register(&permit, query.operator, component).await?;
     let status = if new { StatusCode::ACCEPTED } else { StatusCode::OK };
@@ -72,7 +72,7 @@ pub async fn list(
     Caller(caller): Caller,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Items<ToolBody>>, Problem> {
-    let permit = api.services.access.permit(&caller, Scope::ToolsRead)?;
+    let permit = api.services.access.permit(&caller, Operation::ToolsList).await?;
     let (page, limit) = page(&query)?;
     let tools = api.services.tools.list(&permit, page).await?;
     Ok(Json(Items::page(tools, limit, |tool| tool.id.to_string())))
@@ -87,7 +87,7 @@ pub async fn get(
     Id(id): Id<ToolId>,
     Query(query): Query<ToolQuery>,
 ) -> Result<Json<ToolBody>, Problem> {
-    let permit = api.services.access.permit(&caller, Scope::ToolsRead)?;
+    let permit = api.services.access.permit(&caller, Operation::ToolsGet).await?;
     let wait = seconds(&api, query.wait, Duration::ZERO)?;
     let tool = api.services.tools.get(&permit, id).await?;
     if !wait.is_zero() && tool.state.is_compiling() {
@@ -106,7 +106,7 @@ pub async fn delete(
     Caller(caller): Caller,
     Id(id): Id<ToolId>,
 ) -> Result<StatusCode, Problem> {
-    let permit = api.services.access.permit(&caller, Scope::ToolsWrite)?;
+    let permit = api.services.access.permit(&caller, Operation::ToolsDelete).await?;
     api.services.tools.delete(&permit, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

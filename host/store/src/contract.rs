@@ -43,8 +43,10 @@ macro_rules! suite {
 suite! {
     keys::the_first_owner_is_the_first_stored,
     keys::keys_are_kept_revoked_once_and_touched,
+    keys::a_key_ends_at_the_soonest_time_that_was_said,
     sessions::belong_to_their_owner_and_are_paged,
     sessions::a_deleted_one_leaves_its_tasks,
+    sessions::things_know_whose_they_are,
     tools::the_same_component_is_stored_once,
     tools::a_rejected_one_is_replaced,
     tools::are_seen_by_those_who_may,

@@ -18,7 +18,7 @@ use bulkhead_core::grants::{Grant, Grants};
 use bulkhead_core::id::{CallId, GrantId, SessionId, TaskId, TenantId, ToolId};
 use bulkhead_core::key::{KeyId, KeyRecord};
 use bulkhead_core::ports::store::{
-    AcceptCall, Accepted, Appended, EndCall, EventPage, Page, Retained, Retention, Store, StoreError,
+    AcceptCall, Accepted, Appended, EndCall, EventPage, Page, Retained, Retention, Store, StoreError, Thing,
 };
 use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
@@ -39,6 +39,12 @@ impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Lets nothing more be appended to the audit log, or lets it again: for
+    /// tests of what must not happen unwritten.
+    pub fn refuse_audit(&self, refused: bool) {
+        self.state().audit_refused = refused;
     }
 
     /// The state; what a panicking holder left is consistent enough for a test to say what it saw.
@@ -87,11 +93,26 @@ impl Store for MemoryStore {
         Ok(key.map(|key| key.revoked_at = Some(at)).is_some())
     }
 
+    async fn expire_key(&self, id: &KeyId, at: Timestamp) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        let key = state.keys.iter_mut().find(|key| key.id == *id && key.revoked_at.is_none());
+        Ok(key.map(|key| key.expires_at = Some(key.expires_at.map_or(at, |known| known.min(at)))).is_some())
+    }
+
     async fn touch_key(&self, id: &KeyId, at: Timestamp) -> Result<(), StoreError> {
         if let Some(key) = self.state().keys.iter_mut().find(|key| key.id == *id) {
             key.last_used_at = key.last_used_at.max(Some(at));
         }
         Ok(())
+    }
+
+    async fn owner_of(&self, thing: Thing) -> Result<Option<Owner>, StoreError> {
+        let state = self.state();
+        Ok(match thing {
+            Thing::Session(id) => state.sessions.get(&id).map(|session| session.owner),
+            Thing::Task(id) => state.tasks.get(&id).map(|entry| entry.task.owner),
+            Thing::Call(id) => state.calls.get(&id).map(|call| call.owner),
+        })
     }
 
     async fn create_session(&self, session: &Session) -> Result<(), StoreError> {
@@ -294,7 +315,11 @@ impl Store for MemoryStore {
     }
 
     async fn append_audit(&self, records: Vec<NewAudit>) -> Result<(), StoreError> {
-        self.state().append_audit(records);
+        let mut state = self.state();
+        if state.audit_refused {
+            return Err(StoreError::Unavailable("the audit log is closed".into()));
+        }
+        state.append_audit(records);
         Ok(())
     }
 

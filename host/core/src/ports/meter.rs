@@ -13,4 +13,8 @@ pub trait Meter: Send + Sync + 'static {
     fn call_refused(&self);
     /// Events were appended to a log.
     fn events_appended(&self, count: u64);
+    /// Something was let through that `rule` of the door would refuse.
+    fn access_would_refuse(&self, rule: &'static str);
+    /// An administrator was given another's thing.
+    fn admin_accessed(&self);
 }

@@ -168,6 +168,37 @@ pub struct Retained {
     pub audit: u64,
 }
 
+/// A thing that has an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thing {
+    /// A session.
+    Session(SessionId),
+    /// A task.
+    Task(TaskId),
+    /// A call.
+    Call(CallId),
+}
+
+impl Thing {
+    /// What it is: `task`.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Session(_) => "session",
+            Self::Task(_) => "task",
+            Self::Call(_) => "call",
+        }
+    }
+
+    /// Its id.
+    pub fn id(self) -> String {
+        match self {
+            Self::Session(id) => id.to_string(),
+            Self::Task(id) => id.to_string(),
+            Self::Call(id) => id.to_string(),
+        }
+    }
+}
+
 /// Durable storage.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -185,8 +216,13 @@ pub trait Store: Send + Sync + 'static {
     async fn list_keys(&self) -> Result<Vec<KeyRecord>, StoreError>;
     /// Revokes a key. False if there is none or it was revoked already.
     async fn revoke_key(&self, id: &KeyId, at: Timestamp) -> Result<bool, StoreError>;
+    /// Lets a key end at `at`, unless it ends sooner. False if there is none, or it was revoked.
+    async fn expire_key(&self, id: &KeyId, at: Timestamp) -> Result<bool, StoreError>;
     /// Notes that a key was used.
     async fn touch_key(&self, id: &KeyId, at: Timestamp) -> Result<(), StoreError>;
+
+    /// Whose a thing is, whoever asks. Only for administrators, who are asked why.
+    async fn owner_of(&self, thing: Thing) -> Result<Option<Owner>, StoreError>;
 
     // ---- sessions
 

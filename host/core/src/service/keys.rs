@@ -1,4 +1,4 @@
-//! API keys: make, check, list, revoke.
+//! API keys: make, check, list, rotate, revoke.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use thiserror::Error as ThisError;
 
+use crate::access::rules::{Rule, Softened};
 use crate::clock::{Entropy, Ids, Timestamp};
 use crate::error::Error;
 use crate::key::{ApiKey, KeyError, KeyId, KeyRecord};
@@ -47,6 +48,10 @@ pub struct Keys {
     store: Arc<dyn Store>,
     ids: Arc<dyn Ids>,
     trusted: Cache<KeyId, KeyRecord>,
+    /// Owners that came with a token and are stored.
+    known: Cache<Owner, ()>,
+    /// Whether keys that expired are let through; never on the command line.
+    softened: Option<Arc<Softened>>,
 }
 
 /// A key to be made.
@@ -66,7 +71,24 @@ impl Keys {
     /// The use cases upon a store.
     pub fn new(store: Arc<dyn Store>, ids: Arc<dyn Ids>) -> Self {
         let trusted = Cache::builder().max_capacity(KEPT).time_to_live(TRUSTED).build();
-        Self { store, ids, trusted }
+        Self { store, ids, trusted, known: Cache::new(KEPT), softened: None }
+    }
+
+    pub(super) fn softened_by(mut self, softened: Arc<Softened>) -> Self {
+        self.softened = Some(softened);
+        self
+    }
+
+    /// Sees that an owner who came with a token is stored, so that things can be theirs.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn admit(&self, owner: Owner) -> Result<(), StoreError> {
+        if !self.known.contains_key(&owner) {
+            self.store.ensure_owner(owner, self.ids.now()).await?;
+            self.known.insert(owner, ());
+        }
+        Ok(())
     }
 
     /// Makes a key. The key itself is returned once and stored nowhere.
@@ -112,11 +134,19 @@ impl Keys {
         }
         let now = self.ids.now();
         if let Some(at) = record.expires_at.filter(|at| *at <= now) {
-            return Err(KeyRefused::Expired(at));
+            self.only_watched(&record, at).await?;
         }
-        let principal = Principal { tenant: record.owner.tenant, user: record.owner.user, scopes: record.scopes };
+        let principal = Principal::new(record.owner, record.scopes);
         self.note_use(record, now).await;
         Ok(principal)
+    }
+
+    /// Refuses a key that has expired, unless a migration only watches for it.
+    async fn only_watched(&self, record: &KeyRecord, at: Timestamp) -> Result<(), KeyRefused> {
+        let Some(softened) = &self.softened else { return Err(KeyRefused::Expired(at)) };
+        let what = format!("the key {} expired at {at}", record.id);
+        let through = softened.lets_through(Rule::ExpiredKeys, record.owner, "authenticate", &what).await?;
+        if through { Ok(()) } else { Err(KeyRefused::Expired(at)) }
     }
 
     async fn note_use(&self, mut record: KeyRecord, now: Timestamp) {
@@ -139,6 +169,34 @@ impl Keys {
     /// If the store fails.
     pub async fn list(&self) -> Result<Vec<KeyRecord>, Error> {
         Ok(self.store.list_keys().await?)
+    }
+
+    /// Makes a key in the place of another: with its owner, scopes and label.
+    /// The old one works for `overlap_ms` more, unless it ends sooner. Without
+    /// `expires_at` the new one lives as long as the old one was made for.
+    ///
+    /// # Errors
+    /// If there is none that works, or the store fails. Then the old one is as it was.
+    pub async fn rotate(
+        &self,
+        id: &KeyId,
+        overlap_ms: i64,
+        expires_at: Option<Timestamp>,
+    ) -> Result<(ApiKey, KeyRecord, Timestamp), Error> {
+        let now = self.ids.now();
+        let works = |key: &KeyRecord| key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > now);
+        let old = self.store.key(id).await?.filter(works);
+        let old = old.ok_or_else(|| Error::not_found("key that works with the id", id))?;
+        let life = old.expires_at.map(|at| at.millis_since(old.created_at));
+        let life = life.map(|millis| now.plus_millis(i64::try_from(millis).unwrap_or(i64::MAX)));
+        let new = NewKey { owner: old.owner, scopes: old.scopes, label: old.label, expires_at: expires_at.or(life) };
+        let (key, record) = self.create(new).await?;
+        // The new one first: if this fails, two work, and none is lost.
+        let until = now.plus_millis(overlap_ms);
+        let until = old.expires_at.map_or(until, |at| at.min(until));
+        self.store.expire_key(id, until).await?;
+        self.trusted.invalidate(id);
+        Ok((key, record, until))
     }
 
     /// Revokes a key.

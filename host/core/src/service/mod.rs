@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::Access;
+use crate::access::rules::{Rules, Softened};
 use crate::clock::Ids;
 use crate::dispatch::{DispatchConfig, DispatchParts, Dispatcher};
 use crate::hub::Hub;
@@ -81,6 +82,8 @@ pub struct ServiceConfig {
     pub keep: upkeep::Keep,
     /// Between two looks whether other hosts wrote to a task that is watched here.
     pub follow: Duration,
+    /// Which rules of the door refuse, and which only watch.
+    pub rules: Rules,
 }
 
 /// All use cases.
@@ -112,7 +115,9 @@ pub struct Services {
 impl Services {
     /// Builds the use cases upon the adapters.
     pub fn new(ports: Ports, config: ServiceConfig) -> Self {
-        let access = Arc::new(Access::new(ports.store.clone()));
+        let softened = Softened::new(ports.store.clone(), ports.ids.clone(), ports.meter.clone(), config.rules);
+        let softened = Arc::new(softened);
+        let access = Arc::new(Access::new(ports.store.clone(), softened.clone()));
         let hub = Arc::new(Hub::new(ports.live.clone()));
         let policies = Arc::new(Policies::default());
         let quotas = Arc::new(Quotas::new(ports.workspaces.clone(), ports.store.clone(), config.quota));
@@ -147,7 +152,7 @@ impl Services {
             files: files::Files::new(ports.clone(), hub.clone(), quotas, &config),
             grants: grants::Grants::new(ports.clone(), dispatcher.clone(), policies),
             hosts: hosts::Hosts::new(ports.clone(), access.clone()),
-            keys: keys::Keys::new(ports.store.clone(), ports.ids.clone()),
+            keys: keys::Keys::new(ports.store.clone(), ports.ids.clone()).softened_by(softened),
             sessions: sessions::Sessions::new(ports.clone()),
             tickets: tickets::Tickets::new(ports.store.clone(), ports.ids.clone()),
             upkeep: upkeep::Upkeep::new(ports, dispatcher, tools.clone(), tasks.clone(), hub, &config),

@@ -45,10 +45,7 @@ impl Tickets {
     pub async fn take(&self, text: &str, task: TaskId) -> Result<Result<Principal, TicketRefused>, Error> {
         let Some(ticket) = Ticket::parse(text) else { return Ok(Err(TicketRefused)) };
         let taken = self.store.take_ticket(ticket.hash(), task, self.ids.now()).await?;
-        Ok(taken.ok_or(TicketRefused).map(|owner| Principal {
-            tenant: owner.tenant,
-            user: owner.user,
-            scopes: [Scope::TasksRead].into_iter().collect(),
-        }))
+        let scopes = [Scope::TasksRead].into_iter().collect();
+        Ok(taken.ok_or(TicketRefused).map(|owner| Principal::new(owner, scopes)))
     }
 }

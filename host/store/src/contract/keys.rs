@@ -61,3 +61,21 @@ pub(super) async fn keys_are_kept_revoked_once_and_touched(store: Arc<dyn Store>
     store.touch_key(&unknown, at(5)).await.unwrap();
     assert_eq!(store.key(&two.id).await.unwrap(), Some(two));
 }
+
+pub(super) async fn a_key_ends_at_the_soonest_time_that_was_said(store: Arc<dyn Store>) {
+    let (one, two, three) = (record(1), record(2), record(3));
+    for key in [&one, &two, &three] {
+        store.create_key(key).await.unwrap();
+    }
+    let ends = async |id| store.key(id).await.unwrap().unwrap().expires_at;
+    for (asked, expected) in [(50, 50), (70, 50), (40, 40)] {
+        assert!(store.expire_key(&one.id, at(asked)).await.unwrap());
+        assert_eq!(ends(&one.id).await, Some(at(expected)));
+    }
+    assert!(store.expire_key(&two.id, at(100)).await.unwrap());
+    assert_eq!(ends(&two.id).await, Some(at(99)), "it ended sooner already");
+    store.revoke_key(&three.id, at(5)).await.unwrap();
+    assert!(!store.expire_key(&three.id, at(6)).await.unwrap());
+    assert_eq!(ends(&three.id).await, None);
+    assert!(!store.expire_key(&record(4).id, at(6)).await.unwrap());
+}

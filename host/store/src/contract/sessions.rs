@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bulkhead_core::ports::store::{Store, StoreError};
+use bulkhead_core::ports::store::{Store, StoreError, Thing};
 use bulkhead_core::principal::Owner;
 use bulkhead_core::task::{Task, TaskState};
 use bulkhead_core::tool::ToolSet;
@@ -51,4 +51,22 @@ pub(super) async fn a_deleted_one_leaves_its_tasks(store: Arc<dyn Store>) {
     let left = Task { session: None, ..inside };
     assert_eq!(store.list_tasks(owner(1), None, page(None, 9)).await.unwrap(), [outside, left]);
     assert_eq!(store.list_tasks(owner(1), Some(session.id), page(None, 9)).await.unwrap(), []);
+}
+
+pub(super) async fn things_know_whose_they_are(store: Arc<dyn Store>) {
+    let world = World::new(store.clone());
+    let session = world.session(owner(1));
+    store.create_session(&session).await.unwrap();
+    let task = world.ready_task(owner(2)).await;
+    let call = world.call(&task);
+    world.accept(&call).await;
+    for (thing, whose) in
+        [(Thing::Session(session.id), owner(1)), (Thing::Task(task.id), owner(2)), (Thing::Call(call.id), owner(2))]
+    {
+        assert_eq!(store.owner_of(thing).await.unwrap(), Some(whose), "{thing:?}");
+    }
+    let (session, call) = (world.session(owner(1)), world.call(&task));
+    for nothing in [Thing::Session(session.id), Thing::Call(call.id)] {
+        assert_eq!(store.owner_of(nothing).await.unwrap(), None, "{nothing:?}");
+    }
 }

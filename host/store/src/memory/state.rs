@@ -26,6 +26,8 @@ use bulkhead_core::tool::{Tool, ToolSet};
 pub(super) struct State {
     pub(super) owners: Vec<Owner>,
     pub(super) keys: Vec<KeyRecord>,
+    /// Whether the audit log takes nothing.
+    pub(super) audit_refused: bool,
     pub(super) sessions: BTreeMap<SessionId, Session>,
     pub(super) tools: BTreeMap<ToolId, Tool>,
     pub(super) sets: HashMap<Digest, ToolSet>,

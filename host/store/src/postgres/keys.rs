@@ -2,7 +2,7 @@
 
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::key::{KeyId, KeyRecord};
-use bulkhead_core::ports::store::StoreError;
+use bulkhead_core::ports::store::{StoreError, Thing};
 use bulkhead_core::principal::Owner;
 
 use super::PostgresStore;
@@ -34,6 +34,15 @@ pub(super) async fn ensure_owner(store: &PostgresStore, owner: Owner, at: Timest
 pub(super) async fn first_owner(store: &PostgresStore) -> Result<Option<Owner>, StoreError> {
     let select = Statement::new("SELECT id, tenant_id FROM users ORDER BY number LIMIT 1");
     store.read(select).await?.maybe::<OwnerRow, _>()
+}
+
+pub(super) async fn owner_of(store: &PostgresStore, thing: Thing) -> Result<Option<Owner>, StoreError> {
+    let select = Statement::new(match thing {
+        Thing::Session(_) => "SELECT user_id AS id, tenant_id FROM sessions WHERE id = $1",
+        Thing::Task(_) => "SELECT user_id AS id, tenant_id FROM tasks WHERE id = $1",
+        Thing::Call(_) => "SELECT user_id AS id, tenant_id FROM calls WHERE id = $1",
+    });
+    store.read(select.bind(thing.id())).await?.maybe::<OwnerRow, _>()
 }
 
 pub(super) async fn create(store: &PostgresStore, key: &KeyRecord) -> Result<(), StoreError> {
@@ -78,6 +87,13 @@ pub(super) async fn revoke(store: &PostgresStore, id: &KeyId, at: Timestamp) -> 
     let update = Statement::new("UPDATE api_keys SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL");
     let update = update.bind(id.as_str().to_owned()).bind(at.as_millis());
     Ok(store.write(Work::once("key", update)).await?.affected > 0)
+}
+
+pub(super) async fn expire(store: &PostgresStore, id: &KeyId, at: Timestamp) -> Result<bool, StoreError> {
+    // `least` passes over NULL.
+    let update = "UPDATE api_keys SET expires_at = least(expires_at, $2) WHERE id = $1 AND revoked_at IS NULL";
+    let update = Statement::new(update).bind(id.as_str().to_owned()).bind(at.as_millis());
+    Ok(store.write(Work::write("key", update)).await?.affected > 0)
 }
 
 pub(super) async fn touch(store: &PostgresStore, id: &KeyId, at: Timestamp) -> Result<(), StoreError> {

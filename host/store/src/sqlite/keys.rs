@@ -2,7 +2,7 @@
 
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::key::{KeyId, KeyRecord};
-use bulkhead_core::ports::store::StoreError;
+use bulkhead_core::ports::store::{StoreError, Thing};
 use bulkhead_core::principal::Owner;
 use rusqlite::params;
 use sqlx::query_as;
@@ -39,6 +39,17 @@ pub(super) async fn first_owner(store: &SqliteStore) -> Result<Option<Owner>, St
         .fetch_optional(&store.readers)
         .await
         .map_err(read_failed)?;
+    maybe(row)
+}
+
+pub(super) async fn owner_of(store: &SqliteStore, thing: Thing) -> Result<Option<Owner>, StoreError> {
+    let select = match thing {
+        Thing::Session(_) => "SELECT user_id AS id, tenant_id FROM sessions WHERE id = ?",
+        Thing::Task(_) => "SELECT user_id AS id, tenant_id FROM tasks WHERE id = ?",
+        Thing::Call(_) => "SELECT user_id AS id, tenant_id FROM calls WHERE id = ?",
+    };
+    let row: Option<OwnerRow> =
+        query_as(select).bind(thing.id()).fetch_optional(&store.readers).await.map_err(read_failed)?;
     maybe(row)
 }
 
@@ -93,6 +104,17 @@ pub(super) async fn revoke(store: &SqliteStore, id: &KeyId, at: Timestamp) -> Re
                 .prepare_cached("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL")?
                 .execute(params![at.as_millis(), id])?;
             Ok(revoked > 0)
+        })
+        .await
+}
+
+pub(super) async fn expire(store: &SqliteStore, id: &KeyId, at: Timestamp) -> Result<bool, StoreError> {
+    let id = id.as_str().to_owned();
+    store
+        .write("key", move |db| {
+            let update = "UPDATE api_keys SET expires_at = min(coalesce(expires_at, ?1), ?1)
+                          WHERE id = ?2 AND revoked_at IS NULL";
+            Ok(db.prepare_cached(update)?.execute(params![at.as_millis(), id])? > 0)
         })
         .await
 }

@@ -11,7 +11,7 @@ use bulkhead_core::grants::{Grant, Grants};
 use bulkhead_core::id::{CallId, GrantId, SessionId, TaskId, TenantId, ToolId};
 use bulkhead_core::key::{KeyId, KeyRecord};
 use bulkhead_core::ports::store::{
-    AcceptCall, Accepted, Appended, EndCall, EventPage, Page, Retained, Retention, Store, StoreError,
+    AcceptCall, Accepted, Appended, EndCall, EventPage, Page, Retained, Retention, Store, StoreError, Thing,
 };
 use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
@@ -50,8 +50,16 @@ impl Store for SqliteStore {
         keys::revoke(self, id, at).await
     }
 
+    async fn expire_key(&self, id: &KeyId, at: Timestamp) -> Result<bool, StoreError> {
+        keys::expire(self, id, at).await
+    }
+
     async fn touch_key(&self, id: &KeyId, at: Timestamp) -> Result<(), StoreError> {
         keys::touch(self, id, at).await
+    }
+
+    async fn owner_of(&self, thing: Thing) -> Result<Option<Owner>, StoreError> {
+        keys::owner_of(self, thing).await
     }
 
     async fn create_session(&self, session: &Session) -> Result<(), StoreError> {

@@ -1,0 +1,70 @@
+//! How an administrator reaches what is another's: with a scope for it, for
+//! reading and ending alone, with a reason, and on record before it is given.
+//! Whoever lacks any of these gets the answer that everybody gets.
+
+use crate::access::operation::{Operation, Reach};
+use crate::access::rules::Rule;
+use crate::audit::{AuditBody, NewAudit};
+use crate::error::Error;
+use crate::id::{CallId, TaskId};
+use crate::ports::store::{StoreError, Thing};
+use crate::principal::{Owner, Principal, Scope};
+
+use super::Access;
+
+/// What a record of such an access is about.
+pub(super) struct About {
+    pub(super) task: TaskId,
+    pub(super) call: Option<CallId>,
+}
+
+impl Access {
+    /// Another's thing, if the principal may have it as an administrator. The
+    /// record is stored before the thing is returned; if it can't be, it is not.
+    pub(super) async fn as_admin<T, F>(
+        &self,
+        principal: &Principal,
+        operation: Operation,
+        thing: Thing,
+        get: impl FnOnce(Owner) -> F,
+        about: impl FnOnce(&T) -> About,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Option<T>, StoreError>>,
+    {
+        let missing = || Error::not_found(thing.kind(), thing.id());
+        let anywhere = principal.scopes.contains(Scope::OperatorAdmin);
+        if operation.reach() == Reach::Own || !(anywhere || principal.scopes.contains(Scope::Admin)) {
+            return Err(missing());
+        }
+        // Before anything is looked for: without a reason all ids are alike.
+        if principal.reason.is_none() && self.softened.enforces(Rule::AdminReason) {
+            return Err(missing());
+        }
+        let whose = self.store.owner_of(thing).await?.ok_or_else(missing)?;
+        if !anywhere && whose.tenant != principal.tenant {
+            return Err(missing());
+        }
+        let found = get(whose).await?.ok_or_else(missing)?;
+        let who = principal.owner();
+        if principal.reason.is_none() {
+            let what = format!("the {} `{}` of {}", thing.kind(), thing.id(), whose.user);
+            self.softened.lets_through(Rule::AdminReason, who, operation.name(), &what).await?;
+        }
+        let body = AuditBody::AdminAccessed {
+            by_tenant: who.tenant,
+            by_user: who.user,
+            operation: operation.name().into(),
+            thing: thing.id(),
+            reason: principal.reason.as_ref().map(|reason| reason.as_str().to_owned()),
+        };
+        let About { task, call } = about(&found);
+        self.store.append_audit(vec![NewAudit::new(self.softened.ids.now(), whose, task, call, &body)]).await?;
+        self.softened.admin_accessed();
+        tracing::info!(
+            operation = operation.name(), thing = thing.id(), of = %whose.user, by = %who.user,
+            "an administrator was given another's thing"
+        );
+        Ok(found)
+    }
+}
