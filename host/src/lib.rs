@@ -15,3 +15,4 @@ pub mod metrics;
 pub mod policy;
 pub mod rates;
 pub mod system;
+pub mod tokens;

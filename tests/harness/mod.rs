@@ -3,6 +3,8 @@
 pub mod attacks;
 pub mod client;
 pub mod guests;
+#[allow(dead_code, reason = "shared with the tests of tokens")]
+pub mod issuer;
 pub mod origin;
 #[allow(dead_code, reason = "shared with the tests of the store")]
 pub mod postgres;

@@ -1,7 +1,7 @@
 //! A web server of the outside world: remembers what it was asked, and answers
 //! by the path.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -31,12 +31,37 @@ pub struct Origin {
 impl Origin {
     /// Answers each request with what `answer` makes of it: a whole response.
     pub fn start(answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::accepting(answer, |stream| stream)
+    }
+
+    /// The same by TLS, as `localhost`; and who vouches for it, in PEM.
+    pub fn secure(answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static) -> (Self, String) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let config = Arc::new(config);
+        let origin = Self::accepting(answer, move |stream| {
+            rustls::StreamOwned::new(rustls::ServerConnection::new(config.clone()).unwrap(), stream)
+        });
+        (origin, made.cert.pem())
+    }
+
+    fn accepting<S: Read + Write + Send + 'static>(
+        answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static,
+        dress: impl Fn(TcpStream) -> S + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (port, seen) = (listener.local_addr().unwrap().port(), Arc::<Mutex<Vec<Seen>>>::default());
         let (known, answer) = (seen.clone(), Arc::new(answer));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (known, answer) = (known.clone(), answer.clone());
+                stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+                let (known, answer, stream) = (known.clone(), answer.clone(), dress(stream));
                 std::thread::spawn(move || serve(stream, &known, &*answer));
             }
         });
@@ -54,21 +79,20 @@ pub fn ok(body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-fn serve(stream: TcpStream, known: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> Vec<u8>) {
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let mut lines = BufReader::new(stream.try_clone().unwrap());
-    let mut stream = stream;
+fn serve(stream: impl Read + Write, known: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> Vec<u8>) {
+    let mut lines = BufReader::new(stream);
     while let Some(seen) = read(&mut lines) {
         let response = answer(&seen);
         known.lock().unwrap().push(seen);
         // Whoever asked may be gone.
-        if stream.write_all(&response).is_err() {
+        let stream = lines.get_mut();
+        if stream.write_all(&response).and_then(|()| stream.flush()).is_err() {
             return;
         }
     }
 }
 
-fn read(lines: &mut BufReader<TcpStream>) -> Option<Seen> {
+fn read(lines: &mut BufReader<impl Read>) -> Option<Seen> {
     let mut line = String::new();
     lines.read_line(&mut line).ok().filter(|read| *read > 0)?;
     let mut header = Vec::new();
@@ -90,7 +114,7 @@ fn read(lines: &mut BufReader<TcpStream>) -> Option<Seen> {
 }
 
 /// Reads one piece of a body; the last one is empty.
-fn chunk(lines: &mut BufReader<TcpStream>, body: &mut Vec<u8>) -> Option<usize> {
+fn chunk(lines: &mut BufReader<impl Read>, body: &mut Vec<u8>) -> Option<usize> {
     let mut line = String::new();
     lines.read_line(&mut line).ok()?;
     let size = usize::from_str_radix(line.trim(), 16).ok()?;
