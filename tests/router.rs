@@ -36,6 +36,7 @@ use tower::ServiceExt as _;
 struct Edge {
     router: Router,
     api: Arc<Api>,
+    store: Arc<MemoryStore>,
     key: String,
     _data: TempDir,
 }
@@ -54,6 +55,7 @@ impl Edge {
             redis: None,
             workers: WasmStats::default(),
             policy_failures: 0,
+            tokens: Default::default(),
         });
         let importer = ChildImporter::new(config.importer("/nowhere".into())).unwrap();
         let store = Arc::new(MemoryStore::new());
@@ -61,7 +63,7 @@ impl Edge {
             rates: Arc::new(LocalRates::new(RateConfig::default())),
             live: None,
             cluster: Arc::new(Alone::new(store.clone())),
-            store,
+            store: store.clone(),
             sandbox: Arc::new(FakeSandbox::default()),
             workspaces: Arc::new(LocalWorkspaces::new(data.path()).unwrap()),
             importer: Arc::new(importer),
@@ -84,19 +86,14 @@ impl Edge {
             },
             wait_default: Duration::from_secs(30),
             wait_max: Duration::from_secs(60),
+            resource: None,
             cors_origins: vec![HeaderValue::from_static("https://app.example")],
         };
         change(&mut options);
-        let api = Arc::new(Api {
-            services,
-            options,
-            metrics,
-            stop: CancellationToken::new(),
-            streams: Arc::default(),
-            peers: Peers::default(),
-        });
+        let (stop, streams) = (CancellationToken::new(), Arc::default());
+        let api = Arc::new(Api { services, options, metrics, stop, streams, peers: Peers::default(), tokens: None });
         let key = key(&api, Scopes::all()).await;
-        Self { router: router(api.clone()), api, key, _data: data }
+        Self { router: router(api.clone()), api, store, key, _data: data }
     }
 
     async fn send(&self, request: Request<Body>) -> Response<Body> {
@@ -235,6 +232,24 @@ async fn keys_scopes_and_owners_are_asked_for() {
     edge.key = key(&edge.api, [Scope::TasksRead].into_iter().collect()).await;
     let (status, problem) = edge.post("/v1/tasks", &json!({})).await;
     assert_eq!((status.as_u16(), &problem["code"]), (403, &json!("missing_scope")));
+}
+
+#[tokio::test]
+async fn an_access_that_can_not_be_written_down_is_not_given() {
+    let mut edge = Edge::new().await;
+    let path = format!("/v1/tasks/{}", edge.task("echo").await);
+    let get = |edge: &Edge| {
+        let mut request = edge.request(Method::GET, &path, "application/json", "");
+        request.headers_mut().insert("bulkhead-reason", HeaderValue::from_static("on call"));
+        request
+    };
+    edge.key = key(&edge.api, [Scope::TasksRead, Scope::OperatorAdmin].into_iter().collect()).await;
+    assert_eq!(edge.send(get(&edge)).await.status(), 200);
+    edge.store.refuse_audit(true);
+    let (status, problem) = read(edge.send(get(&edge)).await).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (503, &json!("store_unavailable")));
+    edge.store.refuse_audit(false);
+    assert_eq!(edge.send(get(&edge)).await.status(), 200);
 }
 
 #[tokio::test]

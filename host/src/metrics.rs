@@ -18,6 +18,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::app::StoreReadings;
+use crate::tokens::TokenReadings;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
@@ -65,6 +66,8 @@ pub struct Readings {
     pub workers: WasmStats,
     /// How often a changed policy could not be used.
     pub policy_failures: u64,
+    /// Tokens of issuers elsewhere.
+    pub tokens: TokenReadings,
 }
 
 /// The readings as metrics.
@@ -78,7 +81,7 @@ impl<F> fmt::Debug for Elsewhere<F> {
 
 impl<F: Fn() -> Readings + Send + Sync + 'static> Collector for Elsewhere<F> {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Readings { store, redis, workers, policy_failures } = (self.0)();
+        let Readings { store, redis, workers, policy_failures, tokens } = (self.0)();
         let redis = redis.unwrap_or_default();
         let counters = [
             ("store_commits", "Transactions that the store has committed", store.commits),
@@ -86,6 +89,11 @@ impl<F: Fn() -> Readings + Send + Sync + 'static> Collector for Elsewhere<F> {
             ("redis_lost", "How often Redis stopped answering", redis.lost),
             ("redis_untold", "Publications that other hosts were not told of at once", redis.untold),
             ("policy_failures", "Changed policies that could not be used", policy_failures),
+            ("tokens_verified", "Tokens whose signature was checked and found good", tokens.verified),
+            ("tokens_remembered", "Tokens that had been found good before", tokens.remembered),
+            ("tokens_refused", "Tokens that were refused", tokens.refused),
+            ("token_keys_fetched", "Fetches of issuers' keys", tokens.fetches),
+            ("token_keys_failed", "Fetches of issuers' keys that failed", tokens.fetches_failed),
             ("workers_started", "Worker processes that were started", workers.started),
             ("workers_lost", "Workers that died or had to be killed", workers.lost),
             ("workers_retired", "Workers that took no further calls because swap appeared", workers.retired),

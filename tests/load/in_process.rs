@@ -66,6 +66,7 @@ async fn services(data: &std::path::Path, full: bool) -> Services {
             redis: None,
             workers: bulkhead_sandbox::WasmStats::default(),
             policy_failures: 0,
+            tokens: Default::default(),
         }),
         egress: Arc::new(NoEgress),
     };

@@ -43,12 +43,14 @@ use crate::config::{self, Config};
 use crate::egress::{EgressConfig, EgressSetupError, HttpEgress};
 use crate::http::auth::Auth;
 use crate::http::forward::Peers;
+use crate::http::resource::Resource;
 use crate::http::streams::{StreamOptions, Streams};
 use crate::http::{Api, Options, router};
 use crate::metrics::{Metrics, Readings};
 use crate::policy::{self, Loader, PolicyError};
 use crate::rates::LocalRates;
 use crate::system::System;
+use crate::tokens::Tokens;
 
 /// How long open connections may take to end after the stop.
 const DRAIN_CONNECTIONS: Duration = Duration::from_secs(5);
@@ -84,6 +86,9 @@ pub enum StartError {
     /// The network can't be set up.
     #[error("the network for tools can't be set up: {0}; see `egress` in the configuration")]
     Egress(#[from] EgressSetupError),
+    /// Issuers of tokens can't be set up.
+    #[error("tokens can't be checked: {0}; see `tokens` in the configuration")]
+    Tokens(String),
     /// The policy can't be used.
     #[error("the policy can't be used: {0}")]
     Policy(#[from] PolicyError),
@@ -106,6 +111,9 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |reason| StartError::System { what, reason }
 }
 
+/// Who checks tokens, and the network by which issuers' keys come.
+type CheckedTokens = (Arc<Tokens>, Arc<HttpEgress>);
+
 /// A host that is bound and recovered, ready to serve.
 pub struct App {
     /// Everything that handlers work with.
@@ -120,6 +128,8 @@ pub struct App {
     /// Whose connections are ended at the stop.
     egress: Arc<HttpEgress>,
     redis: Option<Arc<Redis>>,
+    /// Ended at the stop too; none without issuers.
+    tokens: Option<CheckedTokens>,
     /// Held until the end: one host per data directory.
     _lock: File,
 }
@@ -145,17 +155,20 @@ impl App {
         let workspaces = Arc::new(workspaces.map_err(system("the directory of workspaces"))?);
         let sandbox = sandbox(config, exe.clone(), workspaces.clone()).await?;
         let policy_failures = Arc::new(AtomicU64::new(0));
+        let tokens = tokens(config)?;
         let metrics = {
             let (store, sandbox, failures) = (store.clone(), sandbox.clone(), policy_failures.clone());
             let redis = redis.clone();
+            let tokens = tokens.clone();
             Metrics::new(move || Readings {
                 store: store.readings(),
                 redis: redis.as_ref().map(|redis| redis.stats()),
                 workers: sandbox.stats(),
                 policy_failures: failures.load(Relaxed),
+                tokens: tokens.as_ref().map(|(tokens, _)| tokens.readings()).unwrap_or_default(),
             })
         };
-        let egress = Arc::new(egress(config)?);
+        let egress = Arc::new(egress(config.egress())?);
         let ports = ports(
             config,
             exe,
@@ -165,6 +178,7 @@ impl App {
             egress.clone(),
         )?;
         let services = Services::new(ports, config.service());
+        warn_of_softened(config);
         // Before recovery: calls that waited start under it.
         let loader = policy(config, &services).await?;
         let restart = services.upkeep.start().await?;
@@ -195,9 +209,10 @@ impl App {
             stop: CancellationToken::new(),
             streams: Arc::new(Streams::new(redis.clone().map(|redis| redis as Arc<dyn Connections>))),
             peers: Peers::default(),
+            tokens: tokens.as_ref().map(|(tokens, _)| tokens.clone()),
         };
         let watched = loader.map(|loader| (loader, Duration::from_millis(config.policy.reload_ms), policy_failures));
-        Ok(Self { api: Arc::new(api), address, first_key, listener, watched, egress, redis, _lock: lock })
+        Ok(Self { api: Arc::new(api), address, first_key, listener, watched, egress, redis, tokens, _lock: lock })
     }
 
     /// Serves until `stop` resolves, then stops in order: no new connections,
@@ -206,7 +221,7 @@ impl App {
     /// # Errors
     /// If the listener fails.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), StartError> {
-        let Self { api, listener, watched, egress, redis, .. } = self;
+        let Self { api, listener, watched, egress, redis, tokens, .. } = self;
         let watching = watched.map(|(loader, every, failures)| {
             tokio::spawn(policy::watch(loader, api.clone(), every, failures, api.stop.clone()))
         });
@@ -243,6 +258,10 @@ impl App {
         egress.close().await;
         if let Some(redis) = redis {
             redis.shut_down().await;
+        }
+        if let Some((tokens, egress)) = tokens {
+            tokens.close().await;
+            egress.close().await;
         }
         let served = match served {
             Some(served) => served,
@@ -324,13 +343,40 @@ fn name<T: FromStr<Err = IdError> + Display>(directory: &Path, file: &str, make:
 }
 
 /// The network. A machine that trusts nobody can still do without `https`.
-fn egress(config: &Config) -> Result<HttpEgress, EgressSetupError> {
-    match HttpEgress::new(config.egress()) {
+fn egress(config: EgressConfig) -> Result<HttpEgress, EgressSetupError> {
+    match HttpEgress::new(config.clone()) {
         Err(EgressSetupError::NoRoots(why)) => {
-            tracing::warn!(why, "tools can't use https: this machine has no certificates; see `egress.ca_file`");
-            HttpEgress::new(EgressConfig { native_roots: false, ..config.egress() })
+            tracing::warn!(why, "nothing can use https: this machine has no certificates; see `egress.ca_file`");
+            HttpEgress::new(EgressConfig { native_roots: false, ..config })
         }
         made => made,
+    }
+}
+
+/// Who checks tokens, if there are issuers, with connections of its own. They
+/// are few: an issuer has one task, which fetches one thing at a time.
+fn tokens(config: &Config) -> Result<Option<CheckedTokens>, StartError> {
+    let Some(tokens) = config.tokens() else { return Ok(None) };
+    const CONNECTIONS: usize = 32;
+    let few = EgressConfig {
+        max_connections: CONNECTIONS,
+        max_connections_per_tenant: CONNECTIONS,
+        max_idle_per_destination: 0,
+        ..config.egress()
+    };
+    let egress = Arc::new(egress(few)?);
+    let tokens = Tokens::new(tokens, egress.clone(), Arc::new(System)).map_err(StartError::Tokens)?;
+    tokens.start();
+    Ok(Some((Arc::new(tokens), egress)))
+}
+
+/// What rules of access only watch is told: it is meant to end.
+fn warn_of_softened(config: &Config) {
+    for rule in config.service().rules.softened() {
+        tracing::warn!(
+            rule = rule.name(),
+            "a rule of access is not enforced, as `access` says: what it would refuse is let through and written down"
+        );
     }
 }
 
@@ -425,9 +471,17 @@ fn options(config: &Config, auth: Auth) -> Options {
         },
         wait_default: Duration::from_millis(http.wait_default_ms),
         wait_max: Duration::from_millis(http.wait_max_ms),
+        resource: resource(config),
         // Checked when the configuration was read.
         cors_origins: http.cors_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect(),
     }
+}
+
+/// What clients are told about issuers, if there are some.
+fn resource(config: &Config) -> Option<Arc<Resource>> {
+    let issuers = config.tokens.issuers.iter().map(|issuer| issuer.issuer.clone()).collect::<Vec<_>>();
+    // The URL was checked when the configuration was read.
+    (!issuers.is_empty()).then(|| Resource::new(&config.tokens.resource, issuers).map(Arc::new))?
 }
 
 /// Makes the data directory, for its owner alone, and takes its lock.

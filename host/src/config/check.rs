@@ -5,7 +5,7 @@ use super::{Auth, Config, Loaded};
 
 /// Refuses a configuration whose values don't go together.
 pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
-    let Config { listen, auth, http, limits, workers, .. } = &loaded.config;
+    let Config { listen, auth, http, limits, workers, tokens, .. } = &loaded.config;
     let mut faults = Vec::new();
     let mut fault = |key: &str, value: String, problem: &str, remedy: &str| {
         faults.push(Fault {
@@ -35,6 +35,14 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
             workers.memory_per_worker_bytes
         );
         fault("limits.memory_bytes", limits.memory_bytes.to_string(), &problem, "lower this one or raise the other");
+    }
+    if !tokens.issuers.is_empty() && tokens.resource.is_empty() {
+        let problem = "is missing, and there are issuers";
+        fault("tokens.resource", "\"\"".into(), problem, "write the URL that clients know this server by");
+    }
+    if tokens.keep_s < tokens.refresh_s {
+        let problem = format!("is less than `tokens.refresh_s = {}`, so keys would be missing", tokens.refresh_s);
+        fault("tokens.keep_s", tokens.keep_s.to_string(), &problem, "raise this one or lower the other");
     }
     if let Err(error) = limits.clone().checked() {
         let key = format!("limits.{}", error.name);

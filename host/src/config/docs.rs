@@ -58,6 +58,15 @@ fn about(section: &str) -> &'static str {
             "Redis between several hosts, if `REDIS_URL` names one: an accelerator, see [OPERATIONS.md](OPERATIONS.md)."
         }
         "keep" => "How long things are kept.",
+        "access" => {
+            "What the door in front of owned things does, rule by rule: `enforce`, or for a migration `audit`: then what \
+             the rule would refuse is let through, written to the audit log (`access.would_refuse`, at most once a minute for \
+             a principal and operation), counted (`bulkhead_access_would_refuse`) and warned of at the start."
+        }
+        "tokens" => {
+            "Tokens of issuers elsewhere (OAuth 2.0, OpenID Connect), beside API keys: whoever shows `Authorization: Bearer \
+             <JWT>` is a user whose ids are derived from what the issuer says."
+        }
         "log" => "The log, on standard error.",
         "experimental" => {
             "What is not safe to have on unless it is wanted: off by default, and it may change with any release."
@@ -81,9 +90,39 @@ pub fn render() -> String {
             }
         }
         let _ = write!(text, "\n### `{}`\n\n{}\n\n{}\n", key.name(), key.doc.trim(), facts(&key, &default));
+        if key.kind == Kind::Issuers {
+            text.push_str(ISSUERS);
+        }
     }
     text
 }
+
+/// What stands in a table of `tokens.issuers`.
+const ISSUERS: &str = "
+```toml
+[[tokens.issuers]]
+issuer = \"https://login.example.com\"   # `iss`, letter by letter
+audience = \"https://tools.example.com\" # what `aud` must hold
+algorithms = [\"RS256\"]                # pinned
+tenant_claim = \"org_id\"               # or tenant = \"ten_…\" for all its users
+scopes = { \"tools.use\" = [\"tasks:read\", \"tasks:write\", \"calls:run\"] }
+ceiling = [\"tasks:read\", \"tasks:write\", \"calls:run\"]
+```
+
+| field | for | default |
+|---|---|---|
+| `issuer` | `iss` of its tokens, letter by letter | |
+| `audience` | what `aud` of tokens for this server holds | |
+| `algorithms` | those it signs with, of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA; `none` and HS* are refused | |
+| `jwks_url` | where its keys are; https, or http on a loopback address | `jwks_uri` of `<issuer>/.well-known/openid-configuration` |
+| `jwks_file` | a file with its keys, instead | |
+| `leeway_s` | how far clocks may differ, up to 300 s | `30` |
+| `tenant` | the tenant of all its users | one of the two is needed |
+| `tenant_claim` | the claim that names a user's tenant; each name of each issuer is a tenant of its own | |
+| `scope_claim` | the claim with scopes: a text with spaces, or a list | `scope`, else `scp` |
+| `scopes` | what the issuer's scopes mean here | what they are called |
+| `ceiling` | what its tokens may do at most; `admin` and `operator:…` only if they stand here | all but those |
+";
 
 fn facts(key: &Key, default: &Value) -> String {
     let takes = match key.kind {
@@ -97,6 +136,9 @@ fn facts(key: &Key, default: &Value) -> String {
         Kind::OptionalOrigin => "`http://<host>:<port>`, or nothing".into(),
         Kind::Name => "a name of letters, digits, `-` and `_`".into(),
         Kind::Filter => "a filter of log lines".into(),
+        Kind::Always(word, _) => format!("`{word}` alone"),
+        Kind::OptionalUrl => "an `https` URL, or nothing".into(),
+        Kind::Issuers => "tables `[[tokens.issuers]]`; in its variable a list as JSON".into(),
     };
     format!("Takes {takes}. Default `{default}`. Variable `{}`.", key.variable())
 }

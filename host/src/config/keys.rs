@@ -36,6 +36,12 @@ pub enum Kind {
     Name,
     /// A filter of log lines: `info,bulkhead=debug`.
     Filter,
+    /// This word and no other, and why.
+    Always(&'static str, &'static str),
+    /// An `https` URL, or nothing.
+    OptionalUrl,
+    /// Issuers of tokens: tables in the file, JSON elsewhere.
+    Issuers,
 }
 
 /// One key.

@@ -33,8 +33,8 @@ use serde_json::{Map, Value};
 
 pub use error::{ConfigError, Fault, Origin};
 pub use sections::{
-    Auth, Cgroup, Cluster, Dispatch, EgressLimits, Experimental, Http, Import, Isolation, Keep, Log, LogFormat,
-    PolicyFile, Quota, Rates, Redis, Store, Synchronous, Tools, Workers,
+    Access, Always, Auth, Cgroup, Cluster, Dispatch, EgressLimits, Experimental, Http, Import, Isolation, Keep, Log,
+    LogFormat, PolicyFile, Quota, Rates, Redis, Rule, Store, Synchronous, Tokens, Tools, Workers,
 };
 pub use sources::Flag;
 
@@ -66,6 +66,10 @@ pub struct Config {
     pub quota: Quota,
     /// How often principals may do what.
     pub rate: Rates,
+    /// What the door in front of owned things does.
+    pub access: Access,
+    /// Tokens of issuers elsewhere.
+    pub tokens: Tokens,
     /// What tools may use beyond computing.
     pub policy: PolicyFile,
     /// The network, for tools that are granted HTTP.
@@ -104,6 +108,8 @@ impl Default for Config {
             import: Import::default(),
             quota: Quota::default(),
             rate: Rates::default(),
+            access: Access::default(),
+            tokens: Tokens::default(),
             policy: PolicyFile::default(),
             egress: EgressLimits::default(),
             store: Store::default(),

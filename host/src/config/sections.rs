@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::keys::{Key, Kind};
+use crate::tokens::Issuer;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -97,6 +98,26 @@ choices! {
         /// Once the operating system has it.
         Off = "off",
     }
+}
+
+choices! {
+    /// What a rule of the door does with what it refuses.
+    Rule {
+        /// It refuses.
+        #[default]
+        Enforce = "enforce",
+        /// It lets it through and writes it down.
+        Audit = "audit",
+    }
+}
+
+/// What can't be chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Always {
+    /// The only one.
+    #[default]
+    #[serde(rename = "enforce")]
+    Enforce,
 }
 
 choices! {
@@ -353,6 +374,20 @@ section! {
 }
 
 section! {
+    /// What the door in front of owned things does, rule by rule.
+    Access = "access" {
+        /// Whose a thing is. Stands here to say so: another's is not there, in no mode.
+        ownership: Always = Always::Enforce, Kind::Always("enforce", "another owner's things are not there, in no mode; `scopes`, `expired_keys` and `admin_reason` can be `audit`");
+        /// That an operation demands its scope. `grants:write`, `metrics:read`, `admin`, `operator:admin` and `operator:tools` are demanded in both modes: they reach past one's own things, or would let a model answer for its owner.
+        scopes: Rule = Rule::Enforce, Rule::KIND;
+        /// That an API key which has expired opens nothing. Revoked keys and expired tokens never do.
+        expired_keys: Rule = Rule::Enforce, Rule::KIND;
+        /// That an administrator says why, in `Bulkhead-Reason`, before another's thing is there. Each such access is on record in both modes.
+        admin_reason: Rule = Rule::Enforce, Rule::KIND;
+    }
+}
+
+section! {
     /// Redis between several hosts.
     Redis = "redis" {
         /// What all keys and channels begin with. Hosts of one database have the same; those of another database in the same Redis must have another one.
@@ -363,6 +398,24 @@ section! {
         tail_events: u64 = 128, number("events", 1, 10_000);
         /// How long they are kept after the last of them.
         tail_ttl_s: u64 = 3_600, number("seconds", 1, 7 * 24 * 3_600);
+    }
+}
+
+section! {
+    /// Tokens of issuers elsewhere.
+    Tokens = "tokens" {
+        /// The URL that clients know this server by: the `resource` of `/.well-known/oauth-protected-resource` (RFC 9728), by which they find the issuers. Needed if there are issuers.
+        resource: String = String::new(), Kind::OptionalUrl;
+        /// Whose tokens are taken, up to 16.
+        issuers: Vec<Issuer> = Vec::new(), Kind::Issuers;
+        /// Age at which an issuer's keys are fetched again.
+        refresh_s: u64 = 600, number("seconds", 1, 24 * 3_600);
+        /// Age at which keys that could not be fetched again are believed no longer. So long an issuer may be away; so long a key that it withdrew in that time still counts.
+        keep_s: u64 = 24 * 3_600, number("seconds", 1, 30 * 24 * 3_600);
+        /// Time between two fetches because a token names a key that is not known. Shorter lets whoever makes up names make more traffic.
+        again_s: u64 = 30, number("seconds", 1, 3_600);
+        /// How long one fetch may take. A request whose token needs it waits for that.
+        timeout_ms: u64 = 5_000, number("milliseconds", 10, 60_000);
     }
 }
 
@@ -409,6 +462,8 @@ pub(super) fn rest() -> impl Iterator<Item = Key> {
         Import::KEYS,
         Quota::KEYS,
         Rates::KEYS,
+        Access::KEYS,
+        Tokens::KEYS,
         PolicyFile::KEYS,
         EgressLimits::KEYS,
         Store::KEYS,

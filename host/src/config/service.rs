@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bulkhead_core::access::rules::Rules;
+use bulkhead_core::access::rules::{Enforcement, Rules};
 use bulkhead_core::dispatch::{DispatchConfig, LaneLimits};
 use bulkhead_core::ports::rates::{Counted, Counts, Rate};
 use bulkhead_core::quota::{Extent, UserQuota};
@@ -14,9 +14,10 @@ use bulkhead_sandbox::{CgroupParent, WasmConfig};
 use bulkhead_store::{HostConfig, PostgresConfig, PostgresUrl, RedisConfig, RedisUrl, SharedRate, SqliteConfig};
 use bulkhead_workspace::import::{ImportConfig, ImportLimits};
 
-use super::{Cgroup, Config, Isolation, Synchronous};
+use super::{Cgroup, Config, Isolation, Rule, Synchronous};
 use crate::egress::EgressConfig;
 use crate::rates::RateConfig;
+use crate::tokens::TokensConfig;
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -69,8 +70,33 @@ impl Config {
             },
             keep: self.keep_config(),
             follow: Duration::from_millis(self.cluster.follow_ms),
-            rules: Rules::default(),
+            rules: self.rules(),
         }
+    }
+
+    fn rules(&self) -> Rules {
+        let does = |rule| match rule {
+            Rule::Enforce => Enforcement::Enforce,
+            Rule::Audit => Enforcement::Audit,
+        };
+        let access = &self.access;
+        Rules {
+            scopes: does(access.scopes),
+            expired_keys: does(access.expired_keys),
+            admin_reason: does(access.admin_reason),
+        }
+    }
+
+    /// Whose tokens are taken; none if there are no issuers.
+    pub fn tokens(&self) -> Option<TokensConfig> {
+        let tokens = &self.tokens;
+        (!tokens.issuers.is_empty()).then(|| TokensConfig {
+            issuers: tokens.issuers.clone(),
+            refresh: Duration::from_secs(tokens.refresh_s),
+            keep: Duration::from_secs(tokens.keep_s),
+            again: Duration::from_secs(tokens.again_s),
+            timeout: Duration::from_millis(tokens.timeout_ms),
+        })
     }
 
     fn dispatch_config(&self) -> DispatchConfig {

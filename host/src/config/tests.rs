@@ -170,6 +170,60 @@ fn tests_write_the_struct() {
     assert_eq!(config.service().dispatch.drain, std::time::Duration::from_secs(10));
 }
 
+#[test]
+fn issuers_are_tables_in_the_file_and_json_elsewhere() {
+    let text = r#"
+[tokens]
+resource = "https://tools.example.com"
+
+[[tokens.issuers]]
+issuer = "https://login.example.com"
+audience = "https://tools.example.com"
+algorithms = ["RS256", "Ed25519"]
+tenant_claim = "org_id"
+scopes = { "tools.use" = ["tasks:read", "calls:run"] }
+
+[[tokens.issuers]]
+issuer = "https://other.example.com"
+audience = "tools"
+algorithms = ["ES256"]
+tenant = "ten_01jd8n2m4v0000000000000000"
+ceiling = ["tasks:read", "admin"]
+"#;
+    let (_dir, sources) = with_file(text);
+    let loaded = load(&sources).expect("fits");
+    let issuers = &loaded.config.tokens.issuers;
+    assert_eq!((issuers.len(), issuers[0].leeway_s, issuers[0].scopes.len()), (2, 30, 1));
+    assert!(!issuers[0].ceiling.contains(&bulkhead_core::principal::Scope::Admin));
+    // What is shown can be given again.
+    let values = loaded.config.values();
+    let shown = values.iter().find(|(key, _)| key.name() == "tokens.issuers").expect("is a key").1.to_string();
+    let again = vec![flag("--set", "tokens.issuers", &shown), flag("--set", "tokens.resource", "https://a.example")];
+    let again = load(&Sources { flags: again, ..Sources::default() }).expect("fits");
+    assert_eq!(again.config.tokens.issuers, *issuers);
+    assert_eq!(loaded.config.tokens().expect("there are issuers").issuers.len(), 2);
+    assert!(Config::default().tokens().is_none());
+    for wrong in ["[]x", "{}", "[1]", r#"[{"issuer": "https://a.example"}]"#] {
+        assert_eq!(
+            faults(&Sources { flags: vec![flag("--set", "tokens.issuers", wrong)], ..Sources::default() }).len(),
+            1
+        );
+    }
+}
+
+#[test]
+fn whose_a_thing_is_can_not_be_switched_off() {
+    let set = |key: &str, value: &str| Sources { flags: vec![flag("--set", key, value)], ..Sources::default() };
+    for word in ["audit", "off", ""] {
+        let fault = faults(&set("access.ownership", word)).remove(0).to_string();
+        assert!(fault.contains("can't be changed") && fault.contains("not there, in no mode"), "{fault}");
+    }
+    assert!(load(&set("access.ownership", "enforce")).is_ok());
+    assert_eq!(Config::default().service().rules.softened().count(), 0);
+    let rules = load(&set("access.scopes", "audit")).expect("fits").config.service().rules;
+    assert_eq!(rules.softened().map(bulkhead_core::access::rules::Rule::name).collect::<Vec<_>>(), ["scopes"]);
+}
+
 /// The reference in docs/ says what the code does. `UPDATE_DOCS=1` writes it anew.
 #[test]
 fn every_key_is_documented() {

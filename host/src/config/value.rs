@@ -3,9 +3,10 @@
 
 use std::net::SocketAddr;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::keys::{Key, Kind};
+use crate::tokens::issuer::{fetchable, issuers};
 
 /// Longest value that is quoted in an error.
 const MAX_QUOTED: usize = 80;
@@ -39,6 +40,7 @@ impl Raw {
     pub(super) fn value(&self, key: &Key) -> Result<Value, Misfit> {
         let value = match self {
             Self::Text(text) => from_text(key.kind, text.trim()),
+            Self::Typed(value) if key.kind == Kind::Issuers => with_tables(value),
             Self::Typed(value) => from_toml(value),
         };
         check(key.kind, value)
@@ -54,13 +56,16 @@ fn from_text(kind: Kind, text: &str) -> Value {
             other => other.into(),
         },
         Kind::List(_) => list(text),
+        Kind::Issuers => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
         Kind::Path
         | Kind::OptionalPath
         | Kind::Address
         | Kind::Choice(_)
         | Kind::OptionalOrigin
         | Kind::Name
-        | Kind::Filter => text.into(),
+        | Kind::Filter
+        | Kind::Always(..)
+        | Kind::OptionalUrl => text.into(),
     }
 }
 
@@ -86,7 +91,24 @@ fn from_toml(value: &toml::Value) -> Value {
     }
 }
 
+/// As [`from_toml`], for the one key whose items are tables.
+fn with_tables(value: &toml::Value) -> Value {
+    match value {
+        toml::Value::Array(items) => items.iter().map(with_tables).collect(),
+        toml::Value::Table(table) => {
+            table.iter().map(|(name, value)| (name.clone(), with_tables(value))).collect::<Map<_, _>>().into()
+        }
+        other => from_toml(other),
+    }
+}
+
 fn check(kind: Kind, value: Value) -> Result<Value, Misfit> {
+    if kind == Kind::Issuers {
+        let remedy = "see `tokens.issuers` in docs/CONFIGURATION.md".to_owned();
+        let issuers = issuers(&value).map_err(|fault| (format!("can't be used: {fault}"), remedy.clone()))?;
+        // With every field, as `config show` prints it.
+        return serde_json::to_value(issuers).map_err(|error| (format!("can't be used: {error}"), remedy));
+    }
     let fits = match (kind, &value) {
         (Kind::Path, Value::String(text)) => !text.is_empty() && !text.contains('\0'),
         (Kind::OptionalPath, Value::String(text)) => !text.contains('\0'),
@@ -105,6 +127,8 @@ fn check(kind: Kind, value: Value) -> Result<Value, Misfit> {
                 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
         }
         (Kind::Filter, Value::String(text)) => filter_fits(text),
+        (Kind::Always(word, _), Value::String(text)) => text == word,
+        (Kind::OptionalUrl, Value::String(text)) => text.is_empty() || fetchable(text).is_some(),
         _ => false,
     };
     if fits { Ok(value) } else { Err(misfit(kind)) }
@@ -153,6 +177,13 @@ fn misfit(kind: Kind) -> Misfit {
             "is not a filter of log lines".into(),
             "write a level, info, or levels per module, info,bulkhead=debug".into(),
         ),
+        Kind::Always(word, why) => ("can't be changed".into(), format!("leave it out, or write {word}: {why}")),
+        Kind::OptionalUrl => (
+            "is not an https URL (http is taken on loopback addresses alone)".into(),
+            "write one, \"https://tools.example.com\", or \"\" for none".into(),
+        ),
+        // Told with what is wrong, before.
+        Kind::Issuers => ("can't be used".into(), "see docs/CONFIGURATION.md".into()),
     };
     (what, example)
 }

@@ -1,22 +1,26 @@
-//! Authentication: a key becomes a principal, before any handler runs.
+//! Authentication: a key or token becomes a principal, before any handler runs.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bulkhead_core::id::TaskId;
-use bulkhead_core::principal::Principal;
+use bulkhead_core::principal::{Principal, Reason, Scope};
 
 use super::problem::Problem;
 use super::{Api, forward, rate};
+use crate::tokens::{TokenRefused, Tokens};
+
+/// Why an administrator wants what is another's.
+pub(super) const REASON: HeaderName = HeaderName::from_static("bulkhead-reason");
 
 /// Who may call.
 #[derive(Clone, Debug)]
 pub enum Auth {
-    /// Holders of an API key.
+    /// Holders of an API key, or of a token of an issuer.
     Required,
     /// Everybody, as this principal: for one person on a loopback address.
     Off(Principal),
@@ -32,12 +36,21 @@ pub struct Gate {
 }
 
 /// The middleware of every route that needs a principal.
-pub async fn authenticate(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+pub async fn authenticate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let resource = gate.api.options.resource.clone();
+    let mut response = answer(gate, request, next).await;
+    if let Some(resource) = resource {
+        resource.point_at(&mut response);
+    }
+    response
+}
+
+async fn answer(gate: Gate, mut request: Request, next: Next) -> Response {
     let shown = match ticket(&request) {
         Some((text, task)) => ticket_holder(&gate.api, text, task).await,
         None => principal(&gate.api, request.headers()).await,
     };
-    let principal = match shown {
+    let principal = match shown.and_then(|principal| with_reason(principal, request.headers())) {
         Ok(principal) => principal,
         Err(problem) => return problem.into_response(),
     };
@@ -57,6 +70,21 @@ pub async fn authenticate(State(gate): State<Gate>, mut request: Request, next: 
         true => rate::count(&gate.api, owner, answer).await,
         false => answer.await,
     }
+}
+
+/// Takes the reason of an administrator. For all others the field means
+/// nothing, so that it tells nobody anything.
+fn with_reason(mut principal: Principal, headers: &HeaderMap) -> Result<Principal, Problem> {
+    let Some(value) = headers.get(REASON) else { return Ok(principal) };
+    let administers = |scope| principal.scopes.contains(scope);
+    if administers(Scope::Admin) || administers(Scope::OperatorAdmin) {
+        let reason = Reason::parse(value.as_bytes());
+        principal.reason = Some(reason.ok_or_else(|| {
+            let detail = format!("`Bulkhead-Reason` must be 1 to {} printable ASCII characters", Reason::MAX);
+            Problem::new("invalid_request", detail).with("field", "Bulkhead-Reason")
+        })?);
+    }
+    Ok(principal)
 }
 
 /// The ticket of a request for a task's events, if it shows one.
@@ -80,12 +108,33 @@ async fn principal(api: &Api, headers: &HeaderMap) -> Result<Principal, Problem>
         from_this_machine(headers, &api.options.cors_origins)?;
         return Ok(principal.clone());
     }
+    if let (Some(tokens), Some(token)) = (&api.tokens, bearer(headers).filter(|text| text.contains('.'))) {
+        return token_holder(api, tokens, token).await;
+    }
     let key = bearer(headers).or_else(|| headers.get("x-api-key")?.to_str().ok());
     let Some(key) = key else {
         let detail = "send `Authorization: Bearer <API key>`; `bulkhead keys create` makes one";
         return Err(Problem::new("unauthenticated", detail));
     };
     Ok(api.services.keys.authenticate(key).await?)
+}
+
+/// API keys have no dot in them, and are never looked at as tokens.
+async fn token_holder(api: &Api, tokens: &Tokens, token: &str) -> Result<Principal, Problem> {
+    let holder = tokens.verify(token).await?;
+    api.services.keys.admit(holder.owner).await.map_err(bulkhead_core::Error::from)?;
+    Ok(Principal::new(holder.owner, holder.scopes))
+}
+
+impl From<TokenRefused> for Problem {
+    fn from(refused: TokenRefused) -> Self {
+        let text = refused.to_string();
+        match refused {
+            TokenRefused::Invalid(_) => Self::new("invalid_token", text),
+            TokenRefused::Expired(_) => Self::new("expired_token", text),
+            TokenRefused::Unavailable => Self::new("issuer_unavailable", text).retry_after(5),
+        }
+    }
 }
 
 /// Without keys a page in this machine's browser is the attacker: one of

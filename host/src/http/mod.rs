@@ -14,6 +14,7 @@ pub mod forward;
 pub mod grants;
 pub mod problem;
 mod rate;
+pub mod resource;
 pub mod sessions;
 pub mod socket;
 pub mod streams;
@@ -47,8 +48,10 @@ use utoipa_axum::routes;
 
 use self::auth::{Auth, Gate};
 use self::problem::Problem;
+use self::resource::Resource;
 use self::streams::{Stream, StreamOptions, Streams};
 use crate::metrics::Metrics;
+use crate::tokens::Tokens;
 
 /// How the edge behaves.
 #[derive(Clone, Debug)]
@@ -67,6 +70,8 @@ pub struct Options {
     pub wait_default: Duration,
     /// How long a client may wait at most.
     pub wait_max: Duration,
+    /// What clients are told about issuers of tokens, if there are some.
+    pub resource: Option<Arc<Resource>>,
     /// Origins that browsers may call from.
     pub cors_origins: Vec<HeaderValue>,
 }
@@ -85,6 +90,8 @@ pub struct Api {
     pub streams: Arc<Streams>,
     /// The other hosts.
     pub peers: forward::Peers,
+    /// Who checks tokens, if there are issuers.
+    pub tokens: Option<Arc<Tokens>>,
 }
 
 impl Api {
@@ -103,7 +110,9 @@ impl Api {
     info(
         title = "Bulkhead",
         description = "A WebAssembly-sandboxed tool execution host. Sessions, tasks with a workspace and an event \
-                       log, tools, and calls of tools. Errors are problems (RFC 9457) with a stable `code`.",
+                       log, tools, and calls of tools. Errors are problems (RFC 9457) with a stable `code`. An administrator \
+                       (scope `admin`) reads and ends what others of the tenant have by saying why, in the header \
+                       `Bulkhead-Reason` (1 to 512 printable ASCII characters); each such access is in the audit log.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     servers((url = "/")),
@@ -178,6 +187,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         streams: StreamOptions { per_user: 0, heartbeat: Duration::ZERO, stall: Duration::ZERO, age: Duration::ZERO },
         wait_default: Duration::ZERO,
         wait_max: Duration::ZERO,
+        resource: None,
         cors_origins: Vec::new(),
     };
     document(&options).1
@@ -206,7 +216,12 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/", axum::routing::get(system::index))
         .route("/healthz", axum::routing::get(system::health))
         .route("/readyz", axum::routing::get(system::ready))
-        .route("/v1/openapi.json", axum::routing::get(system::openapi));
+        .route("/v1/openapi.json", axum::routing::get(system::openapi))
+        .route(resource::PATH, axum::routing::get(resource::metadata));
+    let open = match options.resource.as_ref().and_then(|resource| resource.path.as_deref()) {
+        Some(path) => open.route(path, axum::routing::get(resource::metadata)),
+        None => open,
+    };
     let request_id = HeaderName::from_static("x-request-id");
     let outer = ServiceBuilder::new()
         .layer(SetRequestIdLayer::new(request_id.clone(), MakeRequestUuid))
@@ -251,7 +266,16 @@ fn span(request: &Request) -> tracing::Span {
 }
 
 fn cors(origins: &[HeaderValue]) -> CorsLayer {
-    let exposed = ["x-request-id", "location", "retry-after", "etag", "content-range", "ratelimit", "ratelimit-policy"];
+    let exposed = [
+        "x-request-id",
+        "location",
+        "retry-after",
+        "etag",
+        "content-range",
+        "ratelimit",
+        "ratelimit-policy",
+        "www-authenticate",
+    ];
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins.iter().cloned()))
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE])
@@ -260,6 +284,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
             header::CONTENT_TYPE,
             header::RANGE,
             header::IF_NONE_MATCH,
+            auth::REASON,
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("last-event-id"),
             HeaderName::from_static("x-api-key"),

@@ -74,12 +74,14 @@ const fn later(code: &'static str, status: u16, title: &'static str) -> Row {
 pub const TABLE: &[Row] = &[
     row("invalid_request", 400, "The request is not valid"),
     row("malformed_json", 400, "The body is not the JSON that this operation takes"),
-    row("unauthenticated", 401, "An API key is needed"),
+    row("unauthenticated", 401, "An API key or token is needed"),
     row("invalid_key", 401, "The API key is not valid"),
     row("expired_key", 401, "The API key has expired"),
     row("revoked_key", 401, "The API key was revoked"),
+    row("invalid_token", 401, "The token is not valid"),
+    row("expired_token", 401, "The token has expired"),
     row("invalid_ticket", 401, "The ticket opens nothing"),
-    row("missing_scope", 403, "The API key lacks a scope"),
+    row("missing_scope", 403, "The API key or token lacks a scope"),
     row("forbidden_origin", 403, "Pages of this origin may not call"),
     row("not_found", 404, "There is no such thing here"),
     row("no_such_operation", 404, "There is no such operation"),
@@ -109,6 +111,7 @@ pub const TABLE: &[Row] = &[
     later("stopping", 503, "The server is stopping"),
     later("store_unavailable", 503, "The store is unavailable"),
     later("host_unreachable", 503, "The host that holds the task can't be reached"),
+    later("issuer_unavailable", 503, "The keys of the token's issuer are unavailable"),
     row("workspace_full", 507, "The task's workspace is full"),
     later("disk_full", 507, "The server's disk is full"),
 ];
@@ -147,6 +150,22 @@ impl Problem {
 }
 
 impl Problem {
+    /// What `WWW-Authenticate` says (RFC 6750, section 3): who showed nothing is
+    /// told no error. Titles and scopes have no sign in them that must be quoted.
+    fn challenge(&self) -> Option<String> {
+        let realm = "Bearer realm=\"bulkhead\"";
+        let error = |code: &str| format!("{realm}, error=\"{code}\", error_description=\"{}\"", self.title);
+        match (self.code, self.status) {
+            ("unauthenticated", _) => Some(realm.to_owned()),
+            ("missing_scope", _) => {
+                let scope = self.more.get("scope").and_then(Value::as_str).unwrap_or_default();
+                Some(format!("{}, scope=\"{scope}\"", error("insufficient_scope")))
+            }
+            (_, 401) => Some(error("invalid_token")),
+            _ => None,
+        }
+    }
+
     /// The problem of one who asks more often than allowed.
     pub fn rate_limited(text: impl Into<String>, standing: Standing, retry_after: Duration) -> Self {
         let mut problem = Self::new("rate_limited", text)
@@ -162,6 +181,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let Later { retry_after_s, standing } = self.later.as_deref().copied().unwrap_or_default();
+        let challenge = self.challenge();
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -176,8 +196,8 @@ impl IntoResponse for Problem {
             // RFC 9110, section 15.5.22: it says to what.
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         }
-        if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"bulkhead\""));
+        if let Some(challenge) = challenge.and_then(|text| HeaderValue::try_from(text).ok()) {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
     }
