@@ -72,7 +72,7 @@ pub(super) enum Command {
     /// List, inspect and register tools
     #[command(subcommand)]
     Tools(Tools),
-    /// Make, list and revoke API keys, in the data directory of this machine
+    /// Make, list, rotate and revoke API keys, in the data directory of this machine
     #[command(subcommand)]
     Keys(Keys),
     /// Check and convert policies, and say why a tool gets what it gets
@@ -163,7 +163,7 @@ pub(super) enum Keys {
         /// A name for people
         #[arg(long, default_value = "")]
         label: String,
-        /// What it may do, separated by spaces [default: all but operator:tools]
+        /// What it may do, separated by spaces [default: all but admin, operator:admin and operator:tools]
         #[arg(long, value_parser = scopes)]
         scopes: Option<Scopes>,
         /// After how long it is refused: 30d [default: never]
@@ -178,10 +178,22 @@ pub(super) enum Keys {
     },
     /// List all keys
     List,
+    /// Make a key in the place of another, which works a while longer
+    Rotate {
+        /// The id of the old key, as `keys list` shows it
+        #[arg(value_parser = key_id)]
+        id: KeyId,
+        /// How long the old key works besides: 24h
+        #[arg(long, value_parser = units::duration, value_name = "TIME")]
+        overlap: Option<std::time::Duration>,
+        /// After how long the new one is refused [default: as long as the old one was made for]
+        #[arg(long, value_parser = units::duration, value_name = "TIME")]
+        expires_in: Option<std::time::Duration>,
+    },
     /// Revoke a key; a running server refuses it within seconds
     Revoke {
         /// The id, as `keys list` shows it: the part between the two `_` of the key
-        #[arg(value_parser = |text: &str| KeyId::parse(text).map_err(|_| "expected the 12 characters after `bh_`"))]
+        #[arg(value_parser = key_id)]
         id: KeyId,
     },
 }
@@ -238,6 +250,10 @@ pub(super) enum Config {
 fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     if name.is_empty() { Err("the name is empty".into()) } else { Ok((name.into(), value.into())) }
+}
+
+fn key_id(text: &str) -> Result<KeyId, &'static str> {
+    KeyId::parse(text).map_err(|_| "expected the 12 characters after `bh_`")
 }
 
 /// Scopes, separated by spaces or commas.

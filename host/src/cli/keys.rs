@@ -1,13 +1,14 @@
-//! `keys`: made, listed and revoked in the database of this machine, by the
+//! `keys`: made, listed, rotated and revoked in the database of this machine, by the
 //! same use cases as on the server, whether or not that is running. Who may
 //! write to the data directory, or has the address of the database, is the operator.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bulkhead_core::clock::{Clock as _, Timestamp};
-use bulkhead_core::key::KeyRecord;
+use bulkhead_core::key::{KeyId, KeyRecord};
 use bulkhead_core::ports::store::Store;
 use bulkhead_core::principal::{Owner, Scope, Scopes};
 use bulkhead_core::service::keys::{Keys as UseCases, NewKey};
@@ -82,11 +83,16 @@ async fn act(keys: &UseCases, command: Keys) -> Result<Done, Failure> {
                 (Some(tenant), Some(user)) => Owner { tenant, user },
                 _ => keys.first_owner().await.map_err(failed)?.0,
             };
-            let expires_at =
-                expires_in.map(|after| System.now().plus_millis(i64::try_from(after.as_millis()).unwrap_or(i64::MAX)));
-            let new = NewKey { owner, scopes: scopes.unwrap_or_else(usual), label, expires_at };
+            let expires_at = expires_in.map(|after| System.now().plus_millis(millis(after)));
+            let new = NewKey { owner, scopes: scopes.unwrap_or_else(Scopes::usual), label, expires_at };
             let (key, record) = keys.create(new).await.map_err(failed)?;
             Ok(created(key.reveal(), &record))
+        }
+        Keys::Rotate { id, overlap, expires_in } => {
+            let expires_at = expires_in.map(|after| System.now().plus_millis(millis(after)));
+            let overlap = overlap.map_or(0, millis);
+            let (key, record, until) = keys.rotate(&id, overlap, expires_at).await.map_err(failed)?;
+            Ok(rotated(&id, until, created(key.reveal(), &record)))
         }
         Keys::List => Ok(list(&keys.list().await.map_err(failed)?)),
         Keys::Revoke { id } => {
@@ -97,9 +103,15 @@ async fn act(keys: &UseCases, command: Keys) -> Result<Done, Failure> {
     }
 }
 
-/// What a user of the API needs; the operator's tools concern every tenant.
-fn usual() -> Scopes {
-    Scopes::all().iter().filter(|scope| *scope != Scope::OperatorTools).collect()
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A new key, and what becomes of the one that it replaces.
+fn rotated(old: &KeyId, until: Timestamp, mut done: Done) -> Done {
+    done.document["replaces"] = json!({"id": old.as_str(), "expires_at": until});
+    done.note = done.note.map(|note| format!("Key {old} works until {until}.\n{note}"));
+    done
 }
 
 /// The key alone is the result, so that a script can take it.
@@ -186,17 +198,44 @@ mod tests {
         assert_eq!(long.exit, Exit::Usage);
     }
 
+    #[tokio::test]
+    async fn a_rotated_key_works_a_while_longer_and_no_longer_than_it_would() {
+        let keys = UseCases::new(Arc::new(MemoryStore::new()), Arc::new(System));
+        let day = Some(Duration::from_secs(86_400));
+        let Keys::Create { label, scopes, tenant, user, .. } = create("ci") else { panic!("not create") };
+        let made = act(&keys, Keys::Create { label, scopes, expires_in: day, tenant, user }).await.expect("is made");
+        let old = keys.list().await.expect("listed").remove(0);
+        let hour = Some(Duration::from_secs(3_600));
+        let rotate = |overlap| Keys::Rotate { id: old.id.clone(), overlap, expires_in: None };
+        let done = act(&keys, rotate(hour)).await.expect("rotated");
+        assert_ne!(done.text, made.text);
+        let records = keys.list().await.expect("listed");
+        let find = |id: &KeyId| records.iter().find(|key| key.id == *id).expect("is there");
+        let new = records.iter().find(|key| key.id != old.id).expect("a second");
+        assert_eq!((new.owner, new.scopes, &new.label), (old.owner, old.scopes, &old.label));
+        assert_eq!(new.expires_at.expect("ends").millis_since(new.created_at), 86_400_000);
+        let left = find(&old.id).expires_at.expect("ends").millis_since(System.now());
+        assert!((3_590_000..=3_600_000).contains(&left), "{left}");
+        for key in [&made.text, &done.text] {
+            assert!(keys.authenticate(key).await.is_ok());
+        }
+        // Without an overlap the old one is over.
+        act(&keys, rotate(None)).await.expect("rotated");
+        assert!(keys.authenticate(&made.text).await.is_err());
+        assert_eq!(act(&keys, rotate(hour)).await.expect_err("has ended").exit, Exit::Failed);
+    }
+
     #[test]
     fn states_of_keys() {
         let at = Timestamp::from_millis(1_000);
         let record = KeyRecord {
-            id: bulkhead_core::key::KeyId::parse("0123456789ab").expect("an id"),
+            id: KeyId::parse("0123456789ab").expect("an id"),
             hash: bulkhead_core::digest::Digest::of(b""),
             owner: Owner {
                 tenant: bulkhead_core::id::TenantId::from_parts(0, 0),
                 user: bulkhead_core::id::UserId::from_parts(0, 0),
             },
-            scopes: usual(),
+            scopes: Scopes::usual(),
             label: String::new(),
             created_at: at,
             expires_at: Some(at),
