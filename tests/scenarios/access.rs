@@ -3,18 +3,20 @@
 
 use std::collections::BTreeSet;
 
+use bulkhead_core::access::Operation as Op;
 use bulkhead_core::clock::Entropy;
 use bulkhead_core::key::ApiKey;
+use bulkhead_core::principal::{Scope, Scopes};
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Options, Server};
+use crate::harness::{Answer, Client, Options, Server};
 
 /// How an operation is guarded.
-enum Guard {
+pub(super) enum Guard {
     /// It names an owned thing: a stranger gets 404, a key without the scope 403.
-    Owned,
+    Owned(Op),
     /// It makes, lists or registers: a key without the scope gets 403.
-    Scoped,
+    Scoped(Op),
     /// Any valid key.
     Key,
     /// Nobody is asked.
@@ -23,58 +25,58 @@ enum Guard {
 
 use Guard::{Key, Open, Owned, Scoped};
 
-const TABLE: &[(&str, &str, Guard)] = &[
+pub(super) const TABLE: &[(&str, &str, Guard)] = &[
     ("get", "/healthz", Open),
     ("get", "/readyz", Open),
     ("get", "/v1/whoami", Key),
-    ("post", "/v1/sessions", Scoped),
-    ("get", "/v1/sessions", Scoped),
-    ("get", "/v1/sessions/{session}", Owned),
-    ("delete", "/v1/sessions/{session}", Owned),
-    ("post", "/v1/tasks", Scoped),
-    ("get", "/v1/tasks", Scoped),
-    ("post", "/v1/tasks/archive", Scoped),
-    ("get", "/v1/tasks/{task}", Owned),
-    ("delete", "/v1/tasks/{task}", Owned),
-    ("post", "/v1/tasks/{task}/archive", Owned),
-    ("post", "/v1/tasks/{task}/restore", Owned),
-    ("get", "/v1/tasks/{task}/tools", Owned),
-    ("get", "/v1/tasks/{task}/events", Owned),
-    ("get", "/v1/tasks/{task}/events/ws", Owned),
-    ("post", "/v1/tasks/{task}/tickets", Owned),
-    ("post", "/v1/tasks/{task}/calls", Owned),
-    ("get", "/v1/tasks/{task}/calls", Owned),
-    ("get", "/v1/calls/{call}", Owned),
-    ("post", "/v1/calls/{call}/cancel", Owned),
-    ("post", "/v1/calls/{call}/answers", Owned),
-    ("post", "/v1/tasks/{task}/grants", Owned),
-    ("get", "/v1/tasks/{task}/grants", Owned),
-    ("delete", "/v1/tasks/{task}/grants/{grant}", Owned),
-    ("get", "/v1/tasks/{task}/policy/{tool}", Owned),
-    ("get", "/v1/tasks/{task}/audit", Owned),
-    ("get", "/v1/tasks/{task}/entries", Owned),
-    ("get", "/v1/tasks/{task}/entries/{path}", Owned),
-    ("post", "/v1/tasks/{task}/directories", Owned),
-    ("post", "/v1/tasks/{task}/moves", Owned),
-    ("get", "/v1/tasks/{task}/files/{path}", Owned),
-    ("put", "/v1/tasks/{task}/files/{path}", Owned),
-    ("delete", "/v1/tasks/{task}/files/{path}", Owned),
-    ("post", "/v1/tools", Scoped),
-    ("get", "/v1/tools", Scoped),
-    ("get", "/v1/tools/{tool}", Owned),
-    ("delete", "/v1/tools/{tool}", Owned),
+    ("post", "/v1/sessions", Scoped(Op::SessionsCreate)),
+    ("get", "/v1/sessions", Scoped(Op::SessionsList)),
+    ("get", "/v1/sessions/{session}", Owned(Op::SessionsGet)),
+    ("delete", "/v1/sessions/{session}", Owned(Op::SessionsDelete)),
+    ("post", "/v1/tasks", Scoped(Op::TasksCreate)),
+    ("get", "/v1/tasks", Scoped(Op::TasksList)),
+    ("post", "/v1/tasks/archive", Scoped(Op::TasksCreate)),
+    ("get", "/v1/tasks/{task}", Owned(Op::TasksGet)),
+    ("delete", "/v1/tasks/{task}", Owned(Op::TasksDelete)),
+    ("post", "/v1/tasks/{task}/archive", Owned(Op::TasksArchive)),
+    ("post", "/v1/tasks/{task}/restore", Owned(Op::TasksRestore)),
+    ("get", "/v1/tasks/{task}/tools", Owned(Op::TasksTools)),
+    ("get", "/v1/tasks/{task}/events", Owned(Op::EventsFollow)),
+    ("get", "/v1/tasks/{task}/events/ws", Owned(Op::EventsFollow)),
+    ("post", "/v1/tasks/{task}/tickets", Owned(Op::TicketsCreate)),
+    ("post", "/v1/tasks/{task}/calls", Owned(Op::CallsCreate)),
+    ("get", "/v1/tasks/{task}/calls", Owned(Op::CallsList)),
+    ("get", "/v1/calls/{call}", Owned(Op::CallsGet)),
+    ("post", "/v1/calls/{call}/cancel", Owned(Op::CallsCancel)),
+    ("post", "/v1/calls/{call}/answers", Owned(Op::GrantsAnswer)),
+    ("post", "/v1/tasks/{task}/grants", Owned(Op::GrantsGive)),
+    ("get", "/v1/tasks/{task}/grants", Owned(Op::GrantsList)),
+    ("delete", "/v1/tasks/{task}/grants/{grant}", Owned(Op::GrantsRevoke)),
+    ("get", "/v1/tasks/{task}/policy/{tool}", Owned(Op::PolicyExplain)),
+    ("get", "/v1/tasks/{task}/audit", Owned(Op::AuditList)),
+    ("get", "/v1/tasks/{task}/entries", Owned(Op::FilesList)),
+    ("get", "/v1/tasks/{task}/entries/{path}", Owned(Op::FilesList)),
+    ("post", "/v1/tasks/{task}/directories", Owned(Op::FilesMakeDirectory)),
+    ("post", "/v1/tasks/{task}/moves", Owned(Op::FilesMove)),
+    ("get", "/v1/tasks/{task}/files/{path}", Owned(Op::FilesRead)),
+    ("put", "/v1/tasks/{task}/files/{path}", Owned(Op::FilesWrite)),
+    ("delete", "/v1/tasks/{task}/files/{path}", Owned(Op::FilesDelete)),
+    ("post", "/v1/tools", Scoped(Op::ToolsRegister)),
+    ("get", "/v1/tools", Scoped(Op::ToolsList)),
+    ("get", "/v1/tools/{tool}", Owned(Op::ToolsGet)),
+    ("delete", "/v1/tools/{tool}", Owned(Op::ToolsDelete)),
 ];
 
-struct Things {
+pub(super) struct Things {
     session: String,
-    task: String,
+    pub(super) task: String,
     call: String,
     tool: String,
     grant: String,
 }
 
 impl Things {
-    fn path(&self, template: &str) -> String {
+    pub(super) fn path(&self, template: &str) -> String {
         template
             .replace("{session}", &self.session)
             .replace("{task}", &self.task)
@@ -86,7 +88,7 @@ impl Things {
     }
 }
 
-fn make(client: &Client) -> Things {
+pub(super) fn make(client: &Client) -> Things {
     let id = |value: &Value| value["id"].as_str().unwrap().to_owned();
     let tool = client.register("fixtures/echo");
     let session = client.post("/v1/sessions", &json!({"label": "s"})).expect(201);
@@ -99,7 +101,13 @@ fn make(client: &Client) -> Things {
 }
 
 /// A body that the operation would take, so that only the guard refuses it.
-fn send(client: &Client, method: &str, path: &str) -> crate::harness::Answer {
+pub(super) fn send(client: &Client, method: &str, path: &str) -> Answer {
+    send_because(client, method, path, None)
+}
+
+/// The same, as an administrator who says why.
+pub(super) fn send_because(client: &Client, method: &str, path: &str, reason: Option<&str>) -> Answer {
+    let why: Vec<_> = reason.map(|reason| ("bulkhead-reason", reason)).into_iter().collect();
     let body = match path.rsplit('/').next().unwrap() {
         "calls" => json!({"tool": "echo", "arguments": {"text": "x"}}),
         "grants" => json!({"capability": {"kind": "workspace", "value": "read"}}),
@@ -108,11 +116,11 @@ fn send(client: &Client, method: &str, path: &str) -> crate::harness::Answer {
         "directories" => json!({"path": "d"}),
         _ => json!({}),
     };
-    let json = [("content-type", "application/json")];
+    let json = [&why[..], &[("content-type", "application/json")]].concat();
     match method {
         "post" => client.send("POST", path, &json, body.to_string().as_bytes()),
-        "put" => client.put(path, b"theirs"),
-        method => client.send(&method.to_uppercase(), path, &[], b""),
+        "put" => client.send("PUT", path, &why, b"theirs"),
+        method => client.send(&method.to_uppercase(), path, &why, b""),
     }
 }
 
@@ -128,6 +136,55 @@ fn every_operation_is_in_the_table() {
     }
     let table: BTreeSet<_> = TABLE.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
     assert_eq!(documented, table, "left: the document, right: the table");
+    // And every operation of the door is one of them: joining is a part of making, metrics are no API.
+    let asked = |operation: &Op| {
+        matches!(operation, Op::SessionsJoin | Op::MetricsGet)
+            || TABLE.iter().any(|(_, _, guard)| matches!(guard, Owned(op) | Scoped(op) if op == operation))
+    };
+    assert_eq!(Op::ALL.iter().filter(|operation| !asked(operation)).count(), 0);
+}
+
+/// Ids of things that nobody has.
+pub(super) fn nothing() -> Things {
+    let id = |kind: &str| format!("{kind}_01jd8n2m4v00000000000000zz");
+    Things { session: id("ses"), task: id("task"), call: id("call"), tool: id("tool"), grant: id("grant") }
+}
+
+/// A client of this user with these scopes.
+fn scoped(server: &Server, scopes: Scopes) -> Client {
+    server.client_with(&["--scopes", &scopes.to_string()])
+}
+
+#[test]
+fn each_operation_demands_its_scope_and_no_other() {
+    let server = Server::start(Options::default());
+    let things = make(&server.client());
+    for scope in Scope::ALL.iter().copied() {
+        let rest = scoped(&server, Scope::ALL.iter().copied().filter(|other| *other != scope).collect());
+        let alone = scoped(&server, [scope].into_iter().collect());
+        for (method, template, guard) in TABLE {
+            let (Owned(operation) | Scoped(operation)) = guard else { continue };
+            if operation.scope() != scope {
+                continue;
+            }
+            let problem = send(&rest, method, &things.path(template)).problem(403, "missing_scope");
+            assert_eq!(problem["scope"], scope.as_str(), "{method} {template}");
+            // With that scope alone only the thing is missing.
+            let enough = send(&alone, method, &nothing().path(template));
+            assert_ne!(enough.status, 403, "{method} {template}");
+            if matches!(guard, Owned(_)) {
+                enough.problem(404, "not_found");
+            }
+        }
+    }
+    let metrics = scoped(&server, Scopes::all().iter().filter(|scope| *scope != Scope::MetricsRead).collect());
+    let refused = metrics.get("/metrics");
+    assert_eq!(
+        refused.header("www-authenticate"),
+        "Bearer realm=\"bulkhead\", error=\"insufficient_scope\", \
+         error_description=\"The API key or token lacks a scope\", scope=\"metrics:read\""
+    );
+    refused.problem(403, "missing_scope");
 }
 
 #[test]
@@ -150,7 +207,7 @@ fn strangers_and_lesser_keys_are_refused_everywhere() {
             _ => drop(unauthenticated.problem(401, "unauthenticated")),
         }
         match guard {
-            Owned => {
+            Owned(_) => {
                 drop(send(&stranger, method, &path).problem(404, "not_found"));
                 // Tools belong to the tenant, all else to the user.
                 if !template.starts_with("/v1/tools/") {
@@ -158,7 +215,7 @@ fn strangers_and_lesser_keys_are_refused_everywhere() {
                 }
                 drop(send(&lesser, method, &path).problem(403, "missing_scope"));
             }
-            Scoped => drop(send(&lesser, method, &path).problem(403, "missing_scope")),
+            Scoped(_) => drop(send(&lesser, method, &path).problem(403, "missing_scope")),
             Key => assert_eq!(send(&lesser, method, &path).status, 200),
             Open => {}
         }
@@ -219,6 +276,59 @@ fn keys_expire_and_are_revoked() {
     let database = std::fs::read(server.data().join("bulkhead.sqlite")).unwrap();
     let secret = key.rsplit('_').next().unwrap();
     assert!(!database.windows(20).any(|window| window == &secret.as_bytes()[..20]), "the secret is stored");
+}
+
+#[test]
+fn another_owners_session_answers_as_one_that_never_was() {
+    let server = Server::start(Options::default());
+    let owner = server.client();
+    let things = make(&owner);
+    let stranger = stranger(&server);
+    let never = nothing().session;
+    let archive = [("content-type", "application/x-tar")];
+    let tries: [&dyn Fn(&str) -> Answer; 5] = [
+        &|id| stranger.get(&format!("/v1/sessions/{id}")),
+        &|id| stranger.delete(&format!("/v1/sessions/{id}")),
+        &|id| stranger.post("/v1/tasks", &json!({"session": id})),
+        &|id| stranger.send("POST", &format!("/v1/tasks/archive?session={id}"), &archive, b""),
+        &|id| stranger.get(&format!("/v1/tasks?session={id}")),
+    ];
+    for (number, attempt) in tries.iter().enumerate() {
+        let [theirs, none] = [&things.session, &never].map(|id| {
+            let answer = attempt(id);
+            (answer.status, String::from_utf8(answer.body).unwrap().replace(id, "ID"))
+        });
+        assert_eq!(theirs, none, "attempt {number}");
+    }
+    // A client can't choose the id of what it makes.
+    stranger.post("/v1/sessions", &json!({"id": things.session, "label": "x"})).problem(400, "malformed_json");
+    assert_eq!(owner.get(&format!("/v1/sessions/{}", things.session)).status, 200);
+    assert_eq!(stranger.get("/v1/tasks").expect(200)["items"], json!([]));
+}
+
+fn stranger(server: &Server) -> Client {
+    server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"])
+}
+
+#[test]
+fn keys_are_rotated_with_an_overlap() {
+    let server = Server::start(Options::default());
+    let made = server.cli(&["keys", "create", "--json", "--scopes", "tasks:read"]);
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let old = server.client().with_key(made["key"].as_str());
+    assert_eq!(old.get("/v1/tasks").status, 200);
+    let rotated = server.cli(&["keys", "rotate", made["id"].as_str().unwrap(), "--overlap", "4s", "--json"]);
+    let rotated: Value = serde_json::from_slice(&rotated.stdout).unwrap();
+    assert_eq!((&rotated["scopes"], &rotated["replaces"]["id"]), (&made["scopes"], &made["id"]));
+    let new = server.client().with_key(rotated["key"].as_str());
+    assert_eq!((old.get("/v1/tasks").status, new.get("/v1/tasks").status), (200, 200));
+    assert_eq!(old.get("/v1/whoami").expect(200), new.get("/v1/whoami").expect(200));
+    // The overlap, and the three seconds that a good key is trusted.
+    std::thread::sleep(std::time::Duration::from_millis(7_500));
+    let refused = old.get("/v1/tasks");
+    assert!(refused.header("www-authenticate").contains("error=\"invalid_token\""));
+    refused.problem(401, "expired_key");
+    assert_eq!(new.get("/v1/tasks").status, 200);
 }
 
 /// Makes a key with the public name of another, and a secret that is guessed.

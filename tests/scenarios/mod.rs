@@ -1,6 +1,7 @@
 //! Scenarios: what users do, and what goes wrong meanwhile.
 
 mod access;
+mod admin;
 mod barriers;
 mod bounds;
 mod builtins;
@@ -21,5 +22,6 @@ mod problems;
 mod quota;
 mod start;
 mod streams;
+mod tokens;
 mod walls;
 mod wasi_03;
