@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use bulkhead::components::ComponentFiles;
-use bulkhead::config::Config;
+use bulkhead::config::{Access, Config, Rule};
 use bulkhead::http::auth::Auth;
 use bulkhead::http::forward::Peers;
 use bulkhead::http::streams::StreamOptions;
@@ -18,7 +18,9 @@ use bulkhead::rates::{LocalRates, RateConfig};
 use bulkhead::system::System;
 use bulkhead_core::clock::NewId as _;
 use bulkhead_core::ports::cluster::Alone;
+use bulkhead_core::id::TenantId;
 use bulkhead_core::ports::egress::NoEgress;
+use bulkhead_core::ports::store::Store as _;
 use bulkhead_core::principal::{Owner, Scope, Scopes};
 use bulkhead_core::service::keys::NewKey;
 use bulkhead_core::service::{Ports, Services};
@@ -47,8 +49,12 @@ impl Edge {
     }
 
     async fn with(change: impl FnOnce(&mut Options)) -> Self {
+        Self::configured(Config::default(), change).await
+    }
+
+    async fn configured(config: Config, change: impl FnOnce(&mut Options)) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let config = Config { data: data.path().to_owned(), ..Config::default() };
+        let config = Config { data: data.path().to_owned(), ..config };
         std::fs::create_dir(config.components()).unwrap();
         let metrics = Metrics::new(|| Readings {
             store: Default::default(),
@@ -124,7 +130,10 @@ impl Edge {
 
 /// A key of a user of its own.
 async fn key(api: &Api, scopes: Scopes) -> String {
-    let owner = Owner { tenant: System.tenant_id(), user: System.user_id() };
+    key_of(api, Owner { tenant: System.tenant_id(), user: System.user_id() }, scopes).await
+}
+
+async fn key_of(api: &Api, owner: Owner, scopes: Scopes) -> String {
     let new = NewKey { owner, scopes, label: String::new(), expires_at: None };
     api.services.keys.create(new).await.unwrap().0.reveal()
 }
@@ -250,6 +259,61 @@ async fn an_access_that_can_not_be_written_down_is_not_given() {
     assert_eq!((status.as_u16(), &problem["code"]), (503, &json!("store_unavailable")));
     edge.store.refuse_audit(false);
     assert_eq!(edge.send(get(&edge)).await.status(), 200);
+}
+
+#[tokio::test]
+async fn what_a_watched_rule_lets_through_is_written_down_once_in_a_while() {
+    let access = Access { scopes: Rule::Audit, ..Access::default() };
+    let mut edge = Edge::configured(Config { access, ..Config::default() }, |_| {}).await;
+    let owner = Owner { tenant: System.tenant_id(), user: System.user_id() };
+    edge.key = key_of(&edge.api, owner, [Scope::TasksRead].into_iter().collect()).await;
+    for _ in 0..5 {
+        assert_eq!(edge.post("/v1/sessions", &json!({"label": "s"})).await.0, StatusCode::CREATED);
+    }
+    let records = edge.store.list_audit(owner, None, 0, 10).await.unwrap();
+    assert_eq!(records.len(), 1, "{records:?}");
+    let record = &records[0].record;
+    let data: Value = serde_json::from_str(&record.data).unwrap();
+    assert_eq!(record.kind, "access.would_refuse");
+    assert_eq!(data, json!({"rule": "scopes", "operation": "sessions.create", "what": "tasks:write"}));
+    // What can't be written down is not let through.
+    edge.store.refuse_audit(true);
+    let calls = format!("/v1/tasks/{}/restore", nobodys_task());
+    assert_eq!(edge.post(&calls, &json!({})).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    edge.store.refuse_audit(false);
+    assert_eq!(edge.post(&calls, &json!({})).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(edge.store.list_audit(owner, None, 0, 10).await.unwrap().len(), 2);
+}
+
+fn nobodys_task() -> String {
+    System.task_id().to_string()
+}
+
+#[tokio::test]
+async fn an_administrator_who_looks_at_a_session_is_on_its_owners_record() {
+    let mut edge = Edge::new().await;
+    let [owner, admin] = [1, 2].map(|_| Owner { tenant: TenantId::from_parts(1, 1), user: System.user_id() });
+    edge.key = key_of(&edge.api, owner, Scopes::usual()).await;
+    let (_, session) = edge.post("/v1/sessions", &json!({"label": "mine"})).await;
+    let path = format!("/v1/sessions/{}", session["id"].as_str().unwrap());
+    edge.key = key_of(&edge.api, admin, [Scope::TasksRead, Scope::Admin].into_iter().collect()).await;
+    let get = |why: Option<&'static str>| {
+        let mut request = edge.request(Method::GET, &path, "application/json", "");
+        if let Some(why) = why {
+            request.headers_mut().insert("bulkhead-reason", HeaderValue::from_static(why));
+        }
+        edge.send(request)
+    };
+    assert_eq!(get(None).await.status(), StatusCode::NOT_FOUND);
+    let (status, found) = read(get(Some("a complaint")).await).await;
+    assert_eq!((status, &found["label"]), (StatusCode::OK, &json!("mine")));
+    let records = edge.store.list_audit(owner, None, 0, 10).await.unwrap();
+    assert_eq!(records.len(), 1);
+    let data: Value = serde_json::from_str(&records[0].record.data).unwrap();
+    let by = (admin.tenant.to_string(), admin.user.to_string());
+    assert_eq!((&data["by_tenant"], &data["by_user"]), (&json!(by.0), &json!(by.1)));
+    assert_eq!((&data["thing"], &data["reason"]), (&session["id"], &json!("a complaint")));
+    assert_eq!(data["operation"], "sessions.get");
 }
 
 #[tokio::test]

@@ -28,3 +28,18 @@ fn the_table_of_limits() {
         .collect();
     insta::assert_snapshot!("limits", rows.join("\n"));
 }
+
+/// What each operation demands, and which an administrator may ask about
+/// another's thing: the other tests compare the edges with this table.
+#[test]
+fn the_table_of_operations() {
+    use bulkhead_core::access::{Operation, Reach};
+    let rows: Vec<_> = Operation::ALL
+        .iter()
+        .map(|operation| {
+            let reach = if operation.reach() == Reach::Others { "own, others' with a reason" } else { "own" };
+            format!("{:<22} {:<13} {reach}", operation.name(), operation.scope().as_str())
+        })
+        .collect();
+    insta::assert_snapshot!("operations", rows.join("\n"));
+}

@@ -131,6 +131,30 @@ fn a_token_is_a_user_with_what_its_issuer_gives() {
 }
 
 #[test]
+fn an_issuer_makes_administrators_only_if_its_ceiling_says_so() {
+    const TENANT: &str = "ten_01jd8n2m4v0000000000000000";
+    let key = SigningKey::new("EdDSA", "k");
+    let (plain, trusted) = (Issuer::start(Some(set(&[&key]))), Issuer::start(Some(set(&[&key]))));
+    let tenant = json!({"tenant": TENANT, "tenant_claim": null});
+    let mut more = tenant.clone();
+    more["ceiling"] = json!(["tasks:read", "admin"]);
+    let server = Server::start(options(&[plain.config(tenant), trusted.config(more)]));
+    let user = server.client_with(&["--tenant", TENANT, "--user", "usr_01jd8n2m4v0000000000000000"]);
+    let path = format!("/v1/tasks/{}", user.task());
+    let why = [("bulkhead-reason", "a complaint")];
+    let get = |issuer: &Issuer, why: &[(&str, &str)]| {
+        let token = key.sign(&issuer.claims("root", "tasks:read admin operator:admin"));
+        server.client().with_key(Some(&token)).send("GET", &path, why, b"")
+    };
+    get(&plain, &why).problem(404, "not_found");
+    get(&trusted, &[]).problem(404, "not_found");
+    assert_eq!(get(&trusted, &why).status, 200);
+    let elsewhere = format!("/v1/tasks/{}", server.client().task());
+    let token = key.sign(&trusted.claims("root", "tasks:read admin operator:admin"));
+    server.client().with_key(Some(&token)).send("GET", &elsewhere, &why, b"").problem(404, "not_found");
+}
+
+#[test]
 fn what_is_not_signed_for_this_server_is_refused_and_told_where_to_get_a_token() {
     let key = SigningKey::new("RS256", "k");
     let issuer = Issuer::start(Some(set(&[&key])));
