@@ -265,6 +265,46 @@ fn an_issuer_may_be_away_and_may_change_its_keys() {
 }
 
 #[test]
+fn an_issuer_that_is_hostile_costs_little_and_gets_nothing() {
+    let key = SigningKey::new("EdDSA", "k");
+    let (good, mode) = (set(&[&key]), Arc::new(Mutex::new("redirect")));
+    let answering = mode.clone();
+    let origin = Origin::start(move |seen| {
+        let path = seen.line.split(' ').nth(1).unwrap();
+        match (path, *answering.lock().unwrap()) {
+            ("/keys", "redirect") => b"HTTP/1.1 302 Found\r\nlocation: /true\r\ncontent-length: 0\r\n\r\n".to_vec(),
+            ("/keys", "big") => ok(format!("{}{good}", " ".repeat(300 * 1024)).as_bytes()),
+            ("/keys", "slow") => {
+                std::thread::sleep(Duration::from_secs(3));
+                ok(good.as_bytes())
+            }
+            ("/keys", "cut") => [&ok(good.as_bytes())[..], &[]].concat()[..100].to_vec(),
+            _ => ok(good.as_bytes()),
+        }
+    });
+    let url = format!("http://127.0.0.1:{}", origin.port);
+    let issuer = json!({
+        "issuer": url, "audience": RESOURCE, "algorithms": ["EdDSA"], "tenant_claim": "org",
+        "jwks_url": format!("{url}/keys"),
+    });
+    let server = Server::start(options(&[issuer]).with("BULKHEAD_TOKENS__TIMEOUT_MS", 500));
+    let mut claims = claims(&url, "alice", WORK);
+    claims["org"] = "acme".into();
+    let client = server.client().with_key(Some(&key.sign(&claims)));
+    for hostile in ["redirect", "big", "slow", "cut"] {
+        *mode.lock().unwrap() = hostile;
+        std::thread::sleep(Duration::from_millis(1_200));
+        let begun = Instant::now();
+        client.get("/v1/tasks").problem(503, "issuer_unavailable");
+        assert!(begun.elapsed() < Duration::from_millis(2_500), "{hostile}: {:?}", begun.elapsed());
+        assert_eq!(server.client().get("/v1/tasks").status, 200, "{hostile}");
+    }
+    assert!(origin.seen().iter().all(|seen| seen.line.starts_with("GET /keys ")), "no redirect was followed");
+    *mode.lock().unwrap() = "good";
+    eventually("a good set is taken", || client.get("/v1/tasks").status == 200);
+}
+
+#[test]
 fn an_issuer_proves_who_it_is() {
     let key = SigningKey::new("EdDSA", "k");
     let keys = set(&[&key]);

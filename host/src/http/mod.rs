@@ -124,10 +124,16 @@ struct Security;
 
 impl utoipa::Modify for Security {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-        openapi.components.get_or_insert_default().add_security_scheme("api_key", scheme);
-        openapi.security = Some(vec![SecurityRequirement::new("api_key", Vec::<String>::new())]);
+        use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+        let bearer = || HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+        let token =
+            bearer().bearer_format("JWT").description(Some("An access token of an issuer that this server takes"));
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("api_key", SecurityScheme::Http(bearer().build()));
+        components.add_security_scheme("token", SecurityScheme::Http(token.build()));
+        // One of them.
+        let either = ["api_key", "token"].map(|name| SecurityRequirement::new(name, Vec::<String>::new()));
+        openapi.security = Some(either.to_vec());
     }
 }
 
