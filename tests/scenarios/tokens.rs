@@ -320,7 +320,7 @@ fn an_issuer_proves_who_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("authority.pem");
     std::fs::write(&file, authority).unwrap();
-    let trusting = options(&[issuer.clone()]).with("BULKHEAD_EGRESS__CA_FILE", file.display());
+    let trusting = options(std::slice::from_ref(&issuer)).with("BULKHEAD_EGRESS__CA_FILE", file.display());
     let server = Server::start(trusting);
     let me = server.client().with_key(Some(&token)).get("/v1/whoami").expect(200);
     assert_eq!(me["tenant"], "ten_01jd8n2m4v0000000000000000");

@@ -211,7 +211,8 @@ pub struct AuditRecordBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call: Option<String>,
     /// `http.decided`, `capability.decided`, `workspace.opened`, `question.asked`,
-    /// `question.answered`, `grant.given`, `grant.revoked` or `call.revoked`.
+    /// `question.answered`, `grant.given`, `grant.revoked`, `call.revoked` or
+    /// `admin.accessed`.
     pub kind: String,
     /// What was decided, and by which rule.
     #[schema(value_type = Object)]

@@ -191,3 +191,41 @@ async fn a_good_token_is_remembered_until_it_expires_and_no_bad_one_is() {
     setting.clock.0.fetch_add(91_000, Ordering::SeqCst);
     assert!(matches!(setting.verify(&token).await, Err(TokenRefused::Expired(_))));
 }
+
+/// Two thousand tokens that differ from a good one in a few signs, and as many
+/// sets of keys: none is taken, none makes anything panic.
+#[tokio::test(start_paused = true)]
+async fn nothing_near_a_token_is_one() {
+    let key = SigningKey::new("EdDSA", "k");
+    let setting = Setting::with(&[&key]);
+    let (good, published) = (key.sign(&alice()), set(&[&key]));
+    assert!(setting.verify(&good).await.is_ok());
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed as usize % below
+    };
+    let signs = br#"ABCxyz019-_.=+/ {}[]":,"#;
+    let mut near = |text: &str| {
+        let mut bytes = text.as_bytes().to_vec();
+        for _ in 0..=random(3) {
+            let (place, sign) = (random(bytes.len()), signs[random(signs.len())]);
+            match random(3) {
+                0 => bytes[place] = sign,
+                1 => bytes.insert(place, sign),
+                _ => drop(bytes.remove(place)),
+            }
+        }
+        String::from_utf8(bytes).unwrap()
+    };
+    for _ in 0..2_000 {
+        let token = near(&good);
+        assert!(token == good || setting.verify(&token).await.is_err(), "{token}");
+        // Whatever becomes of it, it is no other key by this name.
+        let keys = super::super::jwks::Keys::parse(near(&published).as_bytes());
+        let found = keys.ok().and_then(|keys| keys.find(Some("k"), super::super::Algorithm::EdDsa).cloned());
+        assert!(found.is_none_or(|key| !key.verifies(super::super::Algorithm::EdDsa, b"x", &[0; 64])));
+    }
+}
