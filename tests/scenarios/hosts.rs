@@ -121,6 +121,17 @@ fn whoever_is_asked_answers() {
     }
     stranger_far.get(&format!("/v1/tasks/{task}/files/x")).problem(404, "not_found");
 
+    // An administrator reaches it by way of either, with a reason.
+    let scopes = ["--scopes", "admin tasks:read calls:run", "--user", "usr_01hzzzzzzzzzzzzzzzzzzzzzzz"];
+    let tenant = near.get("/v1/whoami").expect(200)["tenant"].as_str().unwrap().to_owned();
+    let admin = far.with_key(Some(a.client_with(&[&scopes[..], &["--tenant", &tenant]].concat()).key()));
+    let theirs = sleeper(&near, &task);
+    let cancel = format!("/v1/calls/{}/cancel", id(&theirs));
+    admin.post(&cancel, &json!({})).problem(404, "not_found");
+    let done = admin.post_with(&cancel, &json!({}), &[("bulkhead-reason", "it spins")]);
+    assert!(matches!(done.status, 200..=202), "{done:?}");
+    assert_eq!(near.get(&format!("/v1/calls/{}?wait=30", id(&theirs))).expect(200)["state"], "cancelled");
+
     let metrics = String::from_utf8(far.get("/metrics").body).unwrap();
     assert!(metrics.contains("bulkhead_forwarded_requests_total{reason=\"answered\"}"), "{metrics}");
     assert!(matches!(far.delete(&format!("/v1/tasks/{task}")).status, 200..=204));

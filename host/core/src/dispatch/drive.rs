@@ -10,12 +10,13 @@ use super::egress::Broker;
 use super::sink::CallSink;
 use super::{Inner, Slot, lock};
 use crate::call::{Call, CallState};
+use crate::clock::Timestamp;
 use crate::event::{EventBody, NewEvent};
 use crate::grants::WorkspaceAccess;
 use crate::outcome::{Content, Ending, Fault, Outcome, code};
 use crate::pause::Pauses;
 use crate::ports::sandbox::Run;
-use crate::ports::store::StoreError;
+use crate::ports::store::{Appended, StoreError};
 use crate::quota::{Extent, Room};
 
 /// A result up to this size is in the event itself; a larger one is read from the call.
@@ -40,7 +41,7 @@ impl Inner {
         let at = self.parts.ids.now();
         let body = EventBody::CallStarted { tool: call.tool_name.clone() };
         let events = vec![NewEvent::new(at, Some(call.id), &body)];
-        match self.parts.store.start_call(call.task, call.id, at, &call.grants, events.clone()).await {
+        match self.stored_start(&call, at, &events, &token).await {
             Ok(Some(appended)) => {
                 self.parts.hub.publish(call.owner.tenant, call.task, appended, events);
                 self.parts.meter.events_appended(1);
@@ -61,6 +62,29 @@ impl Inner {
                 self.end_surely(&call, Outcome::without_use(Ending::Interrupted { fault }), Vec::new(), None).await;
             }
         }
+    }
+
+    /// Stores that a call starts, trying again while the store can't be reached: what
+    /// waited for its turn can wait for that too.
+    async fn stored_start(
+        &self,
+        call: &Call,
+        at: Timestamp,
+        events: &[NewEvent],
+        cancel: &CancellationToken,
+    ) -> Result<Option<Appended>, StoreError> {
+        for _ in 0..RETRIES {
+            match self.parts.store.start_call(call.task, call.id, at, &call.grants, events.to_vec()).await {
+                Err(StoreError::Unavailable(error)) => {
+                    tracing::debug!(call = %call.id, error = %chain(&*error), "a start could not be stored yet");
+                }
+                done => return done,
+            }
+            if cancel.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+                break;
+            }
+        }
+        self.parts.store.start_call(call.task, call.id, at, &call.grants, events.to_vec()).await
     }
 
     /// A call that waited, with what it is granted now: the policy may have
