@@ -71,33 +71,45 @@ impl Hosts {
     /// # Errors
     /// If the store fails.
     pub async fn holder(&self, principal: &Principal, pinned: Pinned) -> Result<Holder, Error> {
-        let owner = self.whose(principal, pinned).await?;
-        let task = match pinned {
-            Pinned::Task(id) => match self.access.frozen(owner, id).await {
-                Ok(task) => task.id,
-                Err(Error::NotFound { .. }) => return Ok(Holder::Here),
-                Err(error) => return Err(error),
-            },
-            Pinned::Call(id) => match self.ports.store.call(owner, id).await? {
-                Some(call) if !call.state.is_ended() => call.task,
-                _ => return Ok(Holder::Here),
-            },
+        let own = principal.owner();
+        let task = match self.task_of(own, pinned).await? {
+            Some(task) => Some(task),
+            None => self.others_task(principal, pinned).await?,
         };
+        let Some(task) = task else { return Ok(Holder::Here) };
         Ok(self.ports.cluster.hold(task).await?.unwrap_or(Holder::Here))
     }
 
-    /// Whose thing it may be. Of an administrator's request that is looked up, to find
-    /// its host and for nothing else: there it is checked like any other.
-    async fn whose(&self, principal: &Principal, pinned: Pinned) -> Result<Owner, Error> {
+    /// The task that a request is about, if it is the owner's, or its call goes on.
+    async fn task_of(&self, owner: Owner, pinned: Pinned) -> Result<Option<TaskId>, Error> {
+        match pinned {
+            Pinned::Task(id) => match self.access.frozen(owner, id).await {
+                Ok(task) => Ok(Some(task.id)),
+                Err(Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            },
+            Pinned::Call(id) => {
+                let call = self.ports.store.call(owner, id).await?;
+                Ok(call.filter(|call| !call.state.is_ended()).map(|call| call.task))
+            }
+        }
+    }
+
+    /// The same of another's, for an administrator: to find its host and for nothing
+    /// else. There the request is checked like any other.
+    async fn others_task(&self, principal: &Principal, pinned: Pinned) -> Result<Option<TaskId>, Error> {
         let administers = |scope| principal.scopes.contains(scope);
         if !(administers(Scope::Admin) || administers(Scope::OperatorAdmin)) {
-            return Ok(principal.owner());
+            return Ok(None);
         }
         let thing = match pinned {
             Pinned::Task(id) => Thing::Task(id),
             Pinned::Call(id) => Thing::Call(id),
         };
-        Ok(self.ports.store.owner_of(thing).await?.unwrap_or(principal.owner()))
+        match self.ports.store.owner_of(thing).await? {
+            Some(owner) if owner != principal.owner() => self.task_of(owner, pinned).await,
+            _ => Ok(None),
+        }
     }
 }
 
