@@ -110,6 +110,10 @@ fn whoever_is_asked_answers() {
     let once = near.post_with(&calls, &body, &key).expect(200);
     assert_eq!(far.post_with(&calls, &body, &key).expect(200)["id"], once["id"]);
 
+    // What was passed on once is not passed on again.
+    let again = [("bulkhead-forwarded", "1")];
+    far.post_with(&calls, &body, &again).problem(503, "host_unreachable");
+
     // Whose it is not, to them it is not there: by way of either.
     let stranger = ["--tenant", "ten_01hzzzzzzzzzzzzzzzzzzzzzzz", "--user", "usr_01hzzzzzzzzzzzzzzzzzzzzzzz"];
     let stranger = a.client_with(&stranger);

@@ -195,7 +195,7 @@ impl Shared {
         match asking(self.manager()).await {
             Ok(answer) => Some(answer),
             // It answered, though not well: another program's key, a script of another version.
-            Err(error) if matches!(error.kind(), redis::ErrorKind::Server(_)) => {
+            Err(error) if matches!(error.kind(), redis::ErrorKind::Server(_) | redis::ErrorKind::Extension) => {
                 tracing::warn!(%error, "Redis refused");
                 None
             }

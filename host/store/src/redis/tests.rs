@@ -127,6 +127,30 @@ async fn what_one_host_stores_the_others_hear_and_find_hot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_entry_of_another_task_is_not_believed() {
+    let server = RedisServer::start();
+    let redis = host(&server.url(server.port()), "a").await;
+    let tenant = owner(1).tenant;
+    let key = format!("test:1:{tenant}:tail:{}", task(1));
+    let entry = |id: &str, of: u64| {
+        let task = task(of).to_string();
+        server.cli(&["XADD", &key, id, "task", &task, "at", "1", "call", "", "kind", "task.ready", "data", "{}"]);
+    };
+    entry("1-0", 1);
+    entry("2-0", 2);
+    entry("3-0", 1);
+    let tail = redis.tail(tenant, task(1), 0).await;
+    assert_eq!(tail.iter().map(|event| event.seq).collect::<Vec<_>>(), [1]);
+    // Nor one that is no entry of ours.
+    server.cli(&["DEL", &key]);
+    server.cli(&["XADD", &key, "1-0", "something", "else"]);
+    assert_eq!(redis.tail(tenant, task(1), 0).await, []);
+    server.cli(&["SET", &key, "no stream"]);
+    assert_eq!(redis.tail(tenant, task(1), 0).await, []);
+    assert!(redis.is_up(), "it answered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_may_be_flushed_stopped_and_started_again() {
     let mut server = RedisServer::start();
     let url = server.url(server.port());
