@@ -1,7 +1,6 @@
 //! One call, from its slot to its stored end.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -207,13 +206,18 @@ impl Inner {
     /// cancelled: no client asked for it.
     fn judged(&self, call: &Call, outcome: Outcome) -> Outcome {
         let cancelled = matches!(outcome.ending, Ending::Cancelled { .. });
-        let revoked = lock(&self.active).get(&call.id).map(|active| active.revoked.clone());
+        let active = lock(&self.active);
+        let (revoked, lost) = match active.get(&call.id) {
+            Some(active) => (Some(active.revoked.clone()), active.lost),
+            None => (None, false),
+        };
+        drop(active);
         if let Some(reason) = revoked.as_ref().and_then(|revoked| revoked.get()).filter(|_| cancelled) {
             let fault = Fault::new(code::GRANT_REVOKED, format!("the call was ended: {reason}"));
             return Outcome { ending: Ending::Cancelled { fault }, usage: outcome.usage };
         }
         let killed = cancelled || matches!(outcome.ending, Ending::Interrupted { .. });
-        if self.suspended.load(Ordering::SeqCst) && killed {
+        if lost && killed {
             let message =
                 "the host lost its lease while the call ran, and stopped it before others could take the task over";
             let fault = Fault::new(code::HOST_LOST, message).retryable();

@@ -18,7 +18,7 @@ mod sink;
 mod submit;
 mod tools;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -111,6 +111,8 @@ struct Inner {
     tools: LoadedTools,
     lanes: Mutex<Lanes<Arc<Call>>>,
     active: Mutex<HashMap<CallId, Active>>,
+    /// Calls on their way into the store: they may be there already, and are no strays.
+    accepting: Mutex<HashSet<CallId>>,
     questions: Questions,
     tracker: TaskTracker,
     /// Once set, no call is accepted and none leaves the queue.
@@ -128,6 +130,8 @@ struct Active {
     done: Done,
     /// The owner's grants that it stands on.
     holds: Vec<GrantId>,
+    /// Whether it was stopped because this host lost its lease.
+    lost: bool,
     /// Why it ends, if less is granted now.
     revoked: Arc<OnceLock<String>>,
 }
@@ -152,6 +156,7 @@ impl Dispatcher {
             tools: LoadedTools::new(parts.store.clone(), parts.components.clone(), parts.sandbox.clone()),
             lanes: Mutex::new(Lanes::new(config.lanes)),
             active: Mutex::default(),
+            accepting: Mutex::default(),
             questions: Questions::default(),
             tracker: TaskTracker::new(),
             stopping: AtomicBool::new(false),
@@ -248,7 +253,7 @@ impl Dispatcher {
 impl Inner {
     fn activate(&self, call: &Arc<Call>, done: Done) {
         let (cancel, revoked) = (self.stop_now.child_token(), Arc::default());
-        let active = Active { call: call.clone(), cancel, done, holds: Vec::new(), revoked };
+        let active = Active { call: call.clone(), cancel, done, holds: Vec::new(), lost: false, revoked };
         lock(&self.active).insert(call.id, active);
     }
 

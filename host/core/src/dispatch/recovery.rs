@@ -69,7 +69,7 @@ impl Dispatcher {
                 self.inner.pump();
                 return Ok(recovered);
             }
-            for orphan in orphans {
+            for orphan in orphans.into_iter().filter(|orphan| !self.inner.is_active(orphan.call.id)) {
                 recovered += self.inner.take_up(orphan).await?;
             }
         }
@@ -103,9 +103,11 @@ impl Dispatcher {
     /// queued stays so.
     pub fn suspend(&self) {
         self.inner.suspended.store(true, Ordering::SeqCst);
-        let active = lock(&self.inner.active);
-        let running = active.values().filter(|active| !matches!(active.call.state, CallState::Queued));
-        running.for_each(|active| active.cancel.cancel());
+        let mut active = lock(&self.inner.active);
+        for running in active.values_mut().filter(|active| !matches!(active.call.state, CallState::Queued)) {
+            running.lost = true;
+            running.cancel.cancel();
+        }
         // Not asked and waited for: others may soon have the workspaces.
         self.inner.parts.sandbox.kill_guests();
     }
@@ -121,8 +123,10 @@ impl Dispatcher {
 }
 
 impl Inner {
+    /// Whether a call is known here, or is about to be.
     fn is_active(&self, call: CallId) -> bool {
-        lock(&self.active).contains_key(&call)
+        // In this order: it leaves the one after it has come into the other.
+        lock(&self.accepting).contains(&call) || lock(&self.active).contains_key(&call)
     }
 
     /// Ends a call that nobody runs, or puts it back into its lane.

@@ -94,6 +94,25 @@ pub struct Asked {
     pub own_limits: bool,
 }
 
+/// A call on its way into the store, until it is known here or was refused.
+struct Accepting {
+    inner: Arc<Inner>,
+    call: CallId,
+}
+
+impl Accepting {
+    fn begin(inner: &Arc<Inner>, call: CallId) -> Self {
+        lock(&inner.accepting).insert(call);
+        Self { inner: inner.clone(), call }
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        lock(&self.inner.accepting).remove(&self.call);
+    }
+}
+
 /// A call that has a slot and may start.
 type Start = Option<(Arc<Call>, Slot)>;
 
@@ -149,6 +168,7 @@ impl Inner {
         };
         let events = vec![NewEvent::new(at, Some(call.id), &event)];
         let call = Arc::new(call);
+        let _accepting = Accepting::begin(self, call.id);
         let accept = AcceptCall { call: call.clone(), idempotency, own_limits, events: events.clone() };
         let accepted = self.parts.store.accept_call(accept).await;
         if slot.is_none() && !matches!(accepted, Ok(Accepted::New(_))) {

@@ -58,6 +58,10 @@ pub trait Cluster: Send + Sync + 'static {
     /// Whether this host may run what it holds, now and as it changes.
     fn lease(&self) -> watch::Receiver<Lease>;
 
+    /// The number of this host's membership: another one once others had ended it, and
+    /// may have taken what it held.
+    fn term(&self) -> u64;
+
     /// Holds a task here, if nobody that lives does and its workspace can be
     /// reached; says who holds it. `None` if there is no such task.
     async fn hold(&self, task: TaskId) -> Result<Option<Holder>, StoreError>;
@@ -100,6 +104,10 @@ impl Cluster for Alone {
 
     fn lease(&self) -> watch::Receiver<Lease> {
         self.lease.subscribe()
+    }
+
+    fn term(&self) -> u64 {
+        0
     }
 
     async fn hold(&self, _: TaskId) -> Result<Option<Holder>, StoreError> {

@@ -136,12 +136,17 @@ impl Tending {
     /// Stops what runs when the lease is lost, and goes on when it is held again.
     async fn obey(&self) {
         let mut lease = self.ports.cluster.lease();
+        let mut before = (Lease::Held, self.ports.cluster.term());
         loop {
-            let now = *lease.borrow_and_update();
-            match now {
-                Lease::Lost => self.dispatcher.suspend(),
-                Lease::Held => note(self.dispatcher.resume().await, "what was left could not be taken up"),
+            let now = (*lease.borrow_and_update(), self.ports.cluster.term());
+            if now.0 == Lease::Lost || now.1 != before.1 {
+                self.dispatcher.suspend();
             }
+            // If it was lost and renewed so fast that it was not seen, nobody has taken anything.
+            if now.0 == Lease::Held && now != before {
+                note(self.dispatcher.resume().await, "what was left could not be taken up");
+            }
+            before = now;
             if lease.changed().await.is_err() {
                 return;
             }

@@ -182,7 +182,15 @@ impl Cluster for PostgresStore {
         self.shared.lease.subscribe()
     }
 
+    fn term(&self) -> u64 {
+        self.token().unsigned_abs()
+    }
+
     async fn hold(&self, task: TaskId) -> Result<Option<Holder>, StoreError> {
+        // A host that slept does not know yet that others may have taken over.
+        if !self.shared.is_in_time() {
+            return Err(StoreError::Unavailable("this host is late to renew its lease".into()));
+        }
         if self.shared.held.has(task) {
             return Ok(Some(Holder::Here));
         }

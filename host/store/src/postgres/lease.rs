@@ -6,8 +6,8 @@
 //! others end it, by a change of its row that lasts; as long as none has, it may be
 //! renewed however late, for then nobody has taken anything.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bulkhead_core::ports::cluster::Lease;
@@ -58,7 +58,9 @@ impl PostgresStore {
         let _ = self.shared.host.set(host.clone());
         let stop = CancellationToken::new();
         let (options, within) = (config.session(), config.connect_timeout);
-        let keeper = Keeper { shared: self.shared.clone(), host, options, within, connection: Some(connection), until };
+        let mut keeper =
+            Keeper { shared: self.shared.clone(), host, options, within, connection: Some(connection), until };
+        keeper.lasts(begun);
         let keeping = tokio::spawn(keeper.run(stop.clone()));
         *self.keeping.0.lock().await = Some((stop, keeping));
         Ok(())
@@ -125,7 +127,7 @@ impl Keeper {
         let renewed = tokio::time::timeout(within, self.renew()).await;
         match renewed {
             Ok(Ok(Renewed::Yes)) => {
-                self.until = begun + self.host.lease;
+                self.lasts(begun);
                 if self.shared.lease.send_replace(Lease::Held) == Lease::Lost {
                     tracing::info!("the lease of this host is renewed; it goes on");
                 }
@@ -136,7 +138,7 @@ impl Keeper {
                 // As a new start, whose token the others have not seen end.
                 match self.rejoin().await {
                     Ok(()) => {
-                        self.until = begun + self.host.lease;
+                        self.lasts(begun);
                         self.shared.lease.send_replace(Lease::Held);
                         tracing::info!(token = self.token(), "this host has joined again");
                         Some(true)
@@ -163,6 +165,13 @@ impl Keeper {
                 None
             }
         }
+    }
+
+    /// Counts from before the renewal was sent.
+    fn lasts(&mut self, begun: Instant) {
+        self.until = begun + self.host.lease;
+        // No code panics while it holds the lock.
+        *self.shared.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.until);
     }
 
     fn lose(&self, why: &str) {

@@ -37,8 +37,8 @@ mod tools;
 mod turns;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use bulkhead_core::id::TaskId;
 use bulkhead_core::ports::cluster::Lease;
@@ -86,6 +86,8 @@ struct Shared {
     /// The host that has joined; none for who only looks.
     host: OnceLock<HostConfig>,
     lease: watch::Sender<Lease>,
+    /// When others may believe that this host is gone; none if it has not joined.
+    until: Mutex<Option<Instant>>,
     held: Held,
     /// The number of this opened store: the high bits of its writes, the token of its host.
     writer: AtomicU64,
@@ -218,6 +220,12 @@ impl Shared {
         let answer = self.attempt_all(work).await?;
         self.commits.fetch_add(1, Ordering::Relaxed);
         Ok(answer)
+    }
+
+    /// Whether this host's lease is not over yet.
+    fn is_in_time(&self) -> bool {
+        // No code panics while it holds the lock.
+        self.until.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|until| Instant::now() < until)
     }
 
     /// What its host's writes are known by.

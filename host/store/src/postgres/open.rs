@@ -2,7 +2,7 @@
 //! then the migrations, by one host at a time.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bulkhead_core::ports::cluster::Lease;
@@ -105,6 +105,7 @@ pub(super) async fn open(config: PostgresConfig) -> Result<PostgresStore, OpenEr
         tracker: TaskTracker::new(),
         host: OnceLock::new(),
         lease: watch::Sender::new(Lease::Held),
+        until: Mutex::new(None),
         held: Held::default(),
         writer: AtomicU64::new(writer.unsigned_abs()),
         writes: AtomicU64::new(0),
