@@ -5,6 +5,7 @@
 //! files are translated.
 
 pub mod app;
+pub mod audit;
 pub mod builtin;
 pub mod cli;
 pub mod components;

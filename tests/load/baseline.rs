@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::routing::post;
 use axum::serve::ListenerExt as _;
+use bulkhead_core::audit::{AuditBody, NewAudit};
 use bulkhead_core::call::{Call, CallState};
 use bulkhead_core::clock::{Clock as _, NewId as _};
 use bulkhead_core::digest::Digest;
@@ -61,7 +62,7 @@ pub fn commits(full: bool, rounds: usize) -> Duration {
         store.ensure_owner(owner, ids.now()).await.unwrap();
         let tools = ToolSet::new([]);
         let task = task(owner, &tools);
-        store.create_task(&task, &tools, Vec::new()).await.unwrap();
+        store.create_task(&task, &tools, Vec::new(), made(&task)).await.unwrap();
         let mut times = Vec::new();
         for _ in 0..rounds {
             let (accept, end) = call(&task);
@@ -97,6 +98,10 @@ fn task(owner: Owner, tools: &ToolSet) -> Task {
     }
 }
 
+fn made(task: &Task) -> NewAudit {
+    NewAudit::new(task.created_at, task.owner, task.id, None, &AuditBody::TaskArchived {})
+}
+
 fn call(task: &Task) -> (AcceptCall, EndCall) {
     let ids = bulkhead::system::System;
     let (id, at) = (ids.call_id(), ids.now());
@@ -124,8 +129,10 @@ fn call(task: &Task) -> (AcceptCall, EndCall) {
         usage: outcome.usage.clone(),
     };
     let event = |body: &EventBody| vec![NewEvent::new(at, Some(id), body)];
+    let audit = NewAudit::new(at, task.owner, task.id, id, &AuditBody::call_ended(&call, &outcome, Some(&task.limits)));
+    let outcome = Arc::new(outcome);
     (
         AcceptCall { call: Arc::new(call), idempotency: None, own_limits: false, events: event(&started) },
-        EndCall { task: task.id, call: id, at, outcome: Arc::new(outcome), events: event(&ended), extent: None },
+        EndCall { task: task.id, call: id, at, outcome, events: event(&ended), extent: None, audit },
     )
 }

@@ -54,6 +54,7 @@ pub(super) const TABLE: &[(&str, &str, Guard)] = &[
     ("delete", "/v1/tasks/{task}/grants/{grant}", Owned(Op::GrantsRevoke)),
     ("get", "/v1/tasks/{task}/policy/{tool}", Owned(Op::PolicyExplain)),
     ("get", "/v1/tasks/{task}/audit", Owned(Op::AuditList)),
+    ("get", "/v1/audit", Scoped(Op::AuditListOwn)),
     ("get", "/v1/tasks/{task}/entries", Owned(Op::FilesList)),
     ("get", "/v1/tasks/{task}/entries/{path}", Owned(Op::FilesList)),
     ("post", "/v1/tasks/{task}/directories", Owned(Op::FilesMakeDirectory)),
@@ -323,6 +324,8 @@ fn keys_are_rotated_with_an_overlap() {
     let new = server.client().with_key(rotated["key"].as_str());
     assert_eq!((old.get("/v1/tasks").status, new.get("/v1/tasks").status), (200, 200));
     assert_eq!(old.get("/v1/whoami").expect(200), new.get("/v1/whoami").expect(200));
+    let recorded = &new.get("/v1/audit?kind=key.rotated").expect(200)["items"][0]["data"];
+    assert_eq!((&recorded["key"], &recorded["by"]), (&made["id"], &rotated["id"]));
     // The overlap, and the three seconds that a good key is trusted.
     std::thread::sleep(std::time::Duration::from_millis(7_500));
     let refused = old.get("/v1/tasks");

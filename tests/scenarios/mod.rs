@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod audit;
 mod barriers;
 mod bounds;
 mod builtins;

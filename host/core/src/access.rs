@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::audit::NewAudit;
+use crate::audit::refusals::Refusals;
 use crate::call::Call;
 use crate::error::Error;
 use crate::grants::Ceiling;
@@ -133,16 +133,18 @@ impl OwnedSession {
 pub struct Access {
     store: Arc<dyn Store>,
     softened: Arc<Softened>,
+    refusals: Arc<Refusals>,
     frozen: Cache<TaskId, Arc<FrozenTask>>,
     tool_sets: Cache<crate::digest::Digest, Arc<ToolSet>>,
 }
 
 impl Access {
-    /// A door to what is in `store`.
-    pub(crate) fn new(store: Arc<dyn Store>, softened: Arc<Softened>) -> Self {
+    /// A door to what is in `store`; whom it refuses is counted.
+    pub(crate) fn new(store: Arc<dyn Store>, softened: Arc<Softened>, refusals: Arc<Refusals>) -> Self {
         Self {
             store,
             softened,
+            refusals,
             frozen: Cache::builder().max_capacity(FROZEN_TASKS).time_to_live(FROZEN_TTL).build(),
             tool_sets: Cache::new(TOOL_SETS),
         }
@@ -159,10 +161,18 @@ impl Access {
             let softens = !scope.is_always_enforced()
                 && self.softened.lets_through(Rule::Scopes, who, operation.name(), scope.as_str()).await?;
             if !softens {
+                self.refusals.scope(who, scope);
                 return Err(Error::MissingScope(scope));
             }
         }
         Ok(Permit { principal: principal.clone() })
+    }
+
+    /// What was asked for is not there, or another's.
+    fn absent(&self, principal: &Principal, kind: &'static str, id: &dyn ToString) -> Error {
+        let id = id.to_string();
+        self.refusals.not_found(principal.owner(), kind, &id);
+        Error::not_found(kind, id)
     }
 
     /// Checks that a task is the principal's.
@@ -179,7 +189,7 @@ impl Access {
     }
 
     async fn others_task(&self, principal: &Principal, operation: Operation, id: TaskId) -> Result<Task, Error> {
-        let about = |_: &Task| About { task: id, call: None };
+        let about = |_: &Task| About { task: Some(id), call: None };
         self.as_admin(principal, operation, Thing::Task(id), |owner| self.store.task(owner, id), about).await
     }
 
@@ -245,7 +255,7 @@ impl Access {
         let call = match self.store.call(permit.owner(), id).await? {
             Some(call) => call,
             None => {
-                let about = |call: &Call| About { task: call.task, call: Some(id) };
+                let about = |call: &Call| About { task: Some(call.task), call: Some(id) };
                 self.as_admin(principal, operation, Thing::Call(id), |owner| self.store.call(owner, id), about).await?
             }
         };
@@ -276,7 +286,7 @@ impl Access {
         let session = match self.store.session(permit.owner(), id).await? {
             Some(session) => session,
             None => {
-                let about = |_: &Session| About { task: NewAudit::no_task(), call: None };
+                let about = |_: &Session| About { task: None, call: None };
                 let get = |owner| self.store.session(owner, id);
                 self.as_admin(principal, operation, Thing::Session(id), get, about).await?
             }

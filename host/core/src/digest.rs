@@ -23,7 +23,7 @@ impl Digest {
     }
 
     /// A digest computed elsewhere.
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 

@@ -22,7 +22,7 @@ use bulkhead_core::ports::cluster::Cluster;
 use bulkhead_core::ports::live::{Connections, Live};
 use bulkhead_core::ports::rates::Rates;
 use bulkhead_core::ports::sandbox::SandboxError;
-use bulkhead_core::principal::{Principal, Scopes};
+use bulkhead_core::principal::{Owner, Principal, Scopes};
 use bulkhead_core::service::keys::NewKey;
 use bulkhead_core::service::{Ports, Services};
 use bulkhead_sandbox::{Part, WasmConfig, WasmSandbox};
@@ -38,6 +38,8 @@ use tokio_util::sync::CancellationToken;
 pub use serve::serve;
 pub use store::{OpenStore, StoreOpenError, StoreReadings};
 
+use crate::audit::export::Exporter;
+use crate::audit::{HeadKey, KeyFileError};
 use crate::components::ComponentFiles;
 use crate::config::{self, Config};
 use crate::egress::{EgressConfig, EgressSetupError, HttpEgress};
@@ -92,6 +94,9 @@ pub enum StartError {
     /// The policy can't be used.
     #[error("the policy can't be used: {0}")]
     Policy(#[from] PolicyError),
+    /// The heads of the audit log can't be signed.
+    #[error(transparent)]
+    Heads(#[from] KeyFileError),
     /// Guests can't be shut in.
     #[error(
         "guests can't be shut in: {0}; `bulkhead doctor` says what this machine lacks, and `workers.isolation = \"best-effort\"` runs them behind what there is"
@@ -125,6 +130,8 @@ pub struct App {
     listener: TcpListener,
     /// The policy's file, how often to look at it, and how often it was of no use.
     watched: Option<(Loader, Duration, Arc<AtomicU64>)>,
+    /// Signs and exports the heads of the audit log.
+    heads: Exporter,
     /// Whose connections are ended at the stop.
     egress: Arc<HttpEgress>,
     redis: Option<Arc<Redis>>,
@@ -150,6 +157,8 @@ impl App {
             .map_err(system("the name of this host, `host-id` in the data directory"))?;
         let cluster = join(config, host, &store, address).await?;
         let redis = redis(config, host, &store)?;
+        let key = HeadKey::open_or_make(&config.audit_key(), &System)?;
+        let heads = Exporter::new(key, config.audit_heads(), Duration::from_secs(config.audit.export_every_s));
         let exe = std::env::current_exe().map_err(system("the path of this executable"))?;
         let workspaces = LocalWorkspaces::new(&config.workspaces());
         let workspaces = Arc::new(workspaces.map_err(system("the directory of workspaces"))?);
@@ -191,13 +200,7 @@ impl App {
                 "took over what an earlier run left"
             );
         }
-        let (owner, new) = services.keys.first_owner().await?;
-        let first_key = if new && config.auth == config::Auth::Required {
-            let key = NewKey { owner, scopes: Scopes::all(), label: "first key".into(), expires_at: None };
-            Some(services.keys.create(key).await?.0.reveal())
-        } else {
-            None
-        };
+        let (owner, first_key) = first_key(config, &services).await?;
         let auth = match config.auth {
             config::Auth::Required => Auth::Required,
             config::Auth::Off => Auth::Off(Principal::new(owner, Scopes::all())),
@@ -212,7 +215,8 @@ impl App {
             tokens: tokens.as_ref().map(|(tokens, _)| tokens.clone()),
         };
         let watched = loader.map(|loader| (loader, Duration::from_millis(config.policy.reload_ms), policy_failures));
-        Ok(Self { api: Arc::new(api), address, first_key, listener, watched, egress, redis, tokens, _lock: lock })
+        let api = Arc::new(api);
+        Ok(Self { api, address, first_key, listener, watched, heads, egress, redis, tokens, _lock: lock })
     }
 
     /// Serves until `stop` resolves, then stops in order: no new connections,
@@ -221,7 +225,8 @@ impl App {
     /// # Errors
     /// If the listener fails.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), StartError> {
-        let Self { api, listener, watched, egress, redis, tokens, .. } = self;
+        let Self { api, listener, watched, heads, egress, redis, tokens, .. } = self;
+        let exporting = tokio::spawn(heads.run(api.services.audit.clone(), api.stop.clone()));
         let watching = watched.map(|(loader, every, failures)| {
             tokio::spawn(policy::watch(loader, api.clone(), every, failures, api.stop.clone()))
         });
@@ -238,6 +243,8 @@ impl App {
             }
         });
         let (router, token) = (router(api.clone()), api.stop.clone());
+        // Who is refused is counted by where it comes from.
+        let router = router.into_make_service_with_connect_info::<SocketAddr>();
         let on_stop = async move {
             stop.await;
             tracing::info!("stopping");
@@ -249,9 +256,9 @@ impl App {
             served = &mut server => Some(served),
             () = api.stop.cancelled() => None,
         };
-        if let Some(watching) = watching {
-            // It ends with the token; a panic in it was logged.
-            let _ = watching.await;
+        // They end with the token; a panic in one was logged.
+        for ending in watching.into_iter().chain([exporting]) {
+            let _ = ending.await;
         }
         // Waiting requests hold connections; calls that end let them go.
         api.services.upkeep.stop().await;
@@ -276,6 +283,16 @@ impl App {
         };
         served.map_err(io::Error::other).flatten().map_err(system("the HTTP server"))
     }
+}
+
+/// The first owner, and a key for it if there was none and keys are asked for.
+async fn first_key(config: &Config, services: &Services) -> Result<(Owner, Option<String>), StartError> {
+    let (owner, new) = services.keys.first_owner().await?;
+    if !new || config.auth != config::Auth::Required {
+        return Ok((owner, None));
+    }
+    let key = NewKey { owner, scopes: Scopes::all(), label: "first key".into(), expires_at: None };
+    Ok((owner, Some(services.keys.create(key).await?.0.reveal())))
 }
 
 /// The store.

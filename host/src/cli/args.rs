@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::exit::{CODES, Exit, Failure};
 use super::units;
+use crate::audit::PublicKey;
 use crate::config::{Flag, Loaded, Sources, load};
 
 /// Runs tools in a WebAssembly sandbox.
@@ -75,6 +76,9 @@ pub(super) enum Command {
     /// Make, list, rotate and revoke API keys, in the data directory of this machine
     #[command(subcommand)]
     Keys(Keys),
+    /// Check the audit log, and sign where it ends
+    #[command(subcommand)]
+    Audit(Audit),
     /// Check and convert policies, and say why a tool gets what it gets
     #[command(subcommand)]
     Policy(Policy),
@@ -196,6 +200,22 @@ pub(super) enum Keys {
         #[arg(value_parser = key_id)]
         id: KeyId,
     },
+}
+
+/// `audit`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Audit {
+    /// Say whether the audit log is whole: no record changed, removed, added or cut off
+    Verify {
+        /// Signed heads that it is compared with: a file, or a directory of them [default: audit.export_dir]
+        #[arg(long = "head", value_name = "FILE")]
+        heads: Vec<PathBuf>,
+        /// Whose signatures are trusted [default: the key of audit.key_file]
+        #[arg(long = "key", value_name = "PUBLIC")]
+        keys: Vec<PublicKey>,
+    },
+    /// Print the heads of all chains now, signed, as one line
+    Export,
 }
 
 /// `policy`.

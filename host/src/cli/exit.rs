@@ -12,7 +12,8 @@ use serde::Serialize;
 pub(super) const CODES: &str = "\
 Exit codes:
    0  done; the tool succeeded
-   1  the tool failed; something required is missing (doctor); the tool was rejected (tools)
+   1  the tool failed; something required is missing (doctor); the tool was rejected (tools);
+      the audit log is not whole (audit)
    2  the command line or the tool's arguments are not valid
    3  a limit was reached: time, memory, size
    4  the call was cancelled or interrupted

@@ -8,6 +8,7 @@
 
 mod args;
 mod arguments;
+mod audit;
 mod client;
 mod config;
 mod doctor;
@@ -76,6 +77,7 @@ fn command(arguments: Arguments, output: &Output) -> Result<Exit, Failure> {
         Command::Run(run) => run::run(global.load()?, run, output),
         Command::Tools(tools) => tools::tools(&global, tools, output),
         Command::Keys(keys) => keys::keys(global.load()?, keys, output),
+        Command::Audit(command) => audit::audit(global.load()?, command, output),
         Command::Policy(command) => policy::policy(&global, command, output),
         Command::Config(command) => config::config(&global, command, output),
         Command::Doctor => doctor::doctor(&global, output),

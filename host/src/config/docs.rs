@@ -67,6 +67,9 @@ fn about(section: &str) -> &'static str {
             "Tokens of issuers elsewhere (OAuth 2.0, OpenID Connect), beside API keys: whoever shows `Authorization: Bearer \
              <JWT>` is a user whose ids are derived from what the issuer says."
         }
+        "audit" => {
+            "The audit log: its heads, signed and exported, and refusals. `keep.audit_hours` says for how long it is kept."
+        }
         "log" => "The log, on standard error.",
         "experimental" => {
             "What is not safe to have on unless it is wanted: off by default, and it may change with any release."

@@ -33,8 +33,8 @@ use serde_json::{Map, Value};
 
 pub use error::{ConfigError, Fault, Origin};
 pub use sections::{
-    Access, Always, Auth, Cgroup, Cluster, Dispatch, EgressLimits, Experimental, Http, Import, Isolation, Keep, Log,
-    LogFormat, PolicyFile, Quota, Rates, Redis, Rule, Store, Synchronous, Tokens, Tools, Workers,
+    Access, Always, AuditHeads, Auth, Cgroup, Cluster, Dispatch, EgressLimits, Experimental, Http, Import, Isolation,
+    Keep, Log, LogFormat, PolicyFile, Quota, Rates, Redis, Rule, Store, Synchronous, Tokens, Tools, Workers,
 };
 pub use sources::Flag;
 
@@ -82,6 +82,8 @@ pub struct Config {
     pub redis: Redis,
     /// How long things are kept.
     pub keep: Keep,
+    /// The audit log's heads.
+    pub audit: AuditHeads,
     /// The log.
     pub log: Log,
     /// What is not safe to have on unless it is wanted.
@@ -116,6 +118,7 @@ impl Default for Config {
             cluster: Cluster::default(),
             redis: Redis::default(),
             keep: Keep::default(),
+            audit: AuditHeads::default(),
             log: Log::default(),
             experimental: Experimental::default(),
             database_url: None,

@@ -436,6 +436,20 @@ section! {
 }
 
 section! {
+    /// The audit log's heads, signed and exported.
+    AuditHeads = "audit" {
+        /// The key that signs the heads of the audit log's chains, for its owner alone; `audit.key` in `data` if empty. It is made at the first start. Who has it and the database can make both anew, so let it be where the database is not.
+        key_file: PathBuf = PathBuf::new(), Kind::OptionalPath;
+        /// Where signed heads are appended to `heads-YYYY-MM.jsonl`; `audit-heads` in `data` if empty. `bulkhead audit verify` finds by them that a chain was cut off, so let it be where who can change the database can't change them.
+        export_dir: PathBuf = PathBuf::new(), Kind::OptionalPath;
+        /// Time between two exports. Only chains that have grown are told; what came after the last export can be cut off unseen.
+        export_every_s: u64 = 300, number("seconds", 1, 24 * 3_600);
+        /// Time between two records of what was refused: strangers, and principals that asked for what is not theirs. They are counted in between, so that nobody can make the server write by being refused.
+        refusals_every_s: u64 = 15, number("seconds", 1, 3_600);
+    }
+}
+
+section! {
     /// The log, on standard error.
     Log = "log" {
         /// How log lines look: `human` for people, `json` with one object a line for machines.
@@ -470,6 +484,7 @@ pub(super) fn rest() -> impl Iterator<Item = Key> {
         Cluster::KEYS,
         Redis::KEYS,
         Keep::KEYS,
+        AuditHeads::KEYS,
         Log::KEYS,
         Experimental::KEYS,
     ];

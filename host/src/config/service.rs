@@ -1,7 +1,7 @@
 //! What the packages take, made of the configuration.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulkhead_core::access::rules::{Enforcement, Rules};
@@ -124,7 +124,22 @@ impl Config {
             deleted_ms: millis(self.keep.deleted_hours),
             audit_ms: millis(self.keep.audit_hours),
             every: Duration::from_secs(self.keep.every_s),
+            refusals_every: Duration::from_secs(self.audit.refusals_every_s),
         }
+    }
+
+    /// The key that signs the heads of the audit log.
+    pub fn audit_key(&self) -> PathBuf {
+        self.or_in_data(&self.audit.key_file, "audit.key")
+    }
+
+    /// Where they are exported to.
+    pub fn audit_heads(&self) -> PathBuf {
+        self.or_in_data(&self.audit.export_dir, "audit-heads")
+    }
+
+    fn or_in_data(&self, path: &Path, name: &str) -> PathBuf {
+        if path.as_os_str().is_empty() { self.data.join(name) } else { path.into() }
     }
 
     fn synchronous(&self) -> bulkhead_store::Synchronous {

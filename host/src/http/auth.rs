@@ -1,14 +1,15 @@
 //! Authentication: a key or token becomes a principal, before any handler runs.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bulkhead_core::id::TaskId;
 use bulkhead_core::principal::{Principal, Reason, Scope};
+use ipnet::IpNet;
 
 use super::problem::Problem;
 use super::{Api, forward, rate};
@@ -52,7 +53,13 @@ async fn answer(gate: Gate, mut request: Request, next: Next) -> Response {
     };
     let principal = match shown.and_then(|principal| with_reason(principal, request.headers())) {
         Ok(principal) => principal,
-        Err(problem) => return problem.into_response(),
+        Err(problem) => {
+            // What failed for another reason says nothing about who asked.
+            if matches!(problem.status, 401 | 403) {
+                gate.api.services.audit.stranger(problem.code, &source(&request));
+            }
+            return problem.into_response();
+        }
     };
     let owner = principal.owner();
     // One middleware for all of this: each costs a box and a clone of all below it.
@@ -85,6 +92,19 @@ fn with_reason(mut principal: Principal, headers: &HeaderMap) -> Result<Principa
         })?);
     }
     Ok(principal)
+}
+
+/// The network that a request comes from: so much of an address as one person may
+/// have, since a whole one tells no more and would fill the records.
+fn source(request: &Request) -> String {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip().to_canonical());
+    let network = match peer {
+        Some(IpAddr::V4(address)) => IpNet::new(address.into(), 24),
+        Some(IpAddr::V6(address)) => IpNet::new(address.into(), 48),
+        None => return "unknown".into(),
+    };
+    // Neither prefix is longer than its address.
+    network.map(|network| network.trunc().to_string()).unwrap_or_default()
 }
 
 /// The ticket of a request for a task's events, if it shows one.

@@ -1,5 +1,5 @@
-//! `/v1/tasks/{task}/grants`, `/v1/calls/{call}/answers`, the audit log of a
-//! task, and why a tool gets what it gets.
+//! `/v1/tasks/{task}/grants`, `/v1/calls/{call}/answers`, and why a tool gets what
+//! it gets.
 
 use std::sync::Arc;
 
@@ -11,11 +11,9 @@ use bulkhead_core::id::{CallId, TaskId};
 use bulkhead_core::service::grants::NewGrant;
 
 use super::Api;
-use super::extract::{Caller, Id, JsonBody, Part, Query};
+use super::extract::{Caller, Id, JsonBody, Part};
 use super::problem::Problem;
-use super::wire::{
-    AnswerBody, AuditQuery, AuditRecordBody, ExplanationBody, GrantBody, Items, MAX_PAGE, NewGrantBody, RevokedBody,
-};
+use super::wire::{AnswerBody, ExplanationBody, GrantBody, Items, NewGrantBody, RevokedBody};
 
 /// Gives a grant to a task, for what the policy wants asked. Needs a scope of
 /// its own, so that a key that may only call tools can't widen what they get.
@@ -95,22 +93,4 @@ pub async fn explain(
 ) -> Result<Json<ExplanationBody>, Problem> {
     let task = api.services.access.frozen_task(&caller, Operation::PolicyExplain, id).await?;
     Ok(Json(api.services.grants.explain(&task, &tool).await?.into()))
-}
-
-/// Lists the audit records of a task, oldest first.
-#[utoipa::path(get, path = "/v1/tasks/{task}/audit", tag = "grants", params(("task" = String, Path), AuditQuery),
-    responses((status = 200, body = Items<AuditRecordBody>), (status = "4XX", body = Problem)))]
-pub async fn audit(
-    State(api): State<Arc<Api>>,
-    Caller(caller): Caller,
-    Id(id): Id<TaskId>,
-    Query(query): Query<AuditQuery>,
-) -> Result<Json<Items<AuditRecordBody>>, Problem> {
-    let task = api.services.access.task(&caller, Operation::AuditList, id).await?;
-    let limit = query.limit.unwrap_or(50);
-    if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(Problem::new("invalid_request", format!("`limit` must be 1 to {MAX_PAGE}")).with("field", "limit"));
-    }
-    let records = api.services.grants.audit(&task, query.after.unwrap_or(0), limit).await?;
-    Ok(Json(Items::all(records.iter().map(AuditRecordBody::from))))
 }

@@ -5,6 +5,7 @@
 
 #![allow(unused_qualifications, reason = "the macro of OpenAPI paths repeats the handlers' types in full")]
 
+pub mod audit;
 pub mod auth;
 pub mod calls;
 pub mod events;
@@ -157,7 +158,8 @@ fn owned_routes(options: &Options) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(grants::revoke))
         .routes(routes!(grants::answer))
         .routes(routes!(grants::explain))
-        .routes(routes!(grants::audit))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::of_task))
         .routes(routes!(tools::list))
         .routes(routes!(tools::get, tools::delete))
         .routes(routes!(files::entries_root))

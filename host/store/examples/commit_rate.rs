@@ -20,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bulkhead_core::audit::{AuditBody, NewAudit};
 use bulkhead_core::call::{Call, CallState};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
@@ -80,7 +81,7 @@ async fn postgres(url: &str, synchronous: Synchronous) -> Arc<dyn Store> {
 /// Pairs a second.
 async fn measure(engine: &str, store: Arc<dyn Store>, synchronous: Synchronous, clients: u64) -> f64 {
     for client in 0..clients {
-        store.create_task(&task(client), &ToolSet::new([]), vec![]).await.unwrap();
+        store.create_task(&task(client), &ToolSet::new([]), vec![], audit()).await.unwrap();
     }
     let (processor, started) = (processor_time(), Instant::now());
     // As the server does it: commands come from tasks of the runtime.
@@ -103,8 +104,8 @@ async fn measure(engine: &str, store: Arc<dyn Store>, synchronous: Synchronous, 
 
 /// Counted once the statements are prepared.
 async fn round_trips(store: Arc<dyn Store>, proxy: &Proxy) -> f64 {
-    store.create_task(&task(0), &ToolSet::new([]), vec![]).await.unwrap();
-    store.create_task(&task(1), &ToolSet::new([]), vec![]).await.unwrap();
+    store.create_task(&task(0), &ToolSet::new([]), vec![], audit()).await.unwrap();
+    store.create_task(&task(1), &ToolSet::new([]), vec![], audit()).await.unwrap();
     calls(store.clone(), 0, Duration::from_millis(200)).await;
     let before = proxy.round_trips();
     let pairs = calls(store.clone(), 1, Duration::from_millis(500)).await;
@@ -119,7 +120,7 @@ async fn calls(store: Arc<dyn Store>, client: u64, time: Duration) -> u64 {
     let mut pairs = 0;
     while started.elapsed() < time {
         let call = call(client, pairs);
-        let (id, at) = (call.id, call.created_at);
+        let (id, at, ending) = (call.id, call.created_at, call.clone());
         let begun = NewEvent::new(at, Some(id), &EventBody::CallStarted { tool: "read_file".into() });
         let accept = AcceptCall { call: Arc::new(call), idempotency: None, own_limits: false, events: vec![begun] };
         assert!(matches!(store.accept_call(accept).await.unwrap(), Accepted::New(_)));
@@ -132,11 +133,17 @@ async fn calls(store: Arc<dyn Store>, client: u64, time: Duration) -> u64 {
         };
         let ended = NewEvent::new(at, Some(id), &body);
         let outcome = Arc::new(Outcome::without_use(Ending::Succeeded { content }));
-        let end = EndCall { task: task_id(client), call: id, at, outcome, events: vec![ended], extent: None };
+        let body = AuditBody::call_ended(&ending, &outcome, Some(&ending.limits));
+        let audit = NewAudit::new(at, owner(), task_id(client), id, &body);
+        let end = EndCall { task: task_id(client), call: id, at, outcome, events: vec![ended], extent: None, audit };
         assert!(store.end_call(end).await.unwrap().is_some());
         pairs += 1;
     }
     pairs
+}
+
+fn audit() -> NewAudit {
+    NewAudit::of_operator(Timestamp::from_millis(1), &AuditBody::TaskArchived {})
 }
 
 fn owner() -> Owner {

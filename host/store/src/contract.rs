@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests: a panic is the report")]
 #![allow(missing_docs, reason = "the names of the tests say what they test")]
 
+mod audit;
 mod batches;
 mod calls;
 mod events;
@@ -84,9 +85,14 @@ suite! {
     idempotency::one_of_many_with_the_same_key_is_stored,
     grants::are_live_until_used_up_expired_or_revoked,
     grants::are_at_most_so_many_in_a_task,
-    grants::audit_records_are_kept_in_order_by_owner,
     grants::policies_are_kept_by_their_revision,
     grants::calls_wait_and_go_on,
+    audit::records_are_kept_in_order_by_owner,
+    audit::each_tenant_has_a_chain_without_gaps,
+    audit::links_are_those_of_core,
+    audit::what_is_not_done_is_not_recorded,
+    audit::retention_takes_the_beginning_and_leaves_its_link,
+    audit::retention_of_a_long_chain_goes_on,
     batches::one_that_fails_does_not_take_the_others_with_it,
     batches::all_kinds_at_once,
     batches::a_dropped_wait_does_not_undo,

@@ -2,6 +2,7 @@
 //! tests and one-shot runs; nothing bounds it but what is put in, and its
 //! lists are searched linearly, so a server must not use it.
 
+mod audit;
 mod grants;
 mod state;
 mod tools;
@@ -9,7 +10,8 @@ mod tools;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use bulkhead_core::audit::{Audit, NewAudit};
+use bulkhead_core::audit::chain::{ChainState, Stored};
+use bulkhead_core::audit::{Audit, AuditFilter, NewAudit};
 use bulkhead_core::call::{Call, Step};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
@@ -68,12 +70,13 @@ impl Store for MemoryStore {
         Ok(self.state().owners.first().copied())
     }
 
-    async fn create_key(&self, key: &KeyRecord) -> Result<(), StoreError> {
-        let keys = &mut self.state().keys;
-        if keys.iter().any(|known| known.id == key.id) {
+    async fn create_key(&self, key: &KeyRecord, audit: NewAudit) -> Result<(), StoreError> {
+        let mut state = self.state();
+        if state.keys.iter().any(|known| known.id == key.id) {
             return Err(StoreError::Exists("key"));
         }
-        keys.push(key.clone());
+        state.keys.push(key.clone());
+        state.audit.append(audit);
         Ok(())
     }
 
@@ -87,16 +90,23 @@ impl Store for MemoryStore {
         Ok(keys)
     }
 
-    async fn revoke_key(&self, id: &KeyId, at: Timestamp) -> Result<bool, StoreError> {
+    async fn revoke_key(&self, id: &KeyId, at: Timestamp, audit: NewAudit) -> Result<bool, StoreError> {
         let mut state = self.state();
         let key = state.keys.iter_mut().find(|key| key.id == *id && key.revoked_at.is_none());
-        Ok(key.map(|key| key.revoked_at = Some(at)).is_some())
+        let revoked = key.map(|key| key.revoked_at = Some(at)).is_some();
+        if revoked {
+            state.audit.append(audit);
+        }
+        Ok(revoked)
     }
 
-    async fn expire_key(&self, id: &KeyId, at: Timestamp) -> Result<bool, StoreError> {
+    async fn expire_key(&self, id: &KeyId, at: Timestamp, audit: NewAudit) -> Result<bool, StoreError> {
         let mut state = self.state();
         let key = state.keys.iter_mut().find(|key| key.id == *id && key.revoked_at.is_none());
-        Ok(key.map(|key| key.expires_at = Some(key.expires_at.map_or(at, |known| known.min(at)))).is_some())
+        let Some(key) = key else { return Ok(false) };
+        key.expires_at = Some(key.expires_at.map_or(at, |known| known.min(at)));
+        state.audit.append(audit);
+        Ok(true)
     }
 
     async fn touch_key(&self, id: &KeyId, at: Timestamp) -> Result<(), StoreError> {
@@ -144,8 +154,8 @@ impl Store for MemoryStore {
         Ok(true)
     }
 
-    async fn create_tool(&self, tool: &Tool) -> Result<Option<Tool>, StoreError> {
-        self.state().create_tool(tool)
+    async fn create_tool(&self, tool: &Tool, audit: NewAudit) -> Result<Option<Tool>, StoreError> {
+        self.state().create_tool(tool, audit)
     }
 
     async fn finish_tool(&self, id: ToolId, state: &ToolState) -> Result<bool, StoreError> {
@@ -169,16 +179,22 @@ impl Store for MemoryStore {
         Ok(self.state().tools.values().filter(|tool| tool.state == ToolState::Compiling).cloned().collect())
     }
 
-    async fn delete_tool(&self, owner: ToolOwner, id: ToolId) -> Result<bool, StoreError> {
-        Ok(self.state().delete_tool(owner, id))
+    async fn delete_tool(&self, owner: ToolOwner, id: ToolId, audit: NewAudit) -> Result<bool, StoreError> {
+        Ok(self.state().delete_tool(owner, id, audit))
     }
 
     async fn tool_set(&self, digest: Digest) -> Result<Option<ToolSet>, StoreError> {
         Ok(self.state().sets.get(&digest).cloned())
     }
 
-    async fn create_task(&self, task: &Task, tools: &ToolSet, events: Vec<NewEvent>) -> Result<Appended, StoreError> {
-        self.state().create_task(task, tools, events)
+    async fn create_task(
+        &self,
+        task: &Task,
+        tools: &ToolSet,
+        events: Vec<NewEvent>,
+        audit: NewAudit,
+    ) -> Result<Appended, StoreError> {
+        self.state().create_task(task, tools, events, audit)
     }
 
     async fn task(&self, owner: Owner, id: TaskId) -> Result<Option<Task>, StoreError> {
@@ -226,8 +242,9 @@ impl Store for MemoryStore {
         failure: Option<&str>,
         at: Timestamp,
         events: Vec<NewEvent>,
+        audit: Option<NewAudit>,
     ) -> Result<Option<Appended>, StoreError> {
-        Ok(self.state().move_task(id, to, failure, at, events))
+        Ok(self.state().move_task(id, to, failure, at, events, audit))
     }
 
     async fn append_events(&self, task: TaskId, events: Vec<NewEvent>) -> Result<Option<Appended>, StoreError> {
@@ -299,14 +316,26 @@ impl Store for MemoryStore {
         Ok(self.state().use_grant(id, now))
     }
 
-    async fn revoke_grant(&self, task: TaskId, id: GrantId, at: Timestamp) -> Result<bool, StoreError> {
+    async fn revoke_grant(
+        &self,
+        task: TaskId,
+        id: GrantId,
+        at: Timestamp,
+        audit: NewAudit,
+    ) -> Result<bool, StoreError> {
         let mut state = self.state();
         let grant = state.grants.get_mut(&id).filter(|grant| grant.task == task && grant.revoked_at.is_none());
-        Ok(grant.map(|grant| grant.revoked_at = Some(at)).is_some())
+        let revoked = grant.map(|grant| grant.revoked_at = Some(at)).is_some();
+        if revoked {
+            state.audit.append(audit);
+        }
+        Ok(revoked)
     }
 
-    async fn keep_policy(&self, revision: &str, text: &str, _at: Timestamp) -> Result<(), StoreError> {
-        self.state().policies.entry(revision.to_owned()).or_insert_with(|| text.to_owned());
+    async fn keep_policy(&self, revision: &str, text: &str, _at: Timestamp, audit: NewAudit) -> Result<(), StoreError> {
+        let mut state = self.state();
+        state.policies.entry(revision.to_owned()).or_insert_with(|| text.to_owned());
+        state.audit.append(audit);
         Ok(())
     }
 
@@ -319,31 +348,41 @@ impl Store for MemoryStore {
         if state.audit_refused {
             return Err(StoreError::Unavailable("the audit log is closed".into()));
         }
-        state.append_audit(records);
+        records.into_iter().for_each(|record| state.audit.append(record));
         Ok(())
     }
 
     async fn list_audit(
         &self,
         owner: Owner,
-        task: Option<TaskId>,
+        filter: &AuditFilter,
         after: u64,
         limit: u32,
     ) -> Result<Vec<Audit>, StoreError> {
-        let state = self.state();
-        let wanted = |audit: &&Audit| {
-            let record = &audit.record;
-            audit.number > after && record.owner == owner && task.is_none_or(|task| record.task == task)
-        };
-        Ok(state.audit.iter().filter(wanted).take(limit as usize).cloned().collect())
+        Ok(self.state().audit.list(owner, filter, after, limit))
     }
 
-    async fn create_ticket(&self, ticket: &TicketRecord, most: u32, now: Timestamp) -> Result<bool, StoreError> {
-        let tickets = &mut self.state().tickets;
-        tickets.retain(|known| known.expires_at > now);
-        let room = tickets.iter().filter(|known| known.owner == ticket.owner).count() < most as usize;
+    async fn audit_chains(&self) -> Result<Vec<ChainState>, StoreError> {
+        Ok(self.state().audit.states())
+    }
+
+    async fn chained_audit(&self, chain: &str, after: u64, limit: u32) -> Result<Vec<Stored>, StoreError> {
+        Ok(self.state().audit.stored(chain, after, limit))
+    }
+
+    async fn create_ticket(
+        &self,
+        ticket: &TicketRecord,
+        most: u32,
+        now: Timestamp,
+        audit: NewAudit,
+    ) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        state.tickets.retain(|known| known.expires_at > now);
+        let room = state.tickets.iter().filter(|known| known.owner == ticket.owner).count() < most as usize;
         if room {
-            tickets.push(ticket.clone());
+            state.tickets.push(ticket.clone());
+            state.audit.append(audit);
         }
         Ok(room)
     }

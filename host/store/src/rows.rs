@@ -2,6 +2,7 @@
 //! columns have the same names and types. A row that can't be what it
 //! must be is an error that names table and row: never a default, never a panic.
 
+mod audit;
 mod call;
 mod grant;
 mod tool;
@@ -20,8 +21,9 @@ use bulkhead_core::task::Task;
 use serde::de::DeserializeOwned;
 use sqlx::FromRow;
 
+pub(super) use audit::{AuditRow, ChainRow};
 pub(super) use call::CallRow;
-pub(super) use grant::{AuditRow, GrantRow};
+pub(super) use grant::GrantRow;
 pub(super) use tool::{ToolRow, owner_text};
 
 /// Names the row that is being read, for errors.

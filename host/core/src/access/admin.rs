@@ -14,7 +14,8 @@ use super::Access;
 
 /// What a record of such an access is about.
 pub(super) struct About {
-    pub(super) task: TaskId,
+    /// The task, if it is about one.
+    pub(super) task: Option<TaskId>,
     pub(super) call: Option<CallId>,
 }
 
@@ -32,7 +33,7 @@ impl Access {
     where
         F: Future<Output = Result<Option<T>, StoreError>>,
     {
-        let missing = || Error::not_found(thing.kind(), thing.id());
+        let missing = || self.absent(principal, thing.kind(), &thing.id());
         let anywhere = principal.scopes.contains(Scope::OperatorAdmin);
         if operation.reach() == Reach::Own || !(anywhere || principal.scopes.contains(Scope::Admin)) {
             return Err(missing());

@@ -69,6 +69,7 @@ operations! {
     GrantsAnswer = "grants.answer", GrantsWrite, Own;
     PolicyExplain = "policy.explain", TasksRead, Others;
     AuditList = "audit.list", TasksRead, Others;
+    AuditListOwn = "audit.list_own", TasksRead, Own;
     FilesList = "files.list", FilesRead, Others;
     FilesRead = "files.read", FilesRead, Others;
     FilesWrite = "files.write", FilesWrite, Own;

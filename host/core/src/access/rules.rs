@@ -117,7 +117,7 @@ impl Softened {
                 operation: operation.into(),
                 what: what.to_owned(),
             };
-            let record = NewAudit::new(self.ids.now(), who, NewAudit::no_task(), None, &body);
+            let record = NewAudit::new(self.ids.now(), who, None, None, &body);
             self.store.append_audit(vec![record]).await?;
             self.told.insert((rule, who, operation), ());
             tracing::warn!(

@@ -39,8 +39,9 @@ use self::questions::Questions;
 use self::submit::Done;
 use self::tools::LoadedTools;
 use crate::access::Access;
+use crate::audit::{AuditBody, NewAudit};
 use crate::call::{Call, CallState};
-use crate::clock::Ids;
+use crate::clock::{Ids, Timestamp};
 use crate::error::Error;
 use crate::event::NewEvent;
 use crate::hub::Hub;
@@ -275,6 +276,14 @@ impl Inner {
         self.end(call, Outcome::without_use(ending), Vec::new(), None).await.map_err(Error::from)
     }
 
+    /// What the audit log says of the end of a call.
+    async fn record_of_end(&self, call: &Call, outcome: &Outcome, at: Timestamp) -> NewAudit {
+        // Mostly from memory. If it can't be had, the record names all limits: a call must end.
+        let task = self.parts.access.frozen(call.owner, call.task).await.ok();
+        let body = AuditBody::call_ended(call, outcome, task.as_ref().map(|task| &task.limits));
+        NewAudit::new(at, call.owner, call.task, call.id, &body)
+    }
+
     /// Stores the end of a call, unless it has one; tells who waits.
     async fn end(
         &self,
@@ -286,8 +295,15 @@ impl Inner {
         let at = self.parts.ids.now();
         let outcome = Arc::new(outcome);
         events.push(NewEvent::new(at, Some(call.id), &drive::ended_event(&outcome)));
-        let end =
-            EndCall { task: call.task, call: call.id, at, outcome: outcome.clone(), events: events.clone(), extent };
+        let end = EndCall {
+            task: call.task,
+            call: call.id,
+            at,
+            outcome: outcome.clone(),
+            events: events.clone(),
+            extent,
+            audit: self.record_of_end(call, &outcome, at).await,
+        };
         let won = self.parts.store.end_call(end).await?;
         let active = lock(&self.active).remove(&call.id);
         let ended = match won {

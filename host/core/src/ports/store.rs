@@ -6,7 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use thiserror::Error;
 
-use crate::audit::{Audit, NewAudit};
+use crate::audit::chain::{ChainState, Stored};
+use crate::audit::{Audit, AuditFilter, NewAudit};
 use crate::call::{Call, Step};
 use crate::clock::Timestamp;
 use crate::digest::Digest;
@@ -20,7 +21,7 @@ use crate::quota::Extent;
 use crate::session::Session;
 use crate::task::{Task, TaskState};
 use crate::ticket::TicketRecord;
-use crate::tool::{Tool, ToolSet, ToolState};
+use crate::tool::{Tool, ToolOwner, ToolSet, ToolState};
 
 /// Why the store failed.
 #[derive(Debug, Error)]
@@ -116,6 +117,8 @@ pub struct EndCall {
     pub events: Vec<NewEvent>,
     /// What the task's workspace takes now, if the call changed that.
     pub extent: Option<Extent>,
+    /// The record of it, stored if and only if the end is.
+    pub audit: NewAudit,
 }
 
 /// A page of a list, newest first: those older than `before`.
@@ -149,7 +152,8 @@ pub struct Retention {
     pub events_bytes_per_task: u64,
     /// Records of deleted tasks, with their calls and events, go if they were deleted before this.
     pub deleted_before: Timestamp,
-    /// Audit records older than this go.
+    /// Audit records older than this go, from the beginning of each chain; the link of the last that
+    /// went stays.
     pub audit_before: Timestamp,
     /// The time now, for idempotency keys.
     pub now: Timestamp,
@@ -200,6 +204,9 @@ impl Thing {
 }
 
 /// Durable storage.
+///
+/// Where an operation takes an audit record, that is stored in its transaction, and
+/// only if it does something.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     // ---- tenants and keys
@@ -209,15 +216,16 @@ pub trait Store: Send + Sync + 'static {
     /// The first tenant and user that were stored, if any.
     async fn first_owner(&self) -> Result<Option<Owner>, StoreError>;
     /// Stores a key.
-    async fn create_key(&self, key: &KeyRecord) -> Result<(), StoreError>;
+    async fn create_key(&self, key: &KeyRecord, audit: NewAudit) -> Result<(), StoreError>;
     /// The key with this public id.
     async fn key(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError>;
     /// Every key, newest first.
     async fn list_keys(&self) -> Result<Vec<KeyRecord>, StoreError>;
     /// Revokes a key. False if there is none or it was revoked already.
-    async fn revoke_key(&self, id: &KeyId, at: Timestamp) -> Result<bool, StoreError>;
-    /// Lets a key end at `at`, unless it ends sooner. False if there is none, or it was revoked.
-    async fn expire_key(&self, id: &KeyId, at: Timestamp) -> Result<bool, StoreError>;
+    async fn revoke_key(&self, id: &KeyId, at: Timestamp, audit: NewAudit) -> Result<bool, StoreError>;
+    /// Lets a key end at `at`, unless it ends sooner, because another is in its place.
+    /// False if there is none, or it was revoked.
+    async fn expire_key(&self, id: &KeyId, at: Timestamp, audit: NewAudit) -> Result<bool, StoreError>;
     /// Notes that a key was used.
     async fn touch_key(&self, id: &KeyId, at: Timestamp) -> Result<(), StoreError>;
 
@@ -240,7 +248,7 @@ pub trait Store: Send + Sync + 'static {
     /// Stores a tool, unless its owner has one with the same digest that is
     /// not rejected: then that one is returned and nothing is stored. A
     /// rejected one is replaced.
-    async fn create_tool(&self, tool: &Tool) -> Result<Option<Tool>, StoreError>;
+    async fn create_tool(&self, tool: &Tool, audit: NewAudit) -> Result<Option<Tool>, StoreError>;
     /// Sets the state of a tool that is compiling. False if it no longer is.
     async fn finish_tool(&self, id: ToolId, state: &ToolState) -> Result<bool, StoreError>;
     /// The tool with this id, if the tenant may see it (`None`: any tenant).
@@ -253,14 +261,20 @@ pub trait Store: Send + Sync + 'static {
     /// Tools that were left compiling, oldest first.
     async fn compiling_tools(&self) -> Result<Vec<Tool>, StoreError>;
     /// Deletes a tool of this owner that no task pins. False if there is none or it is pinned.
-    async fn delete_tool(&self, owner: crate::tool::ToolOwner, id: ToolId) -> Result<bool, StoreError>;
+    async fn delete_tool(&self, owner: ToolOwner, id: ToolId, audit: NewAudit) -> Result<bool, StoreError>;
     /// The set with this digest.
     async fn tool_set(&self, digest: Digest) -> Result<Option<ToolSet>, StoreError>;
 
     // ---- tasks and events
 
     /// Stores a task with its tool set and first events.
-    async fn create_task(&self, task: &Task, tools: &ToolSet, events: Vec<NewEvent>) -> Result<Appended, StoreError>;
+    async fn create_task(
+        &self,
+        task: &Task,
+        tools: &ToolSet,
+        events: Vec<NewEvent>,
+        audit: NewAudit,
+    ) -> Result<Appended, StoreError>;
     /// The owner's task with this id.
     async fn task(&self, owner: Owner, id: TaskId) -> Result<Option<Task>, StoreError>;
     /// The owner's tasks, those deleted left out; of one session, if given.
@@ -285,6 +299,7 @@ pub trait Store: Send + Sync + 'static {
         failure: Option<&str>,
         at: Timestamp,
         events: Vec<NewEvent>,
+        audit: Option<NewAudit>,
     ) -> Result<Option<Appended>, StoreError>;
     /// Appends events to a task's log; `None` if there is no such task.
     async fn append_events(&self, task: TaskId, events: Vec<NewEvent>) -> Result<Option<Appended>, StoreError>;
@@ -340,27 +355,40 @@ pub trait Store: Send + Sync + 'static {
     /// Takes one use of a grant. False if it is not live at `now`.
     async fn use_grant(&self, id: GrantId, now: Timestamp) -> Result<bool, StoreError>;
     /// Takes a grant back. False if the task has none such, or it was taken back already.
-    async fn revoke_grant(&self, task: TaskId, id: GrantId, at: Timestamp) -> Result<bool, StoreError>;
-    /// Keeps the text of a policy by its revision, if it is not there.
-    async fn keep_policy(&self, revision: &str, text: &str, at: Timestamp) -> Result<(), StoreError>;
+    async fn revoke_grant(&self, task: TaskId, id: GrantId, at: Timestamp, audit: NewAudit)
+    -> Result<bool, StoreError>;
+    /// Keeps the text of a policy by its revision, if it is not there, and records that it is
+    /// put in force.
+    async fn keep_policy(&self, revision: &str, text: &str, at: Timestamp, audit: NewAudit) -> Result<(), StoreError>;
     /// The text of a policy that was in force once.
     async fn policy(&self, revision: &str) -> Result<Option<String>, StoreError>;
-    /// Appends records to the audit log.
+    /// Appends records to the audit log, in this order; those of one chain are stored together
+    /// or not at all.
     async fn append_audit(&self, records: Vec<NewAudit>) -> Result<(), StoreError>;
-    /// Records of an owner, of one task if given, in order, after a number.
+    /// Records of an owner, in order, after a number.
     async fn list_audit(
         &self,
         owner: Owner,
-        task: Option<TaskId>,
+        filter: &AuditFilter,
         after: u64,
         limit: u32,
     ) -> Result<Vec<Audit>, StoreError>;
+    /// Every chain of the audit log, by name.
+    async fn audit_chains(&self) -> Result<Vec<ChainState>, StoreError>;
+    /// Records of a chain as they are stored, in order, after a number.
+    async fn chained_audit(&self, chain: &str, after: u64, limit: u32) -> Result<Vec<Stored>, StoreError>;
 
     // ---- tickets for streams
 
     /// Stores a ticket, unless its owner has `most` that can still be used:
     /// then nothing is stored and the answer is false. Removes those that expired.
-    async fn create_ticket(&self, ticket: &TicketRecord, most: u32, now: Timestamp) -> Result<bool, StoreError>;
+    async fn create_ticket(
+        &self,
+        ticket: &TicketRecord,
+        most: u32,
+        now: Timestamp,
+        audit: NewAudit,
+    ) -> Result<bool, StoreError>;
     /// Takes a ticket for a task away, and says whose it was; `None` if there
     /// is none that can be used at `now`. Of many who try one has it.
     async fn take_ticket(&self, hash: Digest, task: TaskId, now: Timestamp) -> Result<Option<Owner>, StoreError>;

@@ -1,12 +1,12 @@
 //! Grants: give, list, take back; answers to what calls ask; the policy in
-//! force, what it says and why, and the audit log. Only an owner with the
+//! force, what it says and why. Only an owner with the
 //! scope for it gives grants: no tool and no key for calls alone can.
 
 use std::sync::Arc;
 
 use super::Ports;
 use crate::access::{FrozenTask, OwnedCall, OwnedTask};
-use crate::audit::{Audit, AuditBody, NewAudit};
+use crate::audit::{AuditBody, NewAudit};
 use crate::clock::NewId as _;
 use crate::dispatch::{Answer, Dispatcher, GRANTS_LOOKED_AT, MAX_GRANTS, Question};
 use crate::error::Error;
@@ -116,13 +116,11 @@ impl Grants {
     /// If the task has no such grant, or the store fails.
     pub async fn revoke(&self, task: &OwnedTask, id: GrantId) -> Result<u32, Error> {
         let (task, now) = (task.task(), self.ports.ids.now());
-        if !self.ports.store.revoke_grant(task.id, id, now).await? {
+        let record = NewAudit::new(now, task.owner, task.id, None, &AuditBody::GrantRevoked { grant: id });
+        if !self.ports.store.revoke_grant(task.id, id, now, record).await? {
             return Err(Error::not_found("grant", id));
         }
-        let ended_calls = self.dispatcher.revoke(id).await;
-        let body = AuditBody::GrantRevoked { grant: id, ended_calls };
-        self.ports.store.append_audit(vec![NewAudit::new(now, task.owner, task.id, None, &body)]).await?;
-        Ok(ended_calls)
+        Ok(self.dispatcher.revoke(id).await)
     }
 
     /// The question that a call waits for the answer to.
@@ -182,23 +180,16 @@ impl Grants {
         })
     }
 
-    /// Records about a task, in order, after a number.
-    ///
-    /// # Errors
-    /// If the store fails.
-    pub async fn audit(&self, task: &OwnedTask, after: u64, limit: u32) -> Result<Vec<Audit>, Error> {
-        let task = task.task();
-        Ok(self.ports.store.list_audit(task.owner, Some(task.id), after, limit).await?)
-    }
-
     /// Puts a policy in force, keeps its text, and ends the calls that were
     /// granted more than it grants. How many.
     ///
     /// # Errors
-    /// If its text can't be stored: records would name what nobody can read.
+    /// If its text can't be stored, with a record of it: records would name what nobody can read.
     pub async fn install(&self, policy: Policy, text: &str) -> Result<u32, Error> {
         if let Some(revision) = policy.revision() {
-            self.ports.store.keep_policy(revision, text, self.ports.ids.now()).await?;
+            let now = self.ports.ids.now();
+            let body = AuditBody::PolicyInstalled { revision: revision.to_string(), rules: policy.rules() as u64 };
+            self.ports.store.keep_policy(revision, text, now, NewAudit::of_operator(now, &body)).await?;
         }
         let (revision, rules) = (policy.revision().cloned(), policy.rules());
         self.policies.replace(policy);

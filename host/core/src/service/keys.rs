@@ -7,6 +7,7 @@ use moka::sync::Cache;
 use thiserror::Error as ThisError;
 
 use crate::access::rules::{Rule, Softened};
+use crate::audit::{AuditBody, NewAudit};
 use crate::clock::{Entropy, Ids, Timestamp};
 use crate::error::Error;
 use crate::key::{ApiKey, KeyError, KeyId, KeyRecord};
@@ -111,7 +112,13 @@ impl Keys {
             last_used_at: None,
         };
         self.store.ensure_owner(new.owner, record.created_at).await?;
-        self.store.create_key(&record).await?;
+        let body = AuditBody::KeyCreated {
+            key: record.id.to_string(),
+            scopes: record.scopes.to_string(),
+            expires_at: record.expires_at.map(|at| at.to_string()),
+        };
+        let audit = NewAudit::new(record.created_at, record.owner, None, None, &body);
+        self.store.create_key(&record, audit).await?;
         Ok((key, record))
     }
 
@@ -194,7 +201,9 @@ impl Keys {
         // The new one first: if this fails, two work, and none is lost.
         let until = now.plus_millis(overlap_ms);
         let until = old.expires_at.map_or(until, |at| at.min(until));
-        self.store.expire_key(id, until).await?;
+        let body =
+            AuditBody::KeyRotated { key: id.to_string(), by: record.id.to_string(), expires_at: until.to_string() };
+        self.store.expire_key(id, until, NewAudit::new(now, old.owner, None, None, &body)).await?;
         self.trusted.invalidate(id);
         Ok((key, record, until))
     }
@@ -204,7 +213,10 @@ impl Keys {
     /// # Errors
     /// If there is none that is not revoked, or the store fails.
     pub async fn revoke(&self, id: &KeyId) -> Result<(), Error> {
-        let revoked = self.store.revoke_key(id, self.ids.now()).await?;
+        let record = self.store.key(id).await?.ok_or_else(|| Error::not_found("key", id))?;
+        let (now, body) = (self.ids.now(), AuditBody::KeyRevoked { key: id.to_string() });
+        let audit = NewAudit::new(now, record.owner, None, None, &body);
+        let revoked = self.store.revoke_key(id, now, audit).await?;
         self.trusted.invalidate(id);
         if revoked { Ok(()) } else { Err(Error::not_found("key", id)) }
     }

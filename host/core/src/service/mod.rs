@@ -1,6 +1,7 @@
 //! Use cases: what the edges call. HTTP and command line call the same ones,
 //! each with a principal or a proof from [`crate::access`].
 
+pub mod audit;
 pub mod calls;
 pub mod files;
 pub mod grants;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use crate::access::Access;
 use crate::access::rules::{Rules, Softened};
+use crate::audit::refusals::Refusals;
 use crate::clock::Ids;
 use crate::dispatch::{DispatchConfig, DispatchParts, Dispatcher};
 use crate::hub::Hub;
@@ -90,6 +92,8 @@ pub struct ServiceConfig {
 pub struct Services {
     /// The door to owned things.
     pub access: Arc<Access>,
+    /// The audit log.
+    pub audit: audit::AuditLog,
     /// Calls.
     pub calls: calls::Calls,
     /// Files of workspaces.
@@ -117,7 +121,9 @@ impl Services {
     pub fn new(ports: Ports, config: ServiceConfig) -> Self {
         let softened = Softened::new(ports.store.clone(), ports.ids.clone(), ports.meter.clone(), config.rules);
         let softened = Arc::new(softened);
-        let access = Arc::new(Access::new(ports.store.clone(), softened.clone()));
+        let refusals = Arc::new(Refusals::default());
+        let audit = audit::AuditLog::new(ports.clone(), refusals.clone());
+        let access = Arc::new(Access::new(ports.store.clone(), softened.clone(), refusals.clone()));
         let hub = Arc::new(Hub::new(ports.live.clone()));
         let policies = Arc::new(Policies::default());
         let quotas = Arc::new(Quotas::new(ports.workspaces.clone(), ports.store.clone(), config.quota));
@@ -136,7 +142,7 @@ impl Services {
             access: access.clone(),
         };
         let dispatcher = Dispatcher::new(parts, config.dispatch);
-        let tools = tools::Tools::new(ports.clone(), &config);
+        let tools = tools::Tools::new(ports.clone(), &config, refusals);
         let parts = tasks::TaskParts {
             ports: ports.clone(),
             access: access.clone(),
@@ -155,8 +161,9 @@ impl Services {
             keys: keys::Keys::new(ports.store.clone(), ports.ids.clone()).softened_by(softened),
             sessions: sessions::Sessions::new(ports.clone()),
             tickets: tickets::Tickets::new(ports.store.clone(), ports.ids.clone()),
-            upkeep: upkeep::Upkeep::new(ports, dispatcher, tools.clone(), tasks.clone(), hub, &config),
+            upkeep: upkeep::Upkeep::new(ports, dispatcher, tools.clone(), tasks.clone(), (hub, audit.clone()), &config),
             access,
+            audit,
             tasks,
             tools,
         }

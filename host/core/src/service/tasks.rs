@@ -9,6 +9,7 @@ use super::Ports;
 use super::sessions::check_label;
 use super::tools::Tools;
 use crate::access::{Access, OwnedSession, OwnedTask, Permit};
+use crate::audit::{AuditBody, NewAudit};
 use crate::clock::NewId as _;
 use crate::dispatch::{Dispatcher, chain};
 use crate::error::Error;
@@ -20,7 +21,6 @@ use crate::limits::{Limits, LimitsPatch};
 use crate::ports::import::{Import, ImportError, Imported};
 use crate::ports::store::Page;
 use crate::ports::workspace::ByteStream;
-use crate::principal::Owner;
 use crate::quota::{Extent, Quotas};
 use crate::task::{Source, Task, TaskState};
 use crate::tool::{MAX_CAPABILITIES, PinnedTool, ToolSet};
@@ -144,7 +144,10 @@ impl Tasks {
             bodies.push(EventBody::TaskReady {});
         }
         let events: Vec<_> = bodies.iter().map(|body| NewEvent::new(now, None, body)).collect();
-        task.last_seq = self.parts.ports.store.create_task(&task, &tools, events).await?.last;
+        let body =
+            AuditBody::TaskCreated { tools: tools.digest, limits: task.limits.clone(), ceiling: task.ceiling.clone() };
+        let record = NewAudit::new(now, task.owner, task.id, None, &body);
+        task.last_seq = self.parts.ports.store.create_task(&task, &tools, events, record).await?.last;
         self.parts.quotas.begin(task.owner, task.id);
         let fill = match new.fill {
             Fill::Empty => return Ok(task),
@@ -197,7 +200,7 @@ impl Tasks {
                 (TaskState::Failed, Some(reason.clone()), vec![EventBody::TaskFailed { reason }])
             }
         };
-        let moved = self.move_to((task.owner, task.id), to, failure.as_deref(), &bodies).await;
+        let moved = self.move_to(task, to, failure.as_deref(), &bodies, None).await;
         if matches!(moved, Ok(false)) {
             // It was deleted while it was filled.
             self.parts.quotas.end(task.owner, task.id);
@@ -231,17 +234,19 @@ impl Tasks {
 
     async fn move_to(
         &self,
-        (owner, id): (Owner, TaskId),
+        task: &Task,
         to: TaskState,
         failure: Option<&str>,
         bodies: &[EventBody],
+        record: Option<AuditBody>,
     ) -> Result<bool, Error> {
-        let now = self.parts.ports.ids.now();
+        let (id, now) = (task.id, self.parts.ports.ids.now());
+        let record = record.map(|body| NewAudit::new(now, task.owner, id, None, &body));
         let events: Vec<_> = bodies.iter().map(|body| NewEvent::new(now, None, body)).collect();
-        let moved = self.parts.ports.store.move_task(id, to, failure, now, events.clone()).await?;
+        let moved = self.parts.ports.store.move_task(id, to, failure, now, events.clone(), record).await?;
         if let Some(appended) = moved {
             self.parts.ports.meter.events_appended(events.len() as u64);
-            self.parts.hub.publish(owner.tenant, id, appended, events);
+            self.parts.hub.publish(task.owner.tenant, id, appended, events);
         }
         Ok(moved.is_some())
     }
@@ -272,7 +277,8 @@ impl Tasks {
     /// # Errors
     /// If the task is not ready, or the store fails.
     pub async fn archive(&self, task: &OwnedTask) -> Result<(), Error> {
-        self.shift(task, TaskState::Archived, EventBody::TaskArchived {}, "only a ready task can be archived").await
+        let bodies = (EventBody::TaskArchived {}, AuditBody::TaskArchived {});
+        self.shift(task, TaskState::Archived, bodies, "only a ready task can be archived").await
     }
 
     /// Takes calls again.
@@ -280,13 +286,20 @@ impl Tasks {
     /// # Errors
     /// If the task is not archived, or the store fails.
     pub async fn restore(&self, task: &OwnedTask) -> Result<(), Error> {
-        self.shift(task, TaskState::Ready, EventBody::TaskReady {}, "only an archived task can be restored").await
+        let bodies = (EventBody::TaskReady {}, AuditBody::TaskRestored {});
+        self.shift(task, TaskState::Ready, bodies, "only an archived task can be restored").await
     }
 
-    async fn shift(&self, task: &OwnedTask, to: TaskState, body: EventBody, remedy: &'static str) -> Result<(), Error> {
+    async fn shift(
+        &self,
+        task: &OwnedTask,
+        to: TaskState,
+        (event, record): (EventBody, AuditBody),
+        remedy: &'static str,
+    ) -> Result<(), Error> {
         let (id, state) = (task.task().id, task.task().state);
         // `ready` is also reached from `initializing`, but not by a client.
-        if state != TaskState::Initializing && self.move_to((task.task().owner, id), to, None, &[body]).await? {
+        if state != TaskState::Initializing && self.move_to(task.task(), to, None, &[event], Some(record)).await? {
             return Ok(());
         }
         Err(Error::WrongState { what: format!("the task `{id}`"), state: state.to_string(), remedy: remedy.into() })
@@ -298,18 +311,22 @@ impl Tasks {
     /// # Errors
     /// If the store or the file layer fails.
     pub async fn delete(&self, task: &OwnedTask) -> Result<(), Error> {
-        let Task { id, owner, .. } = *task.task();
+        let task = task.task().clone();
+        let (id, owner) = (task.id, task.owner);
         let this = self.clone();
         let deleting = self.tracker.spawn(async move {
             // First put aside: from here on no call is accepted. If the host
             // dies in between, the task is archived and can be deleted again.
-            this.move_to((owner, id), TaskState::Archived, None, &[]).await?;
+            let record = NewAudit::new(this.parts.ports.ids.now(), owner, id, None, &AuditBody::TaskDeleting {});
+            this.parts.ports.store.append_audit(vec![record]).await?;
+            this.move_to(&task, TaskState::Archived, None, &[], None).await?;
             this.parts.dispatcher.cancel_task(id).await;
             this.parts.dispatcher.forget_task(owner.tenant, id).await;
             this.parts.ports.workspaces.remove(owner.tenant, id).await?;
             // State and last event in one commit: a reader that sees the one
             // has the other.
-            this.move_to((owner, id), TaskState::Deleted, None, &[EventBody::TaskDeleted {}]).await?;
+            let record = AuditBody::TaskDeleted { limits: task.limits.clone() };
+            this.move_to(&task, TaskState::Deleted, None, &[EventBody::TaskDeleted {}], Some(record)).await?;
             // What was still being filled in meanwhile.
             this.parts.ports.workspaces.remove(owner.tenant, id).await?;
             this.parts.quotas.end(owner, id);
@@ -341,7 +358,7 @@ impl Tasks {
             for task in left {
                 let reason = "the host stopped while the workspace was being filled".to_owned();
                 let body = EventBody::TaskFailed { reason: reason.clone() };
-                self.move_to((task.owner, task.id), TaskState::Failed, Some(&reason), &[body]).await?;
+                self.move_to(&task, TaskState::Failed, Some(&reason), &[body], None).await?;
                 count += 1;
             }
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::access::OwnedTask;
+use crate::audit::{AuditBody, NewAudit};
 use crate::clock::{Ids, Timestamp};
 use crate::error::Error;
 use crate::id::TaskId;
@@ -31,7 +32,9 @@ impl Tickets {
         let expires_at = now.plus_millis(TICKET_TTL_MS);
         let task = task.task();
         let record = TicketRecord { hash: ticket.hash(), owner: task.owner, task: task.id, expires_at };
-        if !self.store.create_ticket(&record, MAX_TICKETS, now).await? {
+        let body = AuditBody::TicketGiven { expires_at: expires_at.to_string() };
+        let audit = NewAudit::new(now, task.owner, task.id, None, &body);
+        if !self.store.create_ticket(&record, MAX_TICKETS, now, audit).await? {
             return Err(Error::OverLimit { what: "tickets that were not used yet", limit: MAX_TICKETS.into() });
         }
         Ok((ticket, expires_at))

@@ -13,6 +13,9 @@ use tokio_util::task::TaskTracker;
 
 use super::{Ports, ServiceConfig};
 use crate::access::Permit;
+use crate::audit::chain::Chain;
+use crate::audit::refusals::Refusals;
+use crate::audit::{AuditBody, NewAudit};
 use crate::clock::{NewId as _, Timestamp};
 use crate::digest::Digest;
 use crate::dispatch::chain;
@@ -20,7 +23,7 @@ use crate::error::Error;
 use crate::id::{TenantId, ToolId};
 use crate::ports::sandbox::{PrepareError, SandboxError, Stage};
 use crate::ports::store::Page;
-use crate::principal::Scope;
+use crate::principal::{Owner, Scope};
 use crate::tool::{Tool, ToolOwner, ToolState};
 
 /// Tools that are taken up at once; a start takes all.
@@ -37,6 +40,7 @@ pub struct Tools {
 
 struct Inner {
     ports: Ports,
+    refusals: Arc<Refusals>,
     compiling: Semaphore,
     max_component_bytes: u64,
     tracker: TaskTracker,
@@ -95,9 +99,10 @@ impl Drop for UnderWay {
 }
 
 impl Tools {
-    pub(super) fn new(ports: Ports, config: &ServiceConfig) -> Self {
+    pub(super) fn new(ports: Ports, config: &ServiceConfig, refusals: Arc<Refusals>) -> Self {
         let inner = Inner {
             ports,
+            refusals,
             compiling: Semaphore::new(config.compiling.max(1)),
             max_component_bytes: config.max_component_bytes,
             tracker: TaskTracker::new(),
@@ -116,14 +121,21 @@ impl Tools {
     /// If a scope is missing, the component is too large, or the store fails.
     pub async fn register(&self, permit: &Permit, operator: bool, component: Bytes) -> Result<(Tool, bool), Error> {
         let owner = if operator {
-            if !permit.principal().scopes.contains(Scope::OperatorTools) {
-                return Err(Error::MissingScope(Scope::OperatorTools));
-            }
+            self.for_operator(permit)?;
             ToolOwner::Operator
         } else {
             ToolOwner::Tenant(permit.owner().tenant)
         };
-        self.register_as(owner, component).await
+        self.register_by(Some(permit.owner()), owner, component).await
+    }
+
+    /// Checks that the principal may change the operator's tools.
+    fn for_operator(&self, permit: &Permit) -> Result<(), Error> {
+        if permit.principal().scopes.contains(Scope::OperatorTools) {
+            return Ok(());
+        }
+        self.inner.refusals.scope(permit.owner(), Scope::OperatorTools);
+        Err(Error::MissingScope(Scope::OperatorTools))
     }
 
     /// Registers a component on behalf of the host: the built-in tools.
@@ -131,6 +143,10 @@ impl Tools {
     /// # Errors
     /// As [`Tools::register`].
     pub async fn register_as(&self, owner: ToolOwner, component: Bytes) -> Result<(Tool, bool), Error> {
+        self.register_by(None, owner, component).await
+    }
+
+    async fn register_by(&self, by: Option<Owner>, owner: ToolOwner, component: Bytes) -> Result<(Tool, bool), Error> {
         let inner = &self.inner;
         if component.is_empty() {
             return Err(Error::invalid("body", "is empty; send the bytes of a WebAssembly component"));
@@ -144,7 +160,8 @@ impl Tools {
         put.map_err(|error| SandboxError::new("the component could not be stored", error))?;
         let (id, created_at) = (inner.ports.ids.tool_id(), inner.ports.ids.now());
         let tool = Tool { id, owner, digest, size, state: ToolState::Compiling, created_at };
-        if let Some(known) = inner.ports.store.create_tool(&tool).await? {
+        let record = recorded(created_at, owner, by, &AuditBody::ToolRegistered { tool: id, digest, size });
+        if let Some(known) = inner.ports.store.create_tool(&tool, record).await? {
             return Ok((known, false));
         }
         self.prepare(tool.clone());
@@ -208,7 +225,10 @@ impl Tools {
     /// If there is none, or the store fails.
     pub async fn get(&self, permit: &Permit, id: ToolId) -> Result<Tool, Error> {
         let tool = self.inner.ports.store.tool(Some(permit.owner().tenant), id).await?;
-        tool.ok_or_else(|| Error::not_found("tool", id))
+        tool.ok_or_else(|| {
+            self.inner.refusals.not_found(permit.owner(), "tool", &id);
+            Error::not_found("tool", id)
+        })
     }
 
     /// Retires a tool that no task pins. The tenant's own, or the operator's
@@ -218,10 +238,12 @@ impl Tools {
     /// If there is none, it is not the principal's, or a task pins it.
     pub async fn delete(&self, permit: &Permit, id: ToolId) -> Result<(), Error> {
         let tool = self.get(permit, id).await?;
-        if tool.owner == ToolOwner::Operator && !permit.principal().scopes.contains(Scope::OperatorTools) {
-            return Err(Error::MissingScope(Scope::OperatorTools));
+        if tool.owner == ToolOwner::Operator {
+            self.for_operator(permit)?;
         }
-        if self.inner.ports.store.delete_tool(tool.owner, id).await? {
+        let body = AuditBody::ToolDeleted { tool: id, digest: tool.digest };
+        let record = recorded(self.inner.ports.ids.now(), tool.owner, Some(permit.owner()), &body);
+        if self.inner.ports.store.delete_tool(tool.owner, id, record).await? {
             return Ok(());
         }
         let what = format!("the tool `{id}`");
@@ -251,6 +273,15 @@ impl Tools {
         self.inner.tracker.close();
         self.inner.tracker.wait().await;
     }
+}
+
+/// A record about a tool, in the chain of its owner; by the host itself if by nobody.
+fn recorded(at: Timestamp, owner: ToolOwner, by: Option<Owner>, body: &AuditBody) -> NewAudit {
+    let chain = match owner {
+        ToolOwner::Operator => Chain::Operator,
+        ToolOwner::Tenant(tenant) => Chain::Tenant(tenant),
+    };
+    NewAudit { chain, user: by.map(|owner| owner.user), ..NewAudit::of_operator(at, body) }
 }
 
 impl Inner {

@@ -1,5 +1,5 @@
-//! Upkeep: recovery at the start, retention while the host runs, and an
-//! orderly stop.
+//! Upkeep: recovery at the start, retention and the records of refusals while the
+//! host runs, and an orderly stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::audit::AuditLog;
 use super::hosts::Tending;
 use super::tasks::Tasks;
 use super::tools::Tools;
@@ -29,6 +30,8 @@ pub struct Keep {
     pub audit_ms: i64,
     /// Between two rounds of retention.
     pub every: Duration,
+    /// Between two records of what was refused.
+    pub refusals_every: Duration,
 }
 
 /// What the start found of an earlier run.
@@ -49,6 +52,7 @@ pub struct Upkeep {
     tools: Tools,
     tasks: Tasks,
     hub: Arc<Hub>,
+    audit: AuditLog,
     keep: Keep,
     follow: Duration,
     tracker: TaskTracker,
@@ -61,11 +65,11 @@ impl Upkeep {
         dispatcher: Dispatcher,
         tools: Tools,
         tasks: Tasks,
-        hub: Arc<Hub>,
+        (hub, audit): (Arc<Hub>, AuditLog),
         config: &ServiceConfig,
     ) -> Self {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        Self { ports, dispatcher, tools, tasks, hub, keep: config.keep, follow: config.follow, tracker, stop }
+        Self { ports, dispatcher, tools, tasks, hub, audit, keep: config.keep, follow: config.follow, tracker, stop }
     }
 
     /// Takes over what an earlier run left, then begins retention. To be
@@ -82,6 +86,12 @@ impl Upkeep {
             while stop.run_until_cancelled(tokio::time::sleep(keep.every)).await.is_some() {
                 retain(&ports, keep).await;
                 ports.rates.tidy();
+            }
+        });
+        let (audit, stop) = (self.audit.clone(), self.stop.clone());
+        self.tracker.spawn(async move {
+            while stop.run_until_cancelled(tokio::time::sleep(keep.refusals_every)).await.is_some() {
+                audit.write_refusals().await;
             }
         });
         if self.ports.cluster.is_shared() {
@@ -110,6 +120,7 @@ impl Upkeep {
         self.tasks.shutdown().await;
         self.tools.shutdown().await;
         self.ports.sandbox.shutdown().await;
+        self.audit.write_refusals().await;
         self.ports.store.close().await;
     }
 }

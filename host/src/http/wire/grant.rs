@@ -1,13 +1,11 @@
-//! Grants, questions, explanations and audit records.
+//! Grants, questions and explanations.
 
-use bulkhead_core::audit::Audit;
 use bulkhead_core::dispatch::Question;
 use bulkhead_core::grants::{Capability, Grant};
 use bulkhead_core::policy::Explained;
 use bulkhead_core::service::grants::Explanation;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 /// A capability: `{"kind": "http", "value": "GET https://api.example.com/v1/*"}`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -186,50 +184,5 @@ impl From<Explanation> for ExplanationBody {
     fn from(explanation: Explanation) -> Self {
         let policy = explanation.policy.map(|policy| policy.to_string());
         Self { policy, capabilities: explanation.capabilities }
-    }
-}
-
-/// Which audit records.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct AuditQuery {
-    /// Only records with a larger number.
-    pub after: Option<u64>,
-    /// At most this many: 1 to 200, 50 if absent.
-    pub limit: Option<u32>,
-}
-
-/// An audit record.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct AuditRecordBody {
-    /// Later records have larger numbers.
-    pub number: u64,
-    /// RFC 3339, UTC.
-    pub at: String,
-    /// The call, if it is about one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub call: Option<String>,
-    /// `http.decided`, `capability.decided`, `workspace.opened`, `question.asked`,
-    /// `question.answered`, `grant.given`, `grant.revoked`, `call.revoked` or
-    /// `admin.accessed`.
-    pub kind: String,
-    /// What was decided, and by which rule.
-    #[schema(value_type = Object)]
-    pub data: Box<RawValue>,
-}
-
-impl From<&Audit> for AuditRecordBody {
-    fn from(audit: &Audit) -> Self {
-        let record = &audit.record;
-        // It was JSON when it was stored.
-        let data = RawValue::from_string(record.data.to_string()).unwrap_or_else(|_| RawValue::NULL.to_owned());
-        Self {
-            number: audit.number,
-            at: record.at.to_string(),
-            call: record.call.map(|call| call.to_string()),
-            kind: record.kind.clone(),
-            data,
-        }
     }
 }

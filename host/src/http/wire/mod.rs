@@ -1,6 +1,7 @@
 //! Wire types: what clients send and get, with their schemas. A file for each
 //! resource; what all of them use is here.
 
+mod audit;
 mod call;
 mod event;
 mod file;
@@ -16,12 +17,13 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
 use utoipa::{IntoParams, ToSchema};
 
+pub use audit::{AuditQuery, AuditRecordBody, TaskAuditQuery};
 pub use call::{CallBody, FaultBody, NewCallBody, OutcomeBody, UsageBody, WaitQuery};
 pub use event::EventBody;
 pub use file::{DirectoryBody, EntryBody, EntryPage, MoveBody, url_path};
 pub use grant::{
-    AnswerBody, AnswerGrantBody, AuditQuery, AuditRecordBody, CapabilityBody, ExplanationBody, GrantBody, GrantsBody,
-    NewGrantBody, QuestionBody, RevokedBody, WorkspacePartBody,
+    AnswerBody, AnswerGrantBody, CapabilityBody, ExplanationBody, GrantBody, GrantsBody, NewGrantBody, QuestionBody,
+    RevokedBody, WorkspacePartBody,
 };
 pub use key::{KeyBody, WhoAmI};
 pub use session::{NewSession, SessionBody};

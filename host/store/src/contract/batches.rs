@@ -7,7 +7,7 @@ use bulkhead_core::task::TaskState;
 use bulkhead_core::tool::ToolSet;
 use futures::future::join_all;
 
-use super::world::{World, accept, at, end, event, grants, log, owner};
+use super::world::{World, accept, at, audit, end, event, grants, log, owner};
 
 pub(super) async fn one_that_fails_does_not_take_the_others_with_it(store: Arc<dyn Store>) {
     let world = World::new(store.clone());
@@ -38,8 +38,8 @@ pub(super) async fn all_kinds_at_once(store: Arc<dyn Store>) {
         tokio::spawn(async move {
             let owner = owner(number % 3 + 1);
             let task = world.task(owner, TaskState::Initializing);
-            store.create_task(&task, &ToolSet::new([]), vec![event(1)]).await.unwrap();
-            store.move_task(task.id, TaskState::Ready, None, at(1), vec![event(2)]).await.unwrap().unwrap();
+            store.create_task(&task, &ToolSet::new([]), vec![event(1)], audit()).await.unwrap();
+            store.move_task(task.id, TaskState::Ready, None, at(1), vec![event(2)], None).await.unwrap().unwrap();
             let (queued, running) = (world.call(&task), world.running_call(&task));
             store.accept_call(accept(&queued)).await.unwrap();
             store.start_call(task.id, queued.id, at(2), &grants(), vec![event(3)]).await.unwrap().unwrap();

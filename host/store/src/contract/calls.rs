@@ -9,7 +9,7 @@ use bulkhead_core::task::TaskState;
 use bulkhead_core::tool::ToolSet;
 use futures::future::join_all;
 
-use super::world::{World, accept, at, end, ended, event, grants, log, owner, page, succeeded};
+use super::world::{World, accept, at, audit, end, ended, event, grants, log, owner, page, succeeded};
 
 pub(super) async fn live_from_queued_to_ended(store: Arc<dyn Store>) {
     let world = World::new(store.clone());
@@ -82,7 +82,7 @@ pub(super) async fn need_a_ready_task_of_the_same_owner(store: Arc<dyn Store>) {
     use TaskState::{Archived, Deleted, Failed, Initializing};
     for state in [Initializing, Archived, Deleted, Failed] {
         let task = world.task(owner(1), state);
-        store.create_task(&task, &ToolSet::new([]), vec![]).await.unwrap();
+        store.create_task(&task, &ToolSet::new([]), vec![], audit()).await.unwrap();
         let call = world.running_call(&task);
         assert_eq!(store.accept_call(accept(&call)).await.unwrap(), Accepted::TaskNotReady(Some(state)));
         assert_eq!(store.call(owner(1), call.id).await.unwrap(), None);

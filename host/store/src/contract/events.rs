@@ -58,7 +58,7 @@ pub(super) async fn are_read_in_pages(store: Arc<dyn Store>) {
     let task = world.ready_task(owner(1)).await;
     let events: Vec<_> = (1..=120).map(event).collect();
     store.append_events(task.id, events.clone()).await.unwrap();
-    store.move_task(task.id, TaskState::Archived, None, at(1), vec![]).await.unwrap().unwrap();
+    store.move_task(task.id, TaskState::Archived, None, at(1), vec![], None).await.unwrap().unwrap();
 
     let page = store.events_after(task.id, 10, 3, u64::MAX).await.unwrap().unwrap();
     assert_eq!(page.events.iter().map(|event| event.seq).collect::<Vec<_>>(), [11, 12, 13]);

@@ -34,7 +34,7 @@ pub(super) async fn a_key_is_replayed_while_the_call_runs_and_after(store: Arc<d
     store.end_call(end(&first, "done")).await.unwrap().unwrap();
     assert_eq!(store.accept_call(with_key(&retry, idempotency("k", "body"))).await.unwrap(), replayed);
     // Even if the task takes no calls any more: this is not a new one.
-    store.move_task(task.id, TaskState::Archived, None, at(1), vec![]).await.unwrap().unwrap();
+    store.move_task(task.id, TaskState::Archived, None, at(1), vec![], None).await.unwrap().unwrap();
     assert_eq!(store.accept_call(with_key(&retry, idempotency("k", "body"))).await.unwrap(), replayed);
     assert!(!stored(&*store, &retry).await);
     assert_eq!(log(&*store, task.id).await.len(), 2);
@@ -85,11 +85,11 @@ pub(super) async fn a_key_is_forgotten_after_its_time(store: Arc<dyn Store>) {
 pub(super) async fn a_refused_call_leaves_its_key_free(store: Arc<dyn Store>) {
     let world = World::new(store.clone());
     let task = world.ready_task(owner(1)).await;
-    store.move_task(task.id, TaskState::Archived, None, at(1), vec![]).await.unwrap().unwrap();
+    store.move_task(task.id, TaskState::Archived, None, at(1), vec![], None).await.unwrap().unwrap();
     let call = world.running_call(&task);
     let answer = store.accept_call(with_key(&call, idempotency("k", "body"))).await.unwrap();
     assert_eq!(answer, Accepted::TaskNotReady(Some(TaskState::Archived)));
-    store.move_task(task.id, TaskState::Ready, None, at(2), vec![]).await.unwrap().unwrap();
+    store.move_task(task.id, TaskState::Ready, None, at(2), vec![], None).await.unwrap().unwrap();
     assert!(is_new(&store.accept_call(with_key(&call, idempotency("k", "body"))).await.unwrap()));
 }
 

@@ -8,7 +8,7 @@ use bulkhead_core::ports::store::{AcceptCall, Accepted, Appended, IDEMPOTENCY_TT
 use bulkhead_core::task::TaskState;
 use bulkhead_core::tool::ToolSet;
 
-use super::world::{World, accept, at, end, event, idempotency, log, owner, page, pinned};
+use super::world::{World, accept, at, audit, end, event, idempotency, log, owner, page, pinned};
 
 /// Keeps everything there is in a test.
 fn keep_all() -> Retention {
@@ -106,7 +106,7 @@ pub(super) async fn deleted_tasks_go_with_all_they_had(store: Arc<dyn Store>) {
     let mut tasks = Vec::new();
     for set in [&shared, &alone, &shared] {
         let task = bulkhead_core::task::Task { tool_set: set.digest, ..world.task(owner(1), TaskState::Ready) };
-        store.create_task(&task, set, events(0..600)).await.unwrap();
+        store.create_task(&task, set, events(0..600), audit()).await.unwrap();
         let arguments = format!("{{\"text\":\"{}\"}}", "x".repeat(5_000)).into();
         let call = Call { arguments, ..world.running_call(&task) };
         world.accept(&call).await;
@@ -114,7 +114,7 @@ pub(super) async fn deleted_tasks_go_with_all_they_had(store: Arc<dyn Store>) {
         tasks.push((task, call));
     }
     for ((task, _), millis) in tasks.iter().zip([10, 20, 30]) {
-        store.move_task(task.id, TaskState::Deleted, None, at(millis), vec![]).await.unwrap().unwrap();
+        store.move_task(task.id, TaskState::Deleted, None, at(millis), vec![], None).await.unwrap().unwrap();
     }
     let retention = Retention { deleted_before: at(30), ..keep_all() };
     assert_eq!(retain(&*store, retention).await, Retained { tasks: 2, events: 1_204, ..Retained::default() });

@@ -7,7 +7,7 @@ use bulkhead_core::principal::Owner;
 use bulkhead_core::task::{Task, TaskState};
 use bulkhead_core::tool::ToolSet;
 
-use super::world::{World, owner, page};
+use super::world::{World, audit, owner, page};
 
 pub(super) async fn belong_to_their_owner_and_are_paged(store: Arc<dyn Store>) {
     let world = World::new(store.clone());
@@ -38,7 +38,7 @@ pub(super) async fn a_deleted_one_leaves_its_tasks(store: Arc<dyn Store>) {
     let session = world.session(owner(1));
     store.create_session(&session).await.unwrap();
     let inside = Task { session: Some(session.id), ..world.task(owner(1), TaskState::Ready) };
-    store.create_task(&inside, &ToolSet::new([]), vec![]).await.unwrap();
+    store.create_task(&inside, &ToolSet::new([]), vec![], audit()).await.unwrap();
     let outside = world.ready_task(owner(1)).await;
 
     let of_session = store.list_tasks(owner(1), Some(session.id), page(None, 9)).await.unwrap();

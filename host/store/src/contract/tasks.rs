@@ -9,12 +9,12 @@ use bulkhead_core::task::{Task, TaskState};
 use bulkhead_core::tool::ToolSet;
 use futures::future::join_all;
 
-use super::world::{World, at, end, event, log, owner, page};
+use super::world::{World, at, audit, end, event, log, owner, page};
 
 pub(super) async fn belong_to_their_owner(store: Arc<dyn Store>) {
     let world = World::new(store.clone());
     let task = world.task(owner(1), TaskState::Initializing);
-    let appended = store.create_task(&task, &ToolSet::new([]), vec![event(1), event(2)]).await.unwrap();
+    let appended = store.create_task(&task, &ToolSet::new([]), vec![event(1), event(2)], audit()).await.unwrap();
     assert_eq!(appended, Appended { first: 1, last: 2 });
     let stored = Task { last_seq: 2, ..task.clone() };
     assert_eq!(store.task(owner(1), task.id).await.unwrap(), Some(stored));
@@ -35,7 +35,7 @@ pub(super) async fn are_paged_newest_first(store: Arc<dyn Store>) {
         ids.push(world.ready_task(owner(1)).await.id);
         world.ready_task(owner(2)).await;
     }
-    store.move_task(ids[3], TaskState::Deleted, None, at(1), vec![]).await.unwrap().unwrap();
+    store.move_task(ids[3], TaskState::Deleted, None, at(1), vec![], None).await.unwrap().unwrap();
     let (mut seen, mut before) = (Vec::new(), None);
     loop {
         let tasks = store.list_tasks(owner(1), None, page(before, 2)).await.unwrap();
@@ -55,8 +55,8 @@ pub(super) async fn move_along_the_table_only(store: Arc<dyn Store>) {
     for from in [Initializing, Ready, Archived, Deleted, Failed] {
         for to in [Initializing, Ready, Archived, Deleted, Failed] {
             let task = world.task(owner(1), from);
-            store.create_task(&task, &ToolSet::new([]), vec![event(1)]).await.unwrap();
-            let moved = store.move_task(task.id, to, Some("why"), at(5), vec![event(2)]).await.unwrap();
+            store.create_task(&task, &ToolSet::new([]), vec![event(1)], audit()).await.unwrap();
+            let moved = store.move_task(task.id, to, Some("why"), at(5), vec![event(2)], None).await.unwrap();
             let now = store.task(owner(1), task.id).await.unwrap().unwrap();
             if to.reached_from().contains(&from) {
                 assert_eq!(moved, Some(Appended { first: 2, last: 2 }), "{from} to {to}");
@@ -69,7 +69,7 @@ pub(super) async fn move_along_the_table_only(store: Arc<dyn Store>) {
         }
     }
     let unknown = world.task(owner(1), Ready);
-    assert_eq!(store.move_task(unknown.id, Deleted, None, at(5), vec![]).await.unwrap(), None);
+    assert_eq!(store.move_task(unknown.id, Deleted, None, at(5), vec![], None).await.unwrap(), None);
 }
 
 pub(super) async fn moves_race_and_one_wins(store: Arc<dyn Store>) {
@@ -77,7 +77,9 @@ pub(super) async fn moves_race_and_one_wins(store: Arc<dyn Store>) {
     let task = world.ready_task(owner(1)).await;
     let moves = (0..50).map(|_| {
         let store = store.clone();
-        tokio::spawn(async move { store.move_task(task.id, TaskState::Archived, None, at(1), vec![event(1)]).await })
+        tokio::spawn(
+            async move { store.move_task(task.id, TaskState::Archived, None, at(1), vec![event(1)], None).await },
+        )
     });
     let won = join_all(moves).await.into_iter().filter(|moved| matches!(moved, Ok(Ok(Some(_))))).count();
     assert_eq!(won, 1);
@@ -89,7 +91,7 @@ pub(super) async fn are_found_by_state_for_recovery(store: Arc<dyn Store>) {
     let mut waiting = Vec::new();
     for number in 1..=3 {
         let task = world.task(owner(number), TaskState::Initializing);
-        store.create_task(&task, &ToolSet::new([]), vec![]).await.unwrap();
+        store.create_task(&task, &ToolSet::new([]), vec![], audit()).await.unwrap();
         waiting.push(task);
         world.ready_task(owner(number)).await;
     }
@@ -102,7 +104,7 @@ pub(super) async fn of_one_id_are_stored_once(store: Arc<dyn Store>) {
     let world = World::new(store.clone());
     let task = world.ready_task(owner(1)).await;
     let again = Task { owner: owner(2), ..task.clone() };
-    let error = store.create_task(&again, &ToolSet::new([]), vec![event(1)]).await;
+    let error = store.create_task(&again, &ToolSet::new([]), vec![event(1)], audit()).await;
     assert!(matches!(error, Err(StoreError::Exists("task"))), "{error:?}");
     assert_eq!(store.task(owner(1), task.id).await.unwrap(), Some(task));
 }
@@ -122,6 +124,6 @@ pub(super) async fn know_what_their_workspaces_take(store: Arc<dyn Store>) {
     let mut extents = store.task_extents(owner(1)).await.unwrap();
     extents.sort_by_key(|(_, extent)| extent.bytes);
     assert_eq!(extents, [(one.id, extent(7)), (two.id, extent(9))]);
-    store.move_task(one.id, TaskState::Deleted, None, at(2), vec![]).await.unwrap().unwrap();
+    store.move_task(one.id, TaskState::Deleted, None, at(2), vec![], None).await.unwrap().unwrap();
     assert_eq!(store.task_extents(owner(1)).await.unwrap(), [(two.id, extent(9))]);
 }

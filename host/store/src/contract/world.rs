@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bulkhead_core::audit::{AuditBody, AuditFilter, NewAudit};
 use bulkhead_core::call::{Call, CallState};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
@@ -65,7 +66,24 @@ pub fn end(call: &Call, text: &str) -> EndCall {
         outcome: succeeded(text),
         events: vec![ended(call.id)],
         extent: None,
+        audit: NewAudit::new(
+            at(9),
+            call.owner,
+            call.task,
+            call.id,
+            &AuditBody::call_ended(call, &succeeded(text), None),
+        ),
     }
+}
+
+/// A record that nothing is looked at but that it is there: of no tenant.
+pub fn audit() -> NewAudit {
+    NewAudit::of_operator(at(1), &AuditBody::CallRevoked { reason: "x".into() })
+}
+
+/// Records about a task.
+pub fn of_task(task: TaskId) -> AuditFilter {
+    AuditFilter { task: Some(task), ..AuditFilter::default() }
 }
 
 pub fn idempotency(key: &str, body: &str) -> Idempotency {
@@ -129,7 +147,7 @@ impl World {
     /// A stored task, ready, without events.
     pub async fn ready_task(&self, owner: Owner) -> Task {
         let task = self.task(owner, TaskState::Ready);
-        self.store.create_task(&task, &ToolSet::new([]), vec![]).await.unwrap();
+        self.store.create_task(&task, &ToolSet::new([]), vec![], audit()).await.unwrap();
         task
     }
 
@@ -181,7 +199,7 @@ impl World {
     /// A stored tool that is ready.
     pub async fn ready_tool(&self, owner: ToolOwner, name: &str, content: &str) -> Tool {
         let mut tool = self.tool(owner, content, ToolState::Compiling);
-        assert_eq!(self.store.create_tool(&tool).await.unwrap(), None);
+        assert_eq!(self.store.create_tool(&tool, audit()).await.unwrap(), None);
         tool.state = ready(name, "does something");
         assert!(self.store.finish_tool(tool.id, &tool.state).await.unwrap());
         tool

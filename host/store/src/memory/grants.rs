@@ -1,6 +1,6 @@
-//! Grants and audit records in memory.
+//! Grants in memory.
 
-use bulkhead_core::audit::{Audit, NewAudit};
+use bulkhead_core::audit::NewAudit;
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::grants::Grant;
 use bulkhead_core::id::GrantId;
@@ -18,7 +18,7 @@ impl State {
             return Ok(false);
         }
         self.grants.insert(grant.id, grant.clone());
-        self.append_audit(vec![audit]);
+        self.audit.append(audit);
         Ok(true)
     }
 
@@ -26,12 +26,5 @@ impl State {
         let Some(grant) = self.grants.get_mut(&id).filter(|grant| grant.is_live(now)) else { return false };
         grant.uses_left = grant.uses_left.map(|uses| uses.saturating_sub(1));
         true
-    }
-
-    pub(super) fn append_audit(&mut self, records: Vec<NewAudit>) {
-        for record in records {
-            self.audited += 1;
-            self.audit.push(Audit { number: self.audited, record });
-        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use bulkhead_core::audit::Audit;
+use bulkhead_core::audit::NewAudit;
 use bulkhead_core::call::{Call, CallState, Step};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
@@ -21,6 +21,8 @@ use bulkhead_core::task::{Task, TaskState};
 use bulkhead_core::ticket::TicketRecord;
 use bulkhead_core::tool::{Tool, ToolSet};
 
+use super::audit::Chains;
+
 /// Everything.
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -35,8 +37,7 @@ pub(super) struct State {
     pub(super) calls: BTreeMap<CallId, Call>,
     pub(super) grants: BTreeMap<GrantId, Grant>,
     pub(super) policies: HashMap<String, String>,
-    pub(super) audit: Vec<Audit>,
-    pub(super) audited: u64,
+    pub(super) audit: Chains,
     pub(super) tickets: Vec<TicketRecord>,
     pub(super) used: HashMap<(Owner, &'static str, String), Used>,
 }
@@ -105,6 +106,7 @@ impl State {
         task: &Task,
         tools: &ToolSet,
         events: Vec<NewEvent>,
+        audit: NewAudit,
     ) -> Result<Appended, StoreError> {
         if self.tasks.contains_key(&task.id) {
             return Err(StoreError::Exists("task"));
@@ -114,6 +116,7 @@ impl State {
         let mut entry = Entry { task, events: VecDeque::new(), bytes: 0, extent: Extent::default() };
         let appended = entry.append(events);
         self.tasks.insert(entry.task.id, entry);
+        self.audit.append(audit);
         Ok(appended)
     }
 
@@ -124,6 +127,7 @@ impl State {
         failure: Option<&str>,
         at: Timestamp,
         events: Vec<NewEvent>,
+        audit: Option<NewAudit>,
     ) -> Option<Appended> {
         let entry = self.tasks.get_mut(&id)?;
         if !to.reached_from().contains(&entry.task.state) {
@@ -133,6 +137,9 @@ impl State {
         entry.task.updated_at = at;
         if let Some(failure) = failure {
             entry.task.failure = Some(failure.to_owned());
+        }
+        if let Some(audit) = audit {
+            self.audit.append(audit);
         }
         Some(entry.append(events))
     }
@@ -218,6 +225,7 @@ impl State {
         if let Some(extent) = end.extent {
             self.note_extent(end.task, extent);
         }
+        self.audit.append(end.audit);
         self.append_events(end.task, end.events)
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bulkhead_core::audit::NewAudit;
 use bulkhead_core::id::{TenantId, ToolId};
 use bulkhead_core::ports::store::{IDEMPOTENCY_TTL_MS, Retained, Retention, StoreError};
 use bulkhead_core::task::TaskState;
@@ -10,7 +11,7 @@ use bulkhead_core::tool::{Tool, ToolOwner, ToolState};
 use super::state::State;
 
 impl State {
-    pub(super) fn create_tool(&mut self, tool: &Tool) -> Result<Option<Tool>, StoreError> {
+    pub(super) fn create_tool(&mut self, tool: &Tool, audit: NewAudit) -> Result<Option<Tool>, StoreError> {
         let same = self.tools.values().find(|known| known.owner == tool.owner && known.digest == tool.digest);
         match same.map(|same| (same.id, &same.state)) {
             Some((id, ToolState::Rejected { .. })) => {
@@ -23,6 +24,7 @@ impl State {
             return Err(StoreError::Exists("tool"));
         }
         self.tools.insert(tool.id, tool.clone());
+        self.audit.append(audit);
         Ok(None)
     }
 
@@ -49,7 +51,7 @@ impl State {
         best.into_values().cloned().collect()
     }
 
-    pub(super) fn delete_tool(&mut self, owner: ToolOwner, id: ToolId) -> bool {
+    pub(super) fn delete_tool(&mut self, owner: ToolOwner, id: ToolId, audit: NewAudit) -> bool {
         let pinned = self
             .tasks
             .values()
@@ -59,6 +61,7 @@ impl State {
         let free = !pinned && self.tools.get(&id).is_some_and(|tool| tool.owner == owner);
         if free {
             self.tools.remove(&id);
+            self.audit.append(audit);
         }
         free
     }
@@ -68,9 +71,7 @@ impl State {
         let mut retained = Retained::default();
         let expired = retention.now.plus_millis(-IDEMPOTENCY_TTL_MS);
         retained.idempotency_keys = self.used.extract_if(|_, used| used.at <= expired).count() as u64;
-        let audited = self.audit.len();
-        self.audit.retain(|audit| audit.record.at >= retention.audit_before);
-        retained.audit = (audited - self.audit.len()) as u64;
+        retained.audit = self.audit.shorten(retention.audit_before);
         let old = |state, at| state == TaskState::Deleted && at < retention.deleted_before;
         for (id, entry) in self.tasks.extract_if(.., |_, entry| old(entry.task.state, entry.task.updated_at)) {
             retained.tasks += 1;

@@ -1,86 +1,120 @@
 //! The audit log.
 //!
-//! Its numbers come from a sequence, which several hosts may take and commit in
-//! different orders; a reader who asks for what is after a number would then miss a
-//! record that comes later with a smaller one. So who appends records of an owner
-//! holds a lock for that owner from before the number is taken until the commit.
+//! A record takes its place from its chain's head, by an UPDATE that waits for whoever
+//! else has that row, and holds the row until its commit: so places have no gap, are
+//! committed in their order, and a reader who asks for what is after a number misses
+//! nothing. The head is the last row that a statement locks (after a task, its call and
+//! an idempotency key), so nobody waits for another row while it holds one.
+//!
+//! Those who wait for a head wait here, in the order of their arrival ([`super::run`]),
+//! and not in the server, where each would hold a connection.
 
-use bulkhead_core::audit::{Audit, NewAudit};
-use bulkhead_core::id::{GrantId, TaskId};
+use bulkhead_core::audit::chain::{ChainState, Columns, Stored};
+use bulkhead_core::audit::{Audit, AuditFilter, NewAudit};
 use bulkhead_core::ports::store::StoreError;
 use bulkhead_core::principal::Owner;
 
 use super::PostgresStore;
 use super::statement::{Statement, Work};
-use crate::rows::AuditRow;
+use crate::rows::{AuditRow, ChainRow};
 
-/// Inserts `$1` to `$7`; a further condition follows.
-macro_rules! insert {
-    ($if:literal) => {
+/// Selects what `AuditRow` has; a condition follows.
+macro_rules! select_audit {
+    ($condition:literal) => {
         concat!(
-            "WITH records AS (
-                 SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
-                     WITH ORDINALITY AS r (at, tenant_id, user_id, task_id, call_id, kind, data, place)
-             ), locked AS MATERIALIZED (
-                 SELECT count(pg_advisory_xact_lock(o.lock)) AS owners
-                 FROM (SELECT DISTINCT hashtextextended(tenant_id || user_id, 0) AS lock FROM records ORDER BY 1) o
-             )
-             INSERT INTO audit (at, tenant_id, user_id, task_id, call_id, kind, data)
-             SELECT r.at, r.tenant_id, r.user_id, r.task_id, r.call_id, r.kind, r.data
-             FROM records r WHERE (SELECT owners FROM locked) > 0",
-            $if,
-            " ORDER BY r.place"
+            "SELECT tenant_id, number, at, user_id, task_id, call_id, kind, data, hash FROM audit WHERE ",
+            $condition
         )
     };
 }
 
-/// Appends records.
-fn inserting(text: &'static str, records: &[NewAudit]) -> Statement {
-    let all = |text: &dyn Fn(&NewAudit) -> String| records.iter().map(text).collect::<Vec<_>>();
-    Statement::new(text)
-        .bind(records.iter().map(|record| record.at.as_millis()).collect::<Vec<_>>())
-        .bind(all(&|record| record.owner.tenant.to_string()))
-        .bind(all(&|record| record.owner.user.to_string()))
-        .bind(all(&|record| record.task.to_string()))
-        .bind(records.iter().map(|record| record.call.map(|call| call.to_string())).collect::<Vec<_>>())
-        .bind(all(&|record| record.kind.to_string()))
-        .bind(all(&|record| record.data.to_string()))
+/// Binds the three arguments of `audit_append`: time, texts, leaf.
+pub(super) fn recording(statement: Statement, record: &NewAudit) -> Statement {
+    let columns = Columns::from(record);
+    let leaf = columns.leaf().as_bytes().to_vec();
+    statement.bind(columns.at).bind(texts(columns).to_vec()).bind(leaf)
 }
 
-/// Appends a record, if there is the grant that it is about.
-pub(super) fn with_grant(record: &NewAudit, grant: GrantId) -> Statement {
-    inserting(insert!(" AND EXISTS (SELECT 1 FROM grants WHERE id = $8)"), std::slice::from_ref(record)).bind_id(grant)
+fn texts(columns: Columns) -> [Option<String>; 6] {
+    let Columns { chain, user, task, call, kind, data, .. } = columns;
+    [Some(chain), user, task, call, Some(kind), Some(data.to_string())]
 }
 
 pub(super) async fn append(store: &PostgresStore, records: Vec<NewAudit>) -> Result<(), StoreError> {
-    store.write(Work::once("audit record", inserting(insert!(""), &records))).await?;
+    const TEXT: &str = "SELECT audit_append(($1::bigint[])[i], ($2::text[])[6 * i - 5 : 6 * i], ($3::bytea[])[i])
+                        FROM generate_series(1, cardinality($1::bigint[])) AS i";
+    for records in records.chunk_by(|a, b| a.chain == b.chain) {
+        let columns: Vec<Columns> = records.iter().map(Columns::from).collect();
+        let leaves: Vec<Vec<u8>> = columns.iter().map(|columns| columns.leaf().as_bytes().to_vec()).collect();
+        let statement = Statement::new(TEXT)
+            .bind(columns.iter().map(|columns| columns.at).collect::<Vec<_>>())
+            .bind(columns.into_iter().flat_map(texts).collect::<Vec<_>>())
+            .bind(leaves);
+        let work = Work::once("audit record", statement);
+        store.write(records.iter().fold(work, Work::recording)).await?;
+    }
     Ok(())
 }
 
 pub(super) async fn list(
     store: &PostgresStore,
     owner: Owner,
-    task: Option<TaskId>,
+    filter: &AuditFilter,
     after: u64,
     limit: u32,
 ) -> Result<Vec<Audit>, StoreError> {
-    let text = match task {
-        Some(_) => {
-            "SELECT number, at, tenant_id, user_id, task_id, call_id, kind, data FROM audit
-             WHERE tenant_id = $1 AND user_id = $2 AND number > $3 AND task_id = $5 ORDER BY number LIMIT $4"
-        }
-        None => {
-            "SELECT number, at, tenant_id, user_id, task_id, call_id, kind, data FROM audit
-             WHERE tenant_id = $1 AND user_id = $2 AND number > $3 ORDER BY number LIMIT $4"
-        }
+    // Texts of their own rather than one, so that each can use its index.
+    let text = match (filter.task, filter.but_ends) {
+        (Some(_), true) => select_audit!(
+            "tenant_id = $1 AND user_id = $2 AND number > $3 AND ($5::text IS NULL OR kind = $5)
+             AND ($6::bigint IS NULL OR at >= $6) AND ($7::bigint IS NULL OR at < $7) AND task_id = $8
+             AND kind <> 'call.ended' ORDER BY number LIMIT $4"
+        ),
+        (Some(_), false) => select_audit!(
+            "tenant_id = $1 AND user_id = $2 AND number > $3 AND ($5::text IS NULL OR kind = $5)
+             AND ($6::bigint IS NULL OR at >= $6) AND ($7::bigint IS NULL OR at < $7) AND task_id = $8
+             ORDER BY number LIMIT $4"
+        ),
+        (None, true) => select_audit!(
+            "tenant_id = $1 AND user_id = $2 AND number > $3 AND ($5::text IS NULL OR kind = $5)
+             AND ($6::bigint IS NULL OR at >= $6) AND ($7::bigint IS NULL OR at < $7)
+             AND kind <> 'call.ended' ORDER BY number LIMIT $4"
+        ),
+        (None, false) => select_audit!(
+            "tenant_id = $1 AND user_id = $2 AND number > $3 AND ($5::text IS NULL OR kind = $5)
+             AND ($6::bigint IS NULL OR at >= $6) AND ($7::bigint IS NULL OR at < $7)
+             ORDER BY number LIMIT $4"
+        ),
     };
     let mut select = Statement::new(text)
         .bind_id(owner.tenant)
         .bind_id(owner.user)
         .bind(i64::try_from(after).unwrap_or(i64::MAX))
-        .bind(i64::from(limit));
-    if let Some(task) = task {
+        .bind(i64::from(limit))
+        .bind(filter.kind.as_ref().map(|kind| kind.replace('\0', "\u{fffd}")))
+        .bind(filter.since.map(|at| at.as_millis()))
+        .bind(filter.until.map(|at| at.as_millis()));
+    if let Some(task) = filter.task {
         select = select.bind_id(task);
     }
+    store.read(select).await?.all::<AuditRow, _>()
+}
+
+pub(super) async fn chains(store: &PostgresStore) -> Result<Vec<ChainState>, StoreError> {
+    let select =
+        Statement::new("SELECT tenant_id, number, hash, kept_after, kept_hash FROM audit_heads ORDER BY tenant_id");
+    store.read(select).await?.all::<ChainRow, _>()
+}
+
+pub(super) async fn chained(
+    store: &PostgresStore,
+    chain: &str,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<Stored>, StoreError> {
+    let select = Statement::new(select_audit!("tenant_id = $1 AND number > $2 ORDER BY number LIMIT $3"))
+        .bind(chain.replace('\0', "\u{fffd}"))
+        .bind(i64::try_from(after).unwrap_or(i64::MAX))
+        .bind(i64::from(limit));
     store.read(select).await?.all::<AuditRow, _>()
 }

@@ -11,6 +11,7 @@ use bulkhead_core::ports::store::{
 use bulkhead_core::principal::Owner;
 
 use super::PostgresStore;
+use super::audit::recording;
 use super::events::{Append, append_sql, appending};
 use super::run::Failed;
 use super::statement::{Answer, Statement, Work};
@@ -191,7 +192,7 @@ pub(super) async fn start(
     );
     let (append, statement) = appending(store, TEXT, task, events);
     let statement = statement.bind_id(call).bind(at.as_millis()).bind(json(grants).to_string());
-    append.run(store, "call", statement).await
+    append.run(store, Work::write("call", statement)).await
 }
 
 pub(super) async fn step(
@@ -216,7 +217,8 @@ pub(super) async fn step(
         Step::Start | Step::End(_) => return Ok(None),
     };
     let (append, statement) = appending(store, TEXT, task, events);
-    append.run(store, "call", statement.bind_id(call).bind(from).bind(to)).await
+    let statement = statement.bind_id(call).bind(from).bind(to);
+    append.run(store, Work::write("call", statement)).await
 }
 
 pub(super) async fn end(store: &PostgresStore, end: EndCall) -> Result<Option<Appended>, StoreError> {
@@ -228,7 +230,10 @@ pub(super) async fn end(store: &PostgresStore, end: EndCall) -> Result<Option<Ap
          ), ",
         ", used_bytes = coalesce($13, used_bytes), used_entries = coalesce($14, used_entries)",
         " AND EXISTS (SELECT 1 FROM ended)",
-        "SELECT last_seq FROM log"
+        ", recorded AS MATERIALIZED (
+             SELECT audit_append($15, $16, $17) AS number FROM log
+         )
+         SELECT last_seq, (SELECT number FROM recorded) AS recorded FROM log"
     );
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let (append, statement) = appending(store, TEXT, end.task, &end.events);
@@ -239,7 +244,8 @@ pub(super) async fn end(store: &PostgresStore, end: EndCall) -> Result<Option<Ap
         .bind(json(&*end.outcome).to_string())
         .bind(end.extent.map(|extent| number(extent.bytes)))
         .bind(end.extent.map(|extent| number(extent.entries)));
-    append.run(store, "call", statement).await
+    let statement = recording(statement, &end.audit);
+    append.run(store, Work::write("call", statement).recording(&end.audit)).await
 }
 
 pub(super) async fn get(store: &PostgresStore, owner: Owner, id: CallId) -> Result<Option<Call>, StoreError> {

@@ -92,13 +92,7 @@ impl Append {
     }
 
     /// Does it, in the task's turn: the numbers, or `None` if `log` has no row.
-    pub(super) async fn run(
-        &self,
-        store: &PostgresStore,
-        what: &'static str,
-        statement: Statement,
-    ) -> Result<Option<Appended>, StoreError> {
-        let work = Work::write(what, statement);
+    pub(super) async fn run(&self, store: &PostgresStore, work: Work) -> Result<Option<Appended>, StoreError> {
         let done = store.write_in_turn(self.task, work.clone()).await;
         match self.judge(store, done).await? {
             None if self.taken_back(store).await? => {
@@ -148,7 +142,7 @@ pub(super) async fn append(
 ) -> Result<Option<Appended>, StoreError> {
     const TEXT: &str = append_sql!("", "", "", "SELECT last_seq FROM log");
     let (append, statement) = appending(store, TEXT, task, events);
-    append.run(store, "event", statement).await
+    append.run(store, Work::write("event", statement)).await
 }
 
 /// One statement, so that the task's numbers and its events are of one moment. A

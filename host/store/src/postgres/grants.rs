@@ -6,9 +6,10 @@ use bulkhead_core::grants::Grant;
 use bulkhead_core::id::{GrantId, TaskId};
 use bulkhead_core::ports::store::StoreError;
 
+use super::PostgresStore;
+use super::audit::recording;
 use super::run::Failed;
 use super::statement::{Again, Statement, Work};
-use super::{PostgresStore, audit};
 use crate::rows::{GrantRow, json};
 
 /// Whether a grant can be used; `$1` is the time.
@@ -44,10 +45,11 @@ pub(super) async fn create(
         .bind(grant.expires_at.map(Timestamp::as_millis))
         .bind(grant.uses_left.map(i64::from))
         .bind(i64::from(most));
-    let record = audit::with_grant(&record, grant.id);
-    let work = Work { statements: vec![lock, insert, record], what: "grant", again: Again::Harmless };
+    let given = Statement::new("SELECT audit_append($2, $3, $4) FROM grants WHERE id = $1").bind_id(grant.id);
+    let statements = vec![lock, insert, recording(given, &record)];
+    let work = Work { statements, what: "grant", again: Again::Harmless, chain: Some(record.chain) };
     match store.write_in_turn(grant.task, work).await {
-        Ok(answer) => Ok(answer.affected > 0),
+        Ok(answer) => Ok(!answer.rows.is_empty()),
         // An earlier try of this very write, whose answer was lost, has stored it.
         Err(Failed { error: StoreError::Exists(_), maybe_second: true }) => Ok(true),
         Err(failed) => Err(failed.error),
@@ -73,11 +75,16 @@ pub(super) async fn revoke(
     task: TaskId,
     id: GrantId,
     at: Timestamp,
+    record: NewAudit,
 ) -> Result<bool, StoreError> {
-    let update =
-        Statement::new("UPDATE grants SET revoked_at = $1 WHERE id = $2 AND task_id = $3 AND revoked_at IS NULL");
-    let update = update.bind(at.as_millis()).bind_id(id).bind_id(task);
-    Ok(store.write(Work::once("grant", update)).await?.affected > 0)
+    let update = Statement::new(
+        "WITH revoked AS (
+             UPDATE grants SET revoked_at = $1 WHERE id = $2 AND task_id = $3 AND revoked_at IS NULL RETURNING id
+         )
+         SELECT audit_append($4, $5, $6) FROM revoked",
+    );
+    let update = recording(update.bind(at.as_millis()).bind_id(id).bind_id(task), &record);
+    Ok(!store.write(Work::once("grant", update).recording(&record)).await?.rows.is_empty())
 }
 
 pub(super) async fn keep_policy(
@@ -85,11 +92,16 @@ pub(super) async fn keep_policy(
     revision: &str,
     text: &str,
     at: Timestamp,
+    record: NewAudit,
 ) -> Result<(), StoreError> {
-    let insert =
-        Statement::new("INSERT INTO policies (revision, body, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING");
-    let insert = insert.bind(revision.to_owned()).bind_text(text).bind(at.as_millis());
-    store.write(Work::write("policy", insert)).await?;
+    let insert = Statement::new(
+        "WITH kept AS (
+             INSERT INTO policies (revision, body, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
+         )
+         SELECT audit_append($4, $5, $6)",
+    );
+    let insert = recording(insert.bind(revision.to_owned()).bind_text(text).bind(at.as_millis()), &record);
+    store.write(Work::once("policy", insert).recording(&record)).await?;
     Ok(())
 }
 

@@ -4,7 +4,8 @@
 //! demands that the task's `holder` is that number, in the row that it locks anyway:
 //! so a host that was believed gone writes nothing more to a task that another has
 //! taken. A task is taken by compare-and-set on `holder`, and only from a host whose
-//! row says that it has ended. Locks are taken in the order task, call.
+//! row says that it has ended. Locks are taken in the order task, call,
+//! idempotency key, head of an audit chain.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,11 +1,13 @@
 //! Tenants, users and API keys.
 
+use bulkhead_core::audit::NewAudit;
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::key::{KeyId, KeyRecord};
 use bulkhead_core::ports::store::{StoreError, Thing};
 use bulkhead_core::principal::Owner;
 
 use super::PostgresStore;
+use super::audit::recording;
 use super::run::Failed;
 use super::statement::{Statement, Work};
 use crate::rows::{KeyRow, OwnerRow};
@@ -45,11 +47,14 @@ pub(super) async fn owner_of(store: &PostgresStore, thing: Thing) -> Result<Opti
     store.read(select.bind(thing.id())).await?.maybe::<OwnerRow, _>()
 }
 
-pub(super) async fn create(store: &PostgresStore, key: &KeyRecord) -> Result<(), StoreError> {
+pub(super) async fn create(store: &PostgresStore, key: &KeyRecord, record: NewAudit) -> Result<(), StoreError> {
     let insert = Statement::new(
-        "INSERT INTO api_keys (id, tenant_id, user_id, hash, scopes, label, created_at, expires_at, revoked_at,
-                               last_used_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "WITH made AS (
+             INSERT INTO api_keys (id, tenant_id, user_id, hash, scopes, label, created_at, expires_at, revoked_at,
+                                   last_used_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id
+         )
+         SELECT audit_append($11, $12, $13) FROM made",
     );
     let insert = insert
         .bind(key.id.as_str().to_owned())
@@ -62,7 +67,8 @@ pub(super) async fn create(store: &PostgresStore, key: &KeyRecord) -> Result<(),
         .bind(key.expires_at.map(Timestamp::as_millis))
         .bind(key.revoked_at.map(Timestamp::as_millis))
         .bind(key.last_used_at.map(Timestamp::as_millis));
-    inserted(store.write(Work::write("key", insert)).await.map(drop))
+    let work = Work::write("key", recording(insert, &record)).recording(&record);
+    inserted(store.write(work).await.map(drop))
 }
 
 /// What is there already after an answer was lost is what was to be inserted.
@@ -83,17 +89,35 @@ pub(super) async fn list(store: &PostgresStore) -> Result<Vec<KeyRecord>, StoreE
     store.read(select).await?.all::<KeyRow, _>()
 }
 
-pub(super) async fn revoke(store: &PostgresStore, id: &KeyId, at: Timestamp) -> Result<bool, StoreError> {
-    let update = Statement::new("UPDATE api_keys SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL");
-    let update = update.bind(id.as_str().to_owned()).bind(at.as_millis());
-    Ok(store.write(Work::once("key", update)).await?.affected > 0)
+pub(super) async fn revoke(
+    store: &PostgresStore,
+    id: &KeyId,
+    at: Timestamp,
+    record: NewAudit,
+) -> Result<bool, StoreError> {
+    let update = Statement::new(
+        "WITH revoked AS (UPDATE api_keys SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL RETURNING id)
+         SELECT audit_append($3, $4, $5) FROM revoked",
+    );
+    let update = recording(update.bind(id.as_str().to_owned()).bind(at.as_millis()), &record);
+    Ok(!store.write(Work::once("key", update).recording(&record)).await?.rows.is_empty())
 }
 
-pub(super) async fn expire(store: &PostgresStore, id: &KeyId, at: Timestamp) -> Result<bool, StoreError> {
+pub(super) async fn expire(
+    store: &PostgresStore,
+    id: &KeyId,
+    at: Timestamp,
+    record: NewAudit,
+) -> Result<bool, StoreError> {
     // `least` passes over NULL.
-    let update = "UPDATE api_keys SET expires_at = least(expires_at, $2) WHERE id = $1 AND revoked_at IS NULL";
-    let update = Statement::new(update).bind(id.as_str().to_owned()).bind(at.as_millis());
-    Ok(store.write(Work::write("key", update)).await?.affected > 0)
+    let update = Statement::new(
+        "WITH expires AS (
+             UPDATE api_keys SET expires_at = least(expires_at, $2) WHERE id = $1 AND revoked_at IS NULL RETURNING id
+         )
+         SELECT audit_append($3, $4, $5) FROM expires",
+    );
+    let update = recording(update.bind(id.as_str().to_owned()).bind(at.as_millis()), &record);
+    Ok(!store.write(Work::once("key", update).recording(&record)).await?.rows.is_empty())
 }
 
 pub(super) async fn touch(store: &PostgresStore, id: &KeyId, at: Timestamp) -> Result<(), StoreError> {

@@ -81,6 +81,8 @@ struct Shared {
     pool: Pool,
     breaker: Arc<Breaker>,
     turns: Turns,
+    /// Whose turn it is at each chain of the audit log; taken after a task's.
+    chains: Turns,
     queue: Arc<Semaphore>,
     tracker: TaskTracker,
     /// The host that has joined; none for who only looks.
@@ -146,7 +148,7 @@ impl PostgresStore {
     /// Writes to the log of a task: after all that came before, and before all that
     /// come later.
     async fn write_in_turn(&self, task: TaskId, work: Work) -> Result<Answer, Failed> {
-        let turn = self.shared.turns.take(task);
+        let turn = self.shared.turns.take(&task);
         let place = self.place().await?;
         let shared = self.shared.clone();
         let doing = async move {
@@ -217,6 +219,10 @@ impl PostgresStore {
 impl Shared {
     async fn write(&self, work: &Work, place: OwnedSemaphorePermit) -> Result<Answer, Failed> {
         let _place = place;
+        let _turn = match &work.chain {
+            Some(chain) => Some(self.chains.take(chain).await),
+            None => None,
+        };
         let answer = self.attempt_all(work).await?;
         self.commits.fetch_add(1, Ordering::Relaxed);
         Ok(answer)

@@ -101,6 +101,7 @@ pub(super) async fn open(config: PostgresConfig) -> Result<PostgresStore, OpenEr
         pool: Pool::new(config.session(), limits),
         breaker: Breaker::new(config.breaker_failures, config.breaker_open),
         turns: Turns::new(),
+        chains: Turns::new(),
         queue: Arc::new(Semaphore::new(config.queue.max(1))),
         tracker: TaskTracker::new(),
         host: OnceLock::new(),
@@ -134,7 +135,7 @@ fn unreachable(database: &str, error: &sqlx::Error) -> OpenError {
     OpenError::Unreachable { database: database.into(), reason: error.to_string() }
 }
 
-fn migrator() -> Migrator {
+pub(super) fn migrator() -> Migrator {
     sqlx::migrate!("migrations/postgres")
 }
 

@@ -6,7 +6,7 @@ use bulkhead_core::ports::store::{IDEMPOTENCY_TTL_MS, Retained, Retention, Store
 use sqlx::Row as _;
 
 use super::PostgresStore;
-use super::statement::{Answer, Statement, Work, unreadable};
+use super::statement::{Again, Answer, Statement, Work, unreadable};
 
 /// Most rows that one statement removes.
 const CHUNK: i64 = 500;
@@ -29,12 +29,14 @@ pub(super) async fn retain(store: &PostgresStore, retention: Retention) -> Resul
     let expired = retention.now.plus_millis(-IDEMPOTENCY_TTL_MS).as_millis();
     run.retained.idempotency_keys = run.chunks(|| Statement::new(KEYS).bind(expired)).await?;
     let before = retention.audit_before.as_millis();
-    run.retained.audit = run.chunks(|| Statement::new(AUDIT).bind(before)).await?;
-    for task in run.tasks(deleted_tasks(retention)).await? {
+    for chain in run.names(long_chains(before)).await? {
+        run.shorten_chain(&chain, before).await?;
+    }
+    for task in run.names(deleted_tasks(retention)).await? {
         run.remove_task(&task).await?;
     }
     let (bytes, before) = (bytes_kept(retention), retention.events_before.as_millis());
-    for task in run.tasks(long_logs(retention)).await? {
+    for task in run.names(long_logs(retention)).await? {
         run.shorten_log(&task, bytes, before).await?;
     }
     Ok(run.retained)
@@ -45,9 +47,34 @@ const KEYS: &str = "
         SELECT tenant_id, user_id, operation, key FROM idempotency_keys
         WHERE created_at <= $1 ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
-const AUDIT: &str = "
-    DELETE FROM audit WHERE number IN (
-        SELECT number FROM audit WHERE at < $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+/// Removes the oldest records of a chain that are too old, and none after one that is
+/// not: two statements, so that the second sees what the first noted of what goes, and
+/// whoever else shortens the chain waits at its head.
+const CHAIN: [&str; 2] = [
+    "WITH head AS (
+         SELECT kept_after FROM audit_heads WHERE tenant_id = $1 FOR UPDATE
+     ), oldest AS (
+         SELECT a.number, a.hash, a.at < $2 AS old FROM audit a, head
+         WHERE a.tenant_id = $1 AND a.number > head.kept_after ORDER BY a.number LIMIT $3
+     ), last AS (
+         SELECT number, hash FROM oldest o
+         WHERE old AND NOT EXISTS (SELECT 1 FROM oldest y WHERE NOT y.old AND y.number < o.number)
+         ORDER BY number DESC LIMIT 1
+     )
+     UPDATE audit_heads h SET kept_after = last.number, kept_hash = last.hash FROM last WHERE h.tenant_id = $1",
+    "DELETE FROM audit a USING audit_heads h
+     WHERE h.tenant_id = $1 AND a.tenant_id = $1 AND a.number <= h.kept_after",
+];
+
+/// Chains whose oldest record is too old.
+fn long_chains(before: i64) -> Statement {
+    Statement::new(
+        "SELECT h.tenant_id AS id FROM audit_heads h
+         JOIN audit a ON a.tenant_id = h.tenant_id AND a.number = h.kept_after + 1 WHERE a.at < $1 LIMIT $2",
+    )
+    .bind(before)
+    .bind(RUN as i64)
+}
 
 /// What belongs to a deleted task beside its log.
 const PARTS: [&str; 2] = [
@@ -111,8 +138,23 @@ impl Run<'_> {
         Ok(self.store.write(Work::once("row", statement)).await?)
     }
 
-    /// Tasks with something to remove.
-    async fn tasks(&self, select: Statement) -> Result<Vec<String>, StoreError> {
+    /// Removes what is too old of a chain, in its turn.
+    async fn shorten_chain(&mut self, chain: &str, before: i64) -> Result<(), StoreError> {
+        while self.take() {
+            let note = Statement::new(CHAIN[0]).bind(chain.to_owned()).bind(before).bind(CHUNK);
+            let statements = vec![note, Statement::new(CHAIN[1]).bind(chain.to_owned())];
+            let work = Work { statements, what: "audit record", again: Again::Never, chain: chain.parse().ok() };
+            let removed = self.store.write(work).await?.affected;
+            self.retained.audit += removed;
+            if removed < CHUNK.unsigned_abs() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Names of what has something to be removed.
+    async fn names(&self, select: Statement) -> Result<Vec<String>, StoreError> {
         let answer = self.store.read(select).await?;
         answer.rows.iter().map(|row| row.try_get("id").map_err(unreadable)).collect()
     }

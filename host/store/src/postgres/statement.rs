@@ -1,6 +1,8 @@
 //! What is sent to the server, made so that it can be sent again; and what it
 //! answers.
 
+use bulkhead_core::audit::NewAudit;
+use bulkhead_core::audit::chain::Chain;
 use bulkhead_core::ports::store::StoreError;
 use sqlx::encode::Encode;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -50,6 +52,8 @@ pub(super) struct Work {
     /// What it makes, for an error that says it exists.
     pub(super) what: &'static str,
     pub(super) again: Again,
+    /// The chain of the audit log that it appends to.
+    pub(super) chain: Option<Chain>,
 }
 
 /// Whether it may be sent again when its answer was lost.
@@ -66,17 +70,23 @@ pub(super) enum Again {
 impl Work {
     /// A read.
     pub(super) fn read(statement: Statement) -> Self {
-        Self { statements: vec![statement], what: "row", again: Again::Reads }
+        Self { statements: vec![statement], what: "row", again: Again::Reads, chain: None }
     }
 
     /// A write that may be sent again.
     pub(super) fn write(what: &'static str, statement: Statement) -> Self {
-        Self { statements: vec![statement], what, again: Again::Harmless }
+        Self { statements: vec![statement], what, again: Again::Harmless, chain: None }
     }
 
     /// A write that must not.
     pub(super) fn once(what: &'static str, statement: Statement) -> Self {
-        Self { statements: vec![statement], what, again: Again::Never }
+        Self { statements: vec![statement], what, again: Again::Never, chain: None }
+    }
+
+    /// Says that it appends this record: it waits for its turn at the chain.
+    pub(super) fn recording(mut self, record: &NewAudit) -> Self {
+        self.chain = Some(record.chain);
+        self
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tasks.
 
+use bulkhead_core::audit::NewAudit;
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::event::NewEvent;
 use bulkhead_core::id::{SessionId, TaskId};
@@ -11,6 +12,7 @@ use bulkhead_core::tool::ToolSet;
 use sqlx::Row as _;
 
 use super::PostgresStore;
+use super::audit::recording;
 use super::events::{append_sql, appending};
 use super::run::Failed;
 use super::statement::{Statement, Work, unreadable};
@@ -48,8 +50,10 @@ const CREATE: &str = "
                e.data, e.size
         FROM log, unnest($3::bigint[], $4::text[], $5::text[], $6::text[], $7::bigint[])
             WITH ORDINALITY AS e (at, call_id, kind, data, size, place)
+    ), recorded AS MATERIALIZED (
+        SELECT audit_append($25, $26, $27) AS number FROM log
     )
-    SELECT last_seq FROM log";
+    SELECT last_seq, (SELECT number FROM recorded) AS recorded FROM log";
 
 /// How often a task is stored anew because its tool set went.
 const LOOKS: u32 = 4;
@@ -59,6 +63,7 @@ pub(super) async fn create(
     task: &Task,
     tools: &ToolSet,
     events: &[NewEvent],
+    record: &NewAudit,
 ) -> Result<Appended, StoreError> {
     let (append, statement) = appending(store, CREATE, task.id, events);
     let plain = |text: &str| text.replace('\0', "\u{fffd}");
@@ -79,7 +84,7 @@ pub(super) async fn create(
         .bind(task.updated_at.as_millis())
         .bind(store.shared.host.get().map_or("", |host| &*host.volume).to_owned())
         .bind(store.holder());
-    let work = Work::write("task", statement);
+    let work = Work::write("task", recording(statement, record)).recording(record);
     let mut done = store.write_in_turn(task.id, work.clone()).await;
     for _ in 1..LOOKS {
         let unpinned = |failed: &Failed| matches!(&failed.error, StoreError::Corrupt { reason, .. } if reason.contains("tasks_pin_a_tool_set"));
@@ -106,6 +111,7 @@ pub(super) async fn move_to(
     failure: Option<&str>,
     at: Timestamp,
     events: &[NewEvent],
+    record: Option<&NewAudit>,
 ) -> Result<Option<Appended>, StoreError> {
     const TEXT: &str = append_sql!(
         "",
@@ -113,14 +119,28 @@ pub(super) async fn move_to(
         " AND state = ANY($12)",
         "SELECT last_seq FROM log"
     );
+    const RECORDED: &str = append_sql!(
+        "",
+        ", state = $9, failure = coalesce($10, failure), updated_at = $11",
+        " AND state = ANY($12)",
+        ", recorded AS MATERIALIZED (
+             SELECT audit_append($13, $14, $15) AS number FROM log
+         )
+         SELECT last_seq, (SELECT number FROM recorded) AS recorded FROM log"
+    );
     let from: Vec<_> = to.reached_from().iter().map(|state| state.as_str()).collect();
-    let (append, statement) = appending(store, TEXT, id, events);
+    let text = if record.is_some() { RECORDED } else { TEXT };
+    let (append, statement) = appending(store, text, id, events);
     let statement = statement
         .bind(to.as_str())
         .bind(failure.map(|text| text.replace('\0', "\u{fffd}")))
         .bind(at.as_millis())
         .bind(from);
-    append.run(store, "task", statement).await
+    let work = match record {
+        Some(record) => Work::write("task", recording(statement, record)).recording(record),
+        None => Work::write("task", statement),
+    };
+    append.run(store, work).await
 }
 
 pub(super) async fn get(store: &PostgresStore, owner: Owner, id: TaskId) -> Result<Option<Task>, StoreError> {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests: a panic is the report")]
 #![allow(dead_code, unreachable_pub, reason = "the harness is shared with the tests of whole servers")]
 
+mod audit;
 mod hosts;
 mod network;
 mod opening;

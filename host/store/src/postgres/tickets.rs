@@ -1,5 +1,6 @@
 //! Tickets for streams.
 
+use bulkhead_core::audit::NewAudit;
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::id::TaskId;
@@ -8,6 +9,7 @@ use bulkhead_core::principal::Owner;
 use bulkhead_core::ticket::TicketRecord;
 
 use super::PostgresStore;
+use super::audit::recording;
 use super::statement::{Statement, Work};
 use crate::rows::Reading;
 
@@ -16,14 +18,18 @@ pub(super) async fn create(
     ticket: &TicketRecord,
     most: u32,
     now: Timestamp,
+    record: NewAudit,
 ) -> Result<bool, StoreError> {
     // What nobody used goes here: there is never more than a minute's. Hosts that
     // count at the same moment may pass the most by one each.
     let insert = Statement::new(
-        "WITH gone AS (DELETE FROM tickets WHERE expires_at <= $1)
-         INSERT INTO tickets (hash, tenant_id, user_id, task_id, expires_at)
-         SELECT $2, $3, $4, $5, $6
-         WHERE (SELECT count(*) FROM tickets WHERE tenant_id = $3 AND user_id = $4 AND expires_at > $1) < $7",
+        "WITH gone AS (DELETE FROM tickets WHERE expires_at <= $1), given AS (
+             INSERT INTO tickets (hash, tenant_id, user_id, task_id, expires_at)
+             SELECT $2, $3, $4, $5, $6
+             WHERE (SELECT count(*) FROM tickets WHERE tenant_id = $3 AND user_id = $4 AND expires_at > $1) < $7
+             RETURNING hash
+         )
+         SELECT audit_append($8, $9, $10) FROM given",
     );
     let insert = insert
         .bind(now.as_millis())
@@ -33,7 +39,8 @@ pub(super) async fn create(
         .bind_id(ticket.task)
         .bind(ticket.expires_at.as_millis())
         .bind(i64::from(most));
-    Ok(store.write(Work::once("ticket", insert)).await?.affected > 0)
+    let work = Work::once("ticket", recording(insert, &record)).recording(&record);
+    Ok(!store.write(work).await?.rows.is_empty())
 }
 
 /// Not sent again if its answer is lost: the ticket would be gone, and whoever

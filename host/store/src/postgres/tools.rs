@@ -1,5 +1,6 @@
 //! Tools and the sets of them that tasks pin.
 
+use bulkhead_core::audit::NewAudit;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::id::{TenantId, ToolId};
 use bulkhead_core::ports::store::{Page, StoreError};
@@ -7,6 +8,7 @@ use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
 use sqlx::Row as _;
 
 use super::PostgresStore;
+use super::audit::recording;
 use super::statement::{Statement, Work, unreadable};
 use crate::rows::{Reading, ToolRow, json, owner_text};
 
@@ -24,8 +26,9 @@ macro_rules! select_tool {
 /// How often a tool is looked for whose like was there and is gone.
 const LOOKS: u32 = 4;
 
-pub(super) async fn create(store: &PostgresStore, tool: &Tool) -> Result<Option<Tool>, StoreError> {
+pub(super) async fn create(store: &PostgresStore, tool: &Tool, record: NewAudit) -> Result<Option<Tool>, StoreError> {
     const INSERT: &str = "
+        WITH made AS (
         INSERT INTO tools AS t (state, name, manifest, artifact_key, artifact_digest, artifact_size, code, reason,
                                 id, tenant_id, digest, size, created_at, holder)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
@@ -36,7 +39,8 @@ pub(super) async fn create(store: &PostgresStore, tool: &Tool) -> Result<Option<
                 code = excluded.code, reason = excluded.reason, created_at = excluded.created_at,
                 holder = excluded.holder
             WHERE t.state = 'rejected'
-        RETURNING t.id";
+        RETURNING t.id)
+        SELECT audit_append($15, $16, $17) FROM made";
     for _ in 0..LOOKS {
         let insert = with_state(Statement::new(INSERT), &tool.state)
             .bind_id(tool.id)
@@ -45,7 +49,8 @@ pub(super) async fn create(store: &PostgresStore, tool: &Tool) -> Result<Option<
             .bind(i64::try_from(tool.size).unwrap_or(i64::MAX))
             .bind(tool.created_at.as_millis())
             .bind(store.holder());
-        if !store.write(Work::write("tool", insert)).await?.rows.is_empty() {
+        let work = Work::write("tool", recording(insert, &record)).recording(&record);
+        if !store.write(work).await?.rows.is_empty() {
             return Ok(None);
         }
         let same = Statement::new(select_tool!("tools t WHERE t.tenant_id = $1 AND t.digest = $2"));
@@ -153,14 +158,23 @@ pub(super) async fn take_over(store: &PostgresStore, limit: u32) -> Result<Vec<T
     store.read(select.bind(ids)).await?.all::<ToolRow, _>()
 }
 
-pub(super) async fn delete(store: &PostgresStore, owner: ToolOwner, id: ToolId) -> Result<bool, StoreError> {
+pub(super) async fn delete(
+    store: &PostgresStore,
+    owner: ToolOwner,
+    id: ToolId,
+    record: NewAudit,
+) -> Result<bool, StoreError> {
     // A deleted task runs nothing any more: it pins nothing.
     let delete = Statement::new(
-        "DELETE FROM tools WHERE id = $1 AND tenant_id = $2 AND NOT EXISTS
-            (SELECT 1 FROM tool_set_members m JOIN tasks t ON t.tool_set = m.digest
-             WHERE m.tool_id = $1 AND t.state <> 'deleted')",
+        "WITH gone AS (
+             DELETE FROM tools WHERE id = $1 AND tenant_id = $2 AND NOT EXISTS
+                (SELECT 1 FROM tool_set_members m JOIN tasks t ON t.tool_set = m.digest
+                 WHERE m.tool_id = $1 AND t.state <> 'deleted') RETURNING id
+         )
+         SELECT audit_append($3, $4, $5) FROM gone",
     );
-    Ok(store.write(Work::once("tool", delete.bind_id(id).bind(owner_text(owner)))).await?.affected > 0)
+    let delete = recording(delete.bind_id(id).bind(owner_text(owner)), &record);
+    Ok(!store.write(Work::once("tool", delete).recording(&record)).await?.rows.is_empty())
 }
 
 pub(super) async fn set(store: &PostgresStore, digest: Digest) -> Result<Option<ToolSet>, StoreError> {

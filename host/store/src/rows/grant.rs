@@ -1,6 +1,5 @@
-//! The rows of a grant and of an audit record.
+//! The row of a grant.
 
-use bulkhead_core::audit::{Audit, NewAudit};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::grants::Grant;
 use bulkhead_core::ports::store::StoreError;
@@ -37,35 +36,5 @@ impl TryFrom<GrantRow> for Grant {
             created_at: Timestamp::from_millis(row.created_at),
             revoked_at: row.revoked_at.map(Timestamp::from_millis),
         })
-    }
-}
-
-#[derive(FromRow)]
-pub(crate) struct AuditRow {
-    number: i64,
-    at: i64,
-    tenant_id: String,
-    user_id: String,
-    task_id: String,
-    call_id: Option<String>,
-    kind: String,
-    data: String,
-}
-
-impl TryFrom<AuditRow> for Audit {
-    type Error = StoreError;
-
-    fn try_from(row: AuditRow) -> Result<Self, StoreError> {
-        let name = row.number.to_string();
-        let reading = Reading { table: "audit", row: &name };
-        let record = NewAudit {
-            at: Timestamp::from_millis(row.at),
-            owner: reading.owner(&row.tenant_id, &row.user_id)?,
-            task: reading.parse("task_id", &row.task_id)?,
-            call: row.call_id.as_deref().map(|id| reading.parse("call_id", id)).transpose()?,
-            kind: row.kind,
-            data: row.data.into(),
-        };
-        Ok(Self { number: reading.number("number", row.number)?, record })
     }
 }

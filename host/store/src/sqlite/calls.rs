@@ -15,6 +15,7 @@ use bulkhead_core::principal::Owner;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sqlx::query_as;
 
+use super::audit::Link;
 use super::log::{self, Log};
 use super::{SqliteStore, read_failed};
 use crate::rows::{CallRow, Reading, all, json, maybe};
@@ -224,6 +225,7 @@ pub(super) async fn step(
 
 pub(super) async fn end(store: &SqliteStore, end: EndCall) -> Result<Option<Appended>, StoreError> {
     let (task, call, body) = (end.task.to_string(), end.call.to_string(), json(&*end.outcome));
+    let link = Link::from(&end.audit);
     let end = move |db: &Connection| {
         let large = body.len() > LARGE;
         let reference = large.then(|| format!("{call}/outcome"));
@@ -249,6 +251,7 @@ pub(super) async fn end(store: &SqliteStore, end: EndCall) -> Result<Option<Appe
         if let Some(extent) = end.extent {
             super::tasks::set_extent(db, &task, extent)?;
         }
+        link.append(db)?;
         log::append(db, &task, &end.events)
     };
     store.write("call", end).await

@@ -8,7 +8,8 @@ use bulkhead_core::ports::store::StoreError;
 use rusqlite::params;
 use sqlx::{query_as, query_scalar};
 
-use super::{SqliteStore, audit, read_failed};
+use super::audit::Link;
+use super::{SqliteStore, read_failed};
 use crate::rows::{GrantRow, all, json};
 
 /// Whether a grant can be used; `?1` is the time.
@@ -24,7 +25,7 @@ pub(super) async fn create(
     most: u32,
     record: NewAudit,
 ) -> Result<bool, StoreError> {
-    let (grant, capability) = (grant.clone(), json(&grant.capability));
+    let (grant, capability, link) = (grant.clone(), json(&grant.capability), Link::from(&record));
     store
         .write("grant", move |db| {
             let made = db
@@ -47,7 +48,7 @@ pub(super) async fn create(
                     most,
                 ])?;
             if made > 0 {
-                audit::insert(db, std::slice::from_ref(&record))?;
+                link.append(db)?;
             }
             Ok(made > 0)
         })
@@ -78,15 +79,25 @@ pub(super) async fn take_use(store: &SqliteStore, id: GrantId, now: Timestamp) -
         .map(|used| used > 0)
 }
 
-pub(super) async fn revoke(store: &SqliteStore, task: TaskId, id: GrantId, at: Timestamp) -> Result<bool, StoreError> {
-    let (task, id, at) = (task.to_string(), id.to_string(), at.as_millis());
+pub(super) async fn revoke(
+    store: &SqliteStore,
+    task: TaskId,
+    id: GrantId,
+    at: Timestamp,
+    record: NewAudit,
+) -> Result<bool, StoreError> {
+    let (task, id, at, link) = (task.to_string(), id.to_string(), at.as_millis(), Link::from(&record));
     store
         .write("grant", move |db| {
-            db.prepare_cached("UPDATE grants SET revoked_at = ? WHERE id = ? AND task_id = ? AND revoked_at IS NULL")?
-                .execute(params![at, id, task])
+            let revoked = db
+                .prepare_cached("UPDATE grants SET revoked_at = ? WHERE id = ? AND task_id = ? AND revoked_at IS NULL")?
+                .execute(params![at, id, task])?;
+            if revoked > 0 {
+                link.append(db)?;
+            }
+            Ok(revoked > 0)
         })
         .await
-        .map(|revoked| revoked > 0)
 }
 
 pub(super) async fn keep_policy(
@@ -94,13 +105,14 @@ pub(super) async fn keep_policy(
     revision: &str,
     text: &str,
     at: Timestamp,
+    record: NewAudit,
 ) -> Result<(), StoreError> {
-    let (revision, text, at) = (revision.to_owned(), text.to_owned(), at.as_millis());
+    let (revision, text, at, link) = (revision.to_owned(), text.to_owned(), at.as_millis(), Link::from(&record));
     store
         .write("policy", move |db| {
             db.prepare_cached("INSERT OR IGNORE INTO policies (revision, body, created_at) VALUES (?, ?, ?)")?
-                .execute(params![revision, text, at])
-                .map(drop)
+                .execute(params![revision, text, at])?;
+            link.append(db)
         })
         .await
 }

@@ -1,5 +1,6 @@
 //! Tenants, users and API keys.
 
+use bulkhead_core::audit::NewAudit;
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::key::{KeyId, KeyRecord};
 use bulkhead_core::ports::store::{StoreError, Thing};
@@ -7,6 +8,7 @@ use bulkhead_core::principal::Owner;
 use rusqlite::params;
 use sqlx::query_as;
 
+use super::audit::Link;
 use super::{SqliteStore, read_failed};
 use crate::rows::{KeyRow, OwnerRow, all, maybe};
 
@@ -53,8 +55,8 @@ pub(super) async fn owner_of(store: &SqliteStore, thing: Thing) -> Result<Option
     maybe(row)
 }
 
-pub(super) async fn create(store: &SqliteStore, key: &KeyRecord) -> Result<(), StoreError> {
-    let key = key.clone();
+pub(super) async fn create(store: &SqliteStore, key: &KeyRecord, record: NewAudit) -> Result<(), StoreError> {
+    let (key, link) = (key.clone(), Link::from(&record));
     store
         .write("key", move |db| {
             db.prepare_cached(
@@ -73,8 +75,8 @@ pub(super) async fn create(store: &SqliteStore, key: &KeyRecord) -> Result<(), S
                 key.expires_at.map(Timestamp::as_millis),
                 key.revoked_at.map(Timestamp::as_millis),
                 key.last_used_at.map(Timestamp::as_millis),
-            ])
-            .map(drop)
+            ])?;
+            link.append(db)
         })
         .await
 }
@@ -96,25 +98,42 @@ pub(super) async fn list(store: &SqliteStore) -> Result<Vec<KeyRecord>, StoreErr
     all(rows)
 }
 
-pub(super) async fn revoke(store: &SqliteStore, id: &KeyId, at: Timestamp) -> Result<bool, StoreError> {
-    let id = id.as_str().to_owned();
+pub(super) async fn revoke(
+    store: &SqliteStore,
+    id: &KeyId,
+    at: Timestamp,
+    record: NewAudit,
+) -> Result<bool, StoreError> {
+    let (id, link) = (id.as_str().to_owned(), Link::from(&record));
     store
         .write("key", move |db| {
             let revoked = db
                 .prepare_cached("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL")?
                 .execute(params![at.as_millis(), id])?;
+            if revoked > 0 {
+                link.append(db)?;
+            }
             Ok(revoked > 0)
         })
         .await
 }
 
-pub(super) async fn expire(store: &SqliteStore, id: &KeyId, at: Timestamp) -> Result<bool, StoreError> {
-    let id = id.as_str().to_owned();
+pub(super) async fn expire(
+    store: &SqliteStore,
+    id: &KeyId,
+    at: Timestamp,
+    record: NewAudit,
+) -> Result<bool, StoreError> {
+    let (id, link) = (id.as_str().to_owned(), Link::from(&record));
     store
         .write("key", move |db| {
             let update = "UPDATE api_keys SET expires_at = min(coalesce(expires_at, ?1), ?1)
                           WHERE id = ?2 AND revoked_at IS NULL";
-            Ok(db.prepare_cached(update)?.execute(params![at.as_millis(), id])? > 0)
+            let expires = db.prepare_cached(update)?.execute(params![at.as_millis(), id])? > 0;
+            if expires {
+                link.append(db)?;
+            }
+            Ok(expires)
         })
         .await
 }

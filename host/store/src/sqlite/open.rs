@@ -114,7 +114,8 @@ pub(super) async fn open(config: SqliteConfig) -> Result<SqliteStore, OpenError>
     };
     let unreachable =
         |reason: &dyn Display| OpenError::Unreachable { path: config.path.clone(), reason: reason.to_string() };
-    let writer = Writer::connect(options, commits.clone()).map_err(|error| {
+    let connected = Writer::connect(options, commits.clone());
+    let writer = connected.and_then(|mut writer| writer.take_over().map(|()| writer)).map_err(|error| {
         let code = error.sqlite_error().map(|error| error.extended_code & 0xff);
         coded(&config.path, code, error.to_string())
     })?;
@@ -150,7 +151,7 @@ fn create_private(path: &Path) -> Result<(), OpenError> {
         .map_err(|error| OpenError::Unreachable { path: path.into(), reason: error.to_string() })
 }
 
-fn migrator() -> Migrator {
+pub(super) fn migrator() -> Migrator {
     sqlx::migrate!("migrations/sqlite")
 }
 

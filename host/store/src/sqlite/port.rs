@@ -2,7 +2,8 @@
 //! the SQL of its table.
 
 use async_trait::async_trait;
-use bulkhead_core::audit::{Audit, NewAudit};
+use bulkhead_core::audit::chain::{ChainState, Stored};
+use bulkhead_core::audit::{Audit, AuditFilter, NewAudit};
 use bulkhead_core::call::{Call, Step};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
@@ -34,8 +35,8 @@ impl Store for SqliteStore {
         keys::first_owner(self).await
     }
 
-    async fn create_key(&self, key: &KeyRecord) -> Result<(), StoreError> {
-        keys::create(self, key).await
+    async fn create_key(&self, key: &KeyRecord, audit: NewAudit) -> Result<(), StoreError> {
+        keys::create(self, key, audit).await
     }
 
     async fn key(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {
@@ -46,12 +47,12 @@ impl Store for SqliteStore {
         keys::list(self).await
     }
 
-    async fn revoke_key(&self, id: &KeyId, at: Timestamp) -> Result<bool, StoreError> {
-        keys::revoke(self, id, at).await
+    async fn revoke_key(&self, id: &KeyId, at: Timestamp, audit: NewAudit) -> Result<bool, StoreError> {
+        keys::revoke(self, id, at, audit).await
     }
 
-    async fn expire_key(&self, id: &KeyId, at: Timestamp) -> Result<bool, StoreError> {
-        keys::expire(self, id, at).await
+    async fn expire_key(&self, id: &KeyId, at: Timestamp, audit: NewAudit) -> Result<bool, StoreError> {
+        keys::expire(self, id, at, audit).await
     }
 
     async fn touch_key(&self, id: &KeyId, at: Timestamp) -> Result<(), StoreError> {
@@ -78,8 +79,8 @@ impl Store for SqliteStore {
         sessions::delete(self, owner, id).await
     }
 
-    async fn create_tool(&self, tool: &Tool) -> Result<Option<Tool>, StoreError> {
-        tools::create(self, tool).await
+    async fn create_tool(&self, tool: &Tool, audit: NewAudit) -> Result<Option<Tool>, StoreError> {
+        tools::create(self, tool, audit).await
     }
 
     async fn finish_tool(&self, id: ToolId, state: &ToolState) -> Result<bool, StoreError> {
@@ -102,16 +103,22 @@ impl Store for SqliteStore {
         tools::compiling(self).await
     }
 
-    async fn delete_tool(&self, owner: ToolOwner, id: ToolId) -> Result<bool, StoreError> {
-        tools::delete(self, owner, id).await
+    async fn delete_tool(&self, owner: ToolOwner, id: ToolId, audit: NewAudit) -> Result<bool, StoreError> {
+        tools::delete(self, owner, id, audit).await
     }
 
     async fn tool_set(&self, digest: Digest) -> Result<Option<ToolSet>, StoreError> {
         tools::set(self, digest).await
     }
 
-    async fn create_task(&self, task: &Task, tools: &ToolSet, events: Vec<NewEvent>) -> Result<Appended, StoreError> {
-        tasks::create(self, task, tools, events).await
+    async fn create_task(
+        &self,
+        task: &Task,
+        tools: &ToolSet,
+        events: Vec<NewEvent>,
+        audit: NewAudit,
+    ) -> Result<Appended, StoreError> {
+        tasks::create(self, task, tools, events, audit).await
     }
 
     async fn task(&self, owner: Owner, id: TaskId) -> Result<Option<Task>, StoreError> {
@@ -146,8 +153,9 @@ impl Store for SqliteStore {
         failure: Option<&str>,
         at: Timestamp,
         events: Vec<NewEvent>,
+        audit: Option<NewAudit>,
     ) -> Result<Option<Appended>, StoreError> {
-        tasks::move_to(self, id, to, failure, at, events).await
+        tasks::move_to(self, id, to, failure, at, events, audit).await
     }
 
     async fn append_events(&self, task: TaskId, events: Vec<NewEvent>) -> Result<Option<Appended>, StoreError> {
@@ -217,12 +225,18 @@ impl Store for SqliteStore {
         grants::take_use(self, id, now).await
     }
 
-    async fn revoke_grant(&self, task: TaskId, id: GrantId, at: Timestamp) -> Result<bool, StoreError> {
-        grants::revoke(self, task, id, at).await
+    async fn revoke_grant(
+        &self,
+        task: TaskId,
+        id: GrantId,
+        at: Timestamp,
+        audit: NewAudit,
+    ) -> Result<bool, StoreError> {
+        grants::revoke(self, task, id, at, audit).await
     }
 
-    async fn keep_policy(&self, revision: &str, text: &str, at: Timestamp) -> Result<(), StoreError> {
-        grants::keep_policy(self, revision, text, at).await
+    async fn keep_policy(&self, revision: &str, text: &str, at: Timestamp, audit: NewAudit) -> Result<(), StoreError> {
+        grants::keep_policy(self, revision, text, at, audit).await
     }
 
     async fn policy(&self, revision: &str) -> Result<Option<String>, StoreError> {
@@ -236,15 +250,29 @@ impl Store for SqliteStore {
     async fn list_audit(
         &self,
         owner: Owner,
-        task: Option<TaskId>,
+        filter: &AuditFilter,
         after: u64,
         limit: u32,
     ) -> Result<Vec<Audit>, StoreError> {
-        audit::list(self, owner, task, after, limit).await
+        audit::list(self, owner, filter, after, limit).await
     }
 
-    async fn create_ticket(&self, ticket: &TicketRecord, most: u32, now: Timestamp) -> Result<bool, StoreError> {
-        tickets::create(self, ticket, most, now).await
+    async fn audit_chains(&self) -> Result<Vec<ChainState>, StoreError> {
+        audit::chains(self).await
+    }
+
+    async fn chained_audit(&self, chain: &str, after: u64, limit: u32) -> Result<Vec<Stored>, StoreError> {
+        audit::chained(self, chain, after, limit).await
+    }
+
+    async fn create_ticket(
+        &self,
+        ticket: &TicketRecord,
+        most: u32,
+        now: Timestamp,
+        audit: NewAudit,
+    ) -> Result<bool, StoreError> {
+        tickets::create(self, ticket, most, now, audit).await
     }
 
     async fn take_ticket(&self, hash: Digest, task: TaskId, now: Timestamp) -> Result<Option<Owner>, StoreError> {

@@ -78,21 +78,47 @@ async fn remove_audit(
     retained: &mut Retained,
 ) -> Result<(), StoreError> {
     let before = retention.audit_before.as_millis();
-    while budget.take() {
-        let removed = store
-            .write_alone("audit record", move |db| {
-                db.prepare_cached(
-                    "DELETE FROM audit WHERE number IN (SELECT number FROM audit WHERE at < ? ORDER BY at LIMIT ?)",
-                )?
-                .execute([before, CHUNK])
-            })
-            .await?;
-        retained.audit += removed as u64;
-        if removed < CHUNK as usize {
-            break;
+    for chain in long_chains(store, before).await? {
+        while budget.take() {
+            let chain = chain.clone();
+            let (removed, more) =
+                store.write_alone("audit record", move |db| shorten_chain(db, &chain, before)).await?;
+            retained.audit += removed;
+            if !more {
+                break;
+            }
         }
     }
     Ok(())
+}
+
+/// Chains whose oldest record is too old.
+async fn long_chains(store: &SqliteStore, before: i64) -> Result<Vec<String>, StoreError> {
+    query_scalar(
+        "SELECT h.tenant_id FROM audit_heads h
+         JOIN audit a ON a.tenant_id = h.tenant_id AND a.number = h.kept_after + 1 WHERE a.at < ? LIMIT ?",
+    )
+    .bind(before)
+    .bind(RUN as i64)
+    .fetch_all(&store.readers)
+    .await
+    .map_err(read_failed)
+}
+
+/// Removes the oldest records of a chain that are too old, at most a chunk, and none
+/// after one that is not: what is left begins at the link that is noted. How many, and
+/// whether there may be more.
+fn shorten_chain(db: &Connection, chain: &str, before: i64) -> rusqlite::Result<(u64, bool)> {
+    let mut oldest =
+        db.prepare_cached("SELECT number, at, hash FROM audit WHERE tenant_id = ? ORDER BY number LIMIT ?")?;
+    let oldest: Vec<(i64, i64, Vec<u8>)> =
+        oldest.query_map(params![chain, CHUNK], |row| row.try_into())?.collect::<Result<_, _>>()?;
+    let old = oldest.iter().take_while(|(_, at, _)| *at < before).count();
+    let Some((last, _, hash)) = oldest.get(..old).and_then(<[_]>::last) else { return Ok((0, false)) };
+    db.prepare_cached("UPDATE audit_heads SET kept_after = ?, kept_hash = ? WHERE tenant_id = ?")?
+        .execute(params![last, hash, chain])?;
+    db.prepare_cached("DELETE FROM audit WHERE tenant_id = ? AND number <= ?")?.execute(params![chain, last])?;
+    Ok((old as u64, old as i64 == CHUNK))
 }
 
 async fn deleted_tasks(store: &SqliteStore, retention: Retention) -> Result<Vec<String>, StoreError> {

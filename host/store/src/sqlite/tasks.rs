@@ -1,5 +1,6 @@
 //! Tasks: made and moved by the writer.
 
+use bulkhead_core::audit::NewAudit;
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::event::NewEvent;
 use bulkhead_core::id::{SessionId, TaskId};
@@ -11,6 +12,7 @@ use bulkhead_core::tool::ToolSet;
 use rusqlite::{Connection, params};
 use sqlx::query_as;
 
+use super::audit::Link;
 use super::log;
 use super::{SqliteStore, read_failed};
 use crate::rows::{Reading, TaskRow, all, json, maybe};
@@ -32,10 +34,16 @@ pub(super) async fn create(
     task: &Task,
     tools: &ToolSet,
     events: Vec<NewEvent>,
+    record: NewAudit,
 ) -> Result<Appended, StoreError> {
     let name = task.id.to_string();
-    let (task, tools) = (task.clone(), tools.clone());
-    let appended = store.write("task", move |db| insert(db, &task, &tools, &events)).await?;
+    let (task, tools, link) = (task.clone(), tools.clone(), Link::from(&record));
+    let insert = move |db: &Connection| {
+        let appended = insert(db, &task, &tools, &events)?;
+        link.append(db)?;
+        Ok(appended)
+    };
+    let appended = store.write("task", insert).await?;
     Reading { table: "tasks", row: &name }.present("last_seq", appended)
 }
 
@@ -80,8 +88,9 @@ pub(super) async fn move_to(
     failure: Option<&str>,
     at: Timestamp,
     events: Vec<NewEvent>,
+    record: Option<NewAudit>,
 ) -> Result<Option<Appended>, StoreError> {
-    let (id, failure) = (id.to_string(), failure.map(str::to_owned));
+    let (id, failure, link) = (id.to_string(), failure.map(str::to_owned), record.as_ref().map(Link::from));
     let from = json(&to.reached_from().iter().map(|state| state.as_str()).collect::<Vec<_>>());
     let step = move |db: &Connection| {
         let moved = db
@@ -90,7 +99,13 @@ pub(super) async fn move_to(
                  WHERE id = ? AND state IN (SELECT value FROM json_each(?))",
             )?
             .execute(params![to.as_str(), failure, at.as_millis(), id, from])?;
-        if moved == 0 { Ok(None) } else { log::append(db, &id, &events) }
+        if moved == 0 {
+            return Ok(None);
+        }
+        if let Some(link) = &link {
+            link.append(db)?;
+        }
+        log::append(db, &id, &events)
     };
     store.write("task", step).await
 }

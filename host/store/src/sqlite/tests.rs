@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests: a panic is the report")]
 
+mod audit;
 mod opening;
 mod trouble;
 

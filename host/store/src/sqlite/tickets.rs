@@ -1,5 +1,6 @@
 //! Tickets for streams.
 
+use bulkhead_core::audit::NewAudit;
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::id::TaskId;
@@ -9,6 +10,7 @@ use bulkhead_core::ticket::TicketRecord;
 use rusqlite::{OptionalExtension as _, params};
 use sqlx::query_scalar;
 
+use super::audit::Link;
 use super::{SqliteStore, read_failed};
 use crate::rows::Reading;
 
@@ -17,8 +19,9 @@ pub(super) async fn create(
     ticket: &TicketRecord,
     most: u32,
     now: Timestamp,
+    record: NewAudit,
 ) -> Result<bool, StoreError> {
-    let (ticket, now) = (ticket.clone(), now.as_millis());
+    let (ticket, now, link) = (ticket.clone(), now.as_millis(), Link::from(&record));
     let create = move |db: &rusqlite::Connection| {
         // What nobody used goes here: there is never more than a minute's.
         db.prepare_cached("DELETE FROM tickets WHERE expires_at <= ?")?.execute([now])?;
@@ -36,6 +39,9 @@ pub(super) async fn create(
                 ticket.expires_at.as_millis(),
                 most
             ])?;
+        if stored > 0 {
+            link.append(db)?;
+        }
         Ok(stored > 0)
     };
     store.write("ticket", create).await

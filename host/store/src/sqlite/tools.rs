@@ -1,5 +1,6 @@
 //! Tools and the sets of them that tasks pin.
 
+use bulkhead_core::audit::NewAudit;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::id::{TenantId, ToolId};
 use bulkhead_core::ports::store::{Page, StoreError};
@@ -7,6 +8,7 @@ use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sqlx::{query_as, query_scalar};
 
+use super::audit::Link;
 use super::calls::LARGE;
 use super::{SqliteStore, read_failed};
 use crate::rows::{Reading, ToolRow, all, json, maybe, owner_text};
@@ -24,14 +26,14 @@ macro_rules! select_tool {
     };
 }
 
-pub(super) async fn create(store: &SqliteStore, tool: &Tool) -> Result<Option<Tool>, StoreError> {
-    let tool = tool.clone();
-    let existing = store.write("tool", move |db| insert(db, &tool)).await?;
+pub(super) async fn create(store: &SqliteStore, tool: &Tool, record: NewAudit) -> Result<Option<Tool>, StoreError> {
+    let (tool, link) = (tool.clone(), Link::from(&record));
+    let existing = store.write("tool", move |db| insert(db, &tool, &link)).await?;
     maybe(existing)
 }
 
 /// Stores a tool, or gives the same one that is there and was not rejected.
-fn insert(db: &Connection, tool: &Tool) -> rusqlite::Result<Option<ToolRow>> {
+fn insert(db: &Connection, tool: &Tool, link: &Link) -> rusqlite::Result<Option<ToolRow>> {
     let (id, owner, digest) = (tool.id.to_string(), owner_text(tool.owner), tool.digest.to_string());
     let same = db
         .prepare_cached(select_tool!("tools t WHERE t.tenant_id = ? AND t.digest = ?"))?
@@ -54,6 +56,7 @@ fn insert(db: &Connection, tool: &Tool) -> rusqlite::Result<Option<ToolRow>> {
     if tool.state != ToolState::Compiling {
         set_state(db, &id, &tool.state)?;
     }
+    link.append(db)?;
     Ok(None)
 }
 
@@ -152,8 +155,13 @@ pub(super) async fn compiling(store: &SqliteStore) -> Result<Vec<Tool>, StoreErr
     all(rows)
 }
 
-pub(super) async fn delete(store: &SqliteStore, owner: ToolOwner, id: ToolId) -> Result<bool, StoreError> {
-    let (id, owner) = (id.to_string(), owner_text(owner));
+pub(super) async fn delete(
+    store: &SqliteStore,
+    owner: ToolOwner,
+    id: ToolId,
+    record: NewAudit,
+) -> Result<bool, StoreError> {
+    let (id, owner, link) = (id.to_string(), owner_text(owner), Link::from(&record));
     store
         .write("tool", move |db| {
             // A deleted task runs nothing any more: it pins nothing.
@@ -166,6 +174,7 @@ pub(super) async fn delete(store: &SqliteStore, owner: ToolOwner, id: ToolId) ->
                 .query_row([&id, &owner], |row| row.get(0))?;
             if free {
                 delete_row(db, &id)?;
+                link.append(db)?;
             }
             Ok(free)
         })

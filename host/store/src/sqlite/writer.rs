@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bulkhead_core::ports::store::StoreError;
-use rusqlite::{Connection, Error, ErrorCode, OpenFlags, ffi};
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 use tokio::sync::mpsc;
 
+use super::audit;
 use super::open::Synchronous;
 use super::write::Write;
 
@@ -85,6 +86,18 @@ impl Writer {
     pub(super) fn connect(options: Options, commits: Arc<AtomicU64>) -> rusqlite::Result<Self> {
         let db = options.connect()?;
         Ok(Self { options, db, commits })
+    }
+
+    /// Makes links of what was recorded by a version without chains, a part at a time,
+    /// so that a start that is interrupted goes on where it was.
+    pub(super) fn take_over(&mut self) -> rusqlite::Result<()> {
+        // Mostly there is nothing: then whoever else writes to the file is not held up.
+        while audit::is_to_be_taken_over(&self.db)? {
+            let part = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            audit::take_over(&part)?;
+            part.commit()?;
+        }
+        Ok(())
     }
 
     /// Works until the queue is closed or says so, then empties the log file.

@@ -15,7 +15,7 @@ use futures::future::join_all;
 
 use super::server::postgres;
 use super::{PostgresConfig, config, database, open};
-use crate::contract::world::{World, accept, end, event, idempotency, log, owner};
+use crate::contract::world::{World, accept, audit, end, event, idempotency, log, owner};
 use crate::postgres::{HostConfig, PostgresStore};
 use crate::proxy::{Proxy, Weather};
 
@@ -69,8 +69,11 @@ async fn what_a_host_makes_it_holds() {
     let keyed = AcceptCall { idempotency: Some(idempotency("key", "body")), ..accept(&call) };
     assert!(refused(&b.accept_call(keyed.clone()).await.unwrap_err()));
     world.accept(&call).await;
+    let recorded = a.audit_chains().await.unwrap();
     assert!(refused(&b.end_call(end(&call, "theirs")).await.unwrap_err()));
-    assert!(refused(&b.move_task(task.id, TaskState::Archived, None, call.created_at, vec![]).await.unwrap_err()));
+    let archive = b.move_task(task.id, TaskState::Archived, None, call.created_at, vec![], Some(audit()));
+    assert!(refused(&archive.await.unwrap_err()));
+    assert_eq!(a.audit_chains().await.unwrap(), recorded);
     assert_eq!(log(&*b, task.id).await.len(), 1);
     assert!(!a.call(owner(1), call.id).await.unwrap().unwrap().state.is_ended());
     assert_eq!(b.held_calls().await.unwrap(), []);
@@ -188,9 +191,9 @@ async fn tools_and_half_filled_tasks_are_taken_over() {
     let (name, [a, b]) = two().await;
     let world = World::new(a.clone());
     let tool = world.tool(ToolOwner::Operator, "a", ToolState::Compiling);
-    a.create_tool(&tool).await.unwrap();
+    a.create_tool(&tool, audit()).await.unwrap();
     let half = world.task(owner(1), TaskState::Initializing);
-    a.create_task(&half, &bulkhead_core::tool::ToolSet::new([]), vec![event(1)]).await.unwrap();
+    a.create_task(&half, &bulkhead_core::tool::ToolSet::new([]), vec![event(1)], audit()).await.unwrap();
     assert_eq!(b.take_over_tools(9).await.unwrap(), []);
     late(&name, "a");
     b.take_over(9).await.unwrap();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bulkhead_core::audit::{AuditBody, NewAudit};
+use bulkhead_core::audit::{AuditBody, AuditFilter, NewAudit};
 use bulkhead_core::call::{Call, CallState};
 use bulkhead_core::event::NewEvent;
 use bulkhead_core::grants::{Capability, Grant};
@@ -16,7 +16,9 @@ use futures::future::join_all;
 
 use super::server::postgres;
 use super::{PostgresConfig, PostgresStore, config, database};
-use crate::contract::world::{NOW, World, accept, at, end, ended, event, grants, idempotency, log, owner, ready};
+use crate::contract::world::{
+    NOW, World, accept, at, audit, end, ended, event, grants, idempotency, log, owner, ready,
+};
 use crate::postgres::{BreakerState, Statement};
 use crate::proxy::{Proxy, Weather};
 
@@ -148,13 +150,16 @@ async fn a_lost_answer_to_other_writes_is_found_again() {
     let (other, task) =
         (far.world.task(owner(1), TaskState::Initializing), far.world.task(owner(1), TaskState::Initializing));
     let set = ToolSet::new([]);
-    let create = |task| store.create_task(task, &set, vec![event(1), event(2)]);
+    let create = |task| store.create_task(task, &set, vec![event(1), event(2)], audit());
     let made = far.losing(create(&other), create(&task)).await.unwrap();
     assert_eq!((made.first, made.last), (1, 2));
-    let ready_to = |task: &Task| store.move_task(task.id, TaskState::Ready, None, at(1), vec![event(3)]);
+    let ready_to = |task: &Task| store.move_task(task.id, TaskState::Ready, None, at(1), vec![event(3)], None);
     assert_eq!(far.losing(ready_to(&other), ready_to(&task)).await.unwrap().unwrap().last, 3);
     let tools = ["a", "b"].map(|content| far.world.tool(ToolOwner::Operator, content, ToolState::Compiling));
-    assert_eq!(far.losing(store.create_tool(&tools[0]), store.create_tool(&tools[1])).await.unwrap(), None);
+    assert_eq!(
+        far.losing(store.create_tool(&tools[0], audit()), store.create_tool(&tools[1], audit())).await.unwrap(),
+        None
+    );
     let (as_a, as_b) = (ready("a", "does"), ready("b", "does"));
     let finish = |tool: usize, state| store.finish_tool(tools[tool].id, state);
     assert!(far.losing(finish(0, &as_a), finish(1, &as_a)).await.unwrap());
@@ -188,7 +193,7 @@ async fn what_can_not_be_done_twice_is_not_sent_twice() {
     let append = || store.append_audit(vec![record.clone()]);
     let appended = far.losing(append(), append()).await;
     assert!(matches!(appended, Err(StoreError::Unsure(_))), "{appended:?}");
-    assert_eq!(store.list_audit(owner(1), None, 0, 9).await.unwrap().len(), 3);
+    assert_eq!(store.list_audit(owner(1), &AuditFilter::default(), 0, 9).await.unwrap().len(), 3);
     // A read is asked again.
     let read = || store.task(owner(1), task.id);
     assert!(far.losing(read(), read()).await.unwrap().is_some());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bulkhead_core::audit::{AuditBody, NewAudit};
+use bulkhead_core::audit::{AuditBody, AuditFilter, NewAudit};
 use bulkhead_core::call::CallState;
 use bulkhead_core::event::NewEvent;
 use bulkhead_core::grants::{Capability, Grant};
@@ -14,7 +14,9 @@ use futures::future::join_all;
 
 use super::server::postgres;
 use super::{PostgresStore, database, open};
-use crate::contract::world::{NOW, World, accept, at, end, ended, event, grants, idempotency, log, owner, pinned};
+use crate::contract::world::{
+    NOW, World, accept, at, audit, end, ended, event, grants, idempotency, log, owner, pinned,
+};
 
 /// Two stores on a new database.
 async fn two() -> [Arc<PostgresStore>; 2] {
@@ -134,7 +136,7 @@ async fn give_no_more_grants_than_allowed() {
     assert_eq!(given, 3);
     assert_eq!(stores[1].list_grants(task.id, 99).await.unwrap().len(), 3);
     // A record for each that was given, and none for the others.
-    assert_eq!(stores[1].list_audit(owner(1), None, 0, 99).await.unwrap().len(), 3);
+    assert_eq!(stores[1].list_audit(owner(1), &AuditFilter::default(), 0, 99).await.unwrap().len(), 3);
 }
 
 fn grant(task: &Task, number: u64) -> Grant {
@@ -163,9 +165,8 @@ async fn hide_no_audit_record_from_a_reader() {
     // Another host, whose transaction has its number and is slow to commit.
     let (tenant, user) = (task.owner.tenant, task.owner.user);
     let slow = format!(
-        "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('{tenant}{user}', 0));
-         INSERT INTO bulkhead.audit (at, tenant_id, user_id, task_id, kind, data)
-             VALUES (1, '{tenant}', '{user}', '{}', '{}', '{}');
+        "SET search_path = bulkhead; BEGIN;
+         SELECT audit_append(1, ARRAY['{tenant}', '{user}', '{}', NULL, '{}', '{}'], sha256('x'));
          SELECT pg_sleep(1); COMMIT",
         task.id, record.kind, record.data
     );
@@ -175,7 +176,7 @@ async fn hide_no_audit_record_from_a_reader() {
     while postgres().psql(&name, sleeps).unwrap() != "1" {}
     store.append_audit(vec![record.clone(), record]).await.unwrap();
     // Who reads now and then asks for what is after the last has missed nothing.
-    let page = store.list_audit(owner(1), None, 0, 9).await.unwrap();
+    let page = store.list_audit(owner(1), &AuditFilter::default(), 0, 9).await.unwrap();
     assert_eq!(page.iter().map(|record| record.number).collect::<Vec<_>>(), [1, 2, 3]);
     committing.join().unwrap();
 }
@@ -224,15 +225,15 @@ async fn keep_a_tool_set_that_a_new_task_pins() {
     for _ in 0..30 {
         let make = |state| Task { tool_set: set.digest, ..world.task(owner(1), state) };
         let (old, new) = (make(TaskState::Ready), make(TaskState::Ready));
-        stores[0].create_task(&old, &set, vec![event(1)]).await.unwrap();
-        stores[0].move_task(old.id, TaskState::Deleted, None, at(1), vec![]).await.unwrap().unwrap();
+        stores[0].create_task(&old, &set, vec![event(1)], audit()).await.unwrap();
+        stores[0].move_task(old.id, TaskState::Deleted, None, at(1), vec![], None).await.unwrap().unwrap();
         let (removed, made) =
-            tokio::join!(stores[0].retain(retention), stores[1].create_task(&new, &set, vec![event(2)]));
+            tokio::join!(stores[0].retain(retention), stores[1].create_task(&new, &set, vec![event(2)], audit()));
         removed.unwrap();
         made.unwrap();
         assert_eq!(stores[0].tool_set(set.digest).await.unwrap().as_ref(), Some(&set));
-        assert!(!stores[0].delete_tool(ToolOwner::Operator, tool.id).await.unwrap(), "a task pins it");
-        stores[0].move_task(new.id, TaskState::Deleted, None, at(1), vec![]).await.unwrap().unwrap();
+        assert!(!stores[0].delete_tool(ToolOwner::Operator, tool.id, audit()).await.unwrap(), "a task pins it");
+        stores[0].move_task(new.id, TaskState::Deleted, None, at(1), vec![], None).await.unwrap().unwrap();
         stores[0].retain(retention).await.unwrap();
     }
 }
@@ -246,7 +247,7 @@ async fn store_the_same_component_once() {
         let tools: Vec<_> = (0..4).map(|_| world.tool(ToolOwner::Operator, &content, ToolState::Compiling)).collect();
         let creates = tools.iter().enumerate().map(|(number, tool)| {
             let (store, tool) = (stores[number % 2].clone(), tool.clone());
-            tokio::spawn(async move { store.create_tool(&tool).await.unwrap() })
+            tokio::spawn(async move { store.create_tool(&tool, audit()).await.unwrap() })
         });
         let answers: Vec<_> = join_all(creates).await.into_iter().map(Result::unwrap).collect();
         let stored: Vec<_> = tools.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).collect();

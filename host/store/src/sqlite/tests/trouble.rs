@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bulkhead_core::audit::AuditFilter;
 use bulkhead_core::ports::store::{Accepted, Store as _, StoreError};
 use bulkhead_core::task::TaskState;
 use futures::future::join_all;
@@ -168,5 +169,5 @@ async fn the_audit_log_is_append_only() {
     store.append_audit(vec![record.clone()]).await.unwrap();
     let changed = store.write("test", |db| db.execute("UPDATE audit SET data = '{}'", [])).await;
     assert!(changed.unwrap_err().to_string().contains("unavailable"));
-    assert_eq!(store.list_audit(owner(1), None, 0, 9).await.unwrap()[0].record, record);
+    assert_eq!(store.list_audit(owner(1), &AuditFilter::default(), 0, 9).await.unwrap()[0].record, record);
 }

@@ -1,0 +1,134 @@
+//! The audit log: read by an owner; its chains, for who checks or signs them; and
+//! refusals on their way into it.
+
+use std::sync::Arc;
+
+use super::Ports;
+use crate::access::{OwnedTask, Permit};
+use crate::audit::chain::{ChainState, Place, Stored};
+use crate::audit::refusals::Refusals;
+use crate::audit::verify::{Broken, Verifier, Whole};
+use crate::audit::{Audit, AuditFilter};
+use crate::dispatch::chain;
+use crate::error::Error;
+use crate::ports::store::{Store, StoreError};
+
+/// The use cases of the audit log.
+#[derive(Clone)]
+pub struct AuditLog {
+    ports: Ports,
+    refusals: Arc<Refusals>,
+}
+
+impl AuditLog {
+    pub(super) fn new(ports: Ports, refusals: Arc<Refusals>) -> Self {
+        Self { ports, refusals }
+    }
+
+    /// The owner's records, in order, after a number.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn list(
+        &self,
+        permit: &Permit,
+        filter: &AuditFilter,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<Audit>, Error> {
+        Ok(self.ports.store.list_audit(permit.owner(), filter, after, limit).await?)
+    }
+
+    /// The records about a task but for the ends of its calls, in order, after a number.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn of_task(&self, task: &OwnedTask, after: u64, limit: u32) -> Result<Vec<Audit>, Error> {
+        let task = task.task();
+        let filter = AuditFilter { task: Some(task.id), but_ends: true, ..AuditFilter::default() };
+        Ok(self.ports.store.list_audit(task.owner, &filter, after, limit).await?)
+    }
+
+    /// A stranger was refused, for a reason (a problem's code), from somewhere.
+    pub fn stranger(&self, reason: &'static str, source: &str) {
+        self.refusals.stranger(reason, source);
+    }
+
+    /// Writes down the refusals that were counted. What can't be written is counted on:
+    /// nobody waits for it.
+    pub async fn write_refusals(&self) {
+        let taken = self.refusals.take(self.ports.ids.now());
+        let records = taken.records();
+        if records.is_empty() {
+            return;
+        }
+        let count = records.len();
+        match self.ports.store.append_audit(records).await {
+            Ok(()) => tracing::debug!(count, "refusals were written down"),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "refusals could not be written down; they are counted on");
+                self.refusals.put_back(taken);
+            }
+        }
+    }
+
+    /// Every chain, with where it ends.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn chains(&self) -> Result<Vec<ChainState>, Error> {
+        Ok(self.ports.store.audit_chains().await?)
+    }
+}
+
+/// Records that are read at once.
+const PAGE: u32 = 1_000;
+
+/// What is wrong with a chain.
+#[derive(Debug, thiserror::Error)]
+pub enum Unverified {
+    /// It is not whole.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// Something of it can't be read, or the store fails.
+    #[error("it can't be read after record {after}: {error}")]
+    Unreadable {
+        /// The last record that was.
+        after: u64,
+        /// Why.
+        #[source]
+        error: StoreError,
+    },
+}
+
+/// Checks a chain as it was when `state` was read, against heads that were signed. It
+/// needs no more than a store, so that the command line does it without building a host.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub async fn verify(store: &dyn Store, state: &ChainState, trusted: Vec<Place>) -> Result<Whole, Unverified> {
+    let mut verifier = Verifier::new(state, trusted)?;
+    while verifier.last() < state.head.number {
+        let after = verifier.last();
+        let page = store.chained_audit(&state.chain, after, PAGE).await;
+        let page = page.map_err(|error| Unverified::Unreadable { after, error })?;
+        // A running server goes on writing: what came later than the head is not looked at.
+        let of_then: Vec<&Stored> = page.iter().take_while(|record| record.number <= state.head.number).collect();
+        if of_then.is_empty() {
+            break;
+        }
+        of_then.into_iter().try_for_each(|record| verifier.take(record))?;
+    }
+    let whole = verifier.end()?;
+    let beyond = store.chained_audit(&state.chain, state.head.number, 1).await;
+    let beyond = beyond.map_err(|error| Unverified::Unreadable { after: state.head.number, error })?;
+    if let Some(record) = beyond.first() {
+        // A server went on writing, or the head was set back.
+        let now = store.audit_chains().await;
+        let now = now.map_err(|error| Unverified::Unreadable { after: state.head.number, error })?;
+        if !now.iter().any(|now| now.chain == state.chain && now.head.number >= record.number) {
+            return Err(Broken::Beyond { head: state.head.number, found: record.number }.into());
+        }
+    }
+    Ok(whole)
+}
