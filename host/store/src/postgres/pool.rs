@@ -49,6 +49,7 @@ struct Idle {
     made: Instant,
     since: Instant,
     generation: u64,
+    open: Counted,
 }
 
 /// The pool.
@@ -70,11 +71,12 @@ pub(super) struct Lease {
     pub(super) connection: PgConnection,
     made: Instant,
     generation: u64,
-    _open: Counted,
-    _permit: OwnedSemaphorePermit,
+    /// Before the permit: what is closed is not counted any more when another may come.
+    open: Counted,
+    permit: OwnedSemaphorePermit,
 }
 
-/// Counts an open connection for as long as it lives.
+/// Counts a connection from before it is made until it is closed, idle or in use.
 #[derive(Debug)]
 struct Counted(Arc<AtomicUsize>);
 
@@ -111,13 +113,12 @@ impl Pool {
             Ok(Err(_)) => return Err(NoConnection::Closed),
             Err(_) => return Err(NoConnection::Busy),
         };
-        if let Some(Idle { connection, made, generation, .. }) = self.take() {
-            let open = Counted::new(&self.open);
-            return Ok(Lease { connection, made, generation, _open: open, _permit: permit });
+        if let Some(Idle { connection, made, generation, open, .. }) = self.take() {
+            return Ok(Lease { connection, made, generation, open, permit });
         }
         let (open, generation) = (Counted::new(&self.open), self.generation.load(Ordering::Acquire));
         let connection = connect(&self.options, self.limits.connect).await.map_err(NoConnection::Unreachable)?;
-        Ok(Lease { connection, made: Instant::now(), generation, _open: open, _permit: permit })
+        Ok(Lease { connection, made: Instant::now(), generation, open, permit })
     }
 
     /// The idle connection that was used last and can be used still.
@@ -136,18 +137,20 @@ impl Pool {
 
     /// Gives back a connection that is in order.
     pub(super) fn release(&self, lease: Lease) {
-        let Lease { connection, made, generation, _permit: permit, .. } = lease;
+        let Lease { connection, made, generation, open, permit } = lease;
         if self.permits.is_closed() {
             return;
         }
         let now = Instant::now();
         let mut idle = self.lock();
-        idle.push(Idle { connection, made, since: now, generation });
+        idle.push(Idle { connection, made, since: now, generation, open });
         // Those that nobody has needed for long lie at the beginning.
         let stale = idle.iter().take_while(|idle| now.duration_since(idle.since) > self.limits.idle).count();
         let stale: Vec<_> = idle.drain(..stale).collect();
-        drop((idle, permit));
+        drop(idle);
         drop(stale);
+        // Last: whoever has it next may make another connection.
+        drop(permit);
     }
 
     /// A connection broke: the idle ones, of the same server, are likely broken too.
@@ -159,7 +162,7 @@ impl Pool {
 
     /// Connections that are open now, those idle among them.
     pub(super) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed) + self.lock().len()
+        self.open.load(Ordering::Relaxed)
     }
 
     /// Closes what is idle; what is in use is closed when it is given back.
