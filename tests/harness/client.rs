@@ -98,6 +98,10 @@ impl Client {
         self.try_send("POST", path, &headers, body.to_string().as_bytes())
     }
 
+    pub fn try_put(&self, path: &str, body: &[u8]) -> Option<Answer> {
+        self.try_send("PUT", path, &[], body)
+    }
+
     pub fn try_get(&self, path: &str) -> Option<Answer> {
         self.try_send("GET", path, &[], b"")
     }

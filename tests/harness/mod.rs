@@ -8,11 +8,15 @@ pub mod issuer;
 pub mod origin;
 #[allow(dead_code, reason = "shared with the tests of the store")]
 pub mod postgres;
+#[allow(dead_code, reason = "the load benchmark uses a part of it")]
+pub mod provider;
 #[allow(dead_code, reason = "shared with the tests of the store")]
 pub mod proxy;
 #[allow(dead_code, reason = "shared with the tests of the store")]
 pub mod redis;
 pub mod server;
+#[allow(dead_code, reason = "shared with the load benchmark")]
+pub mod users;
 
 pub use client::{Answer, Client};
 pub use server::{Options, Server};

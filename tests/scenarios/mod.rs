@@ -24,5 +24,6 @@ mod quota;
 mod start;
 mod streams;
 mod tokens;
+mod users;
 mod walls;
 mod wasi_03;
