@@ -1,6 +1,8 @@
 //! The router without a socket and without guests: store in memory, a backend
 //! that runs nothing. What an edge decides by itself, and how it says so.
 
+mod interleavings;
+
 use std::sync::Arc;
 use std::time::Duration;
 
