@@ -7,6 +7,7 @@ mod barriers;
 mod bounds;
 mod builtins;
 mod calls;
+mod clock;
 mod crash;
 mod egress;
 mod events;

@@ -8,6 +8,7 @@ pub mod grants;
 pub mod hosts;
 pub mod keys;
 pub mod sessions;
+mod steady;
 pub mod tasks;
 pub mod tickets;
 pub mod tools;

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::audit::AuditLog;
 use super::hosts::Tending;
+use super::steady::Steady;
 use super::tasks::Tasks;
 use super::tools::Tools;
 use super::{Ports, ServiceConfig};
@@ -82,9 +84,12 @@ impl Upkeep {
         let calls = self.dispatcher.recover().await?;
         let tools_compiling = self.tools.recover().await?;
         let (ports, keep, stop) = (self.ports.clone(), self.keep, self.stop.clone());
+        let mut steady = Steady::new(ports.ids.now(), Instant::now());
         self.tracker.spawn(async move {
             while stop.run_until_cancelled(tokio::time::sleep(keep.every)).await.is_some() {
-                retain(&ports, keep).await;
+                if steady.holds(ports.ids.now(), Instant::now()) {
+                    retain(&ports, keep).await;
+                }
                 ports.rates.tidy();
             }
         });

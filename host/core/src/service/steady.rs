@@ -1,0 +1,75 @@
+//! Whether the clock can be believed. What is kept for thirty days goes by the
+//! clock of the machine; one that jumps a year ahead (a broken time source, a
+//! restored snapshot, an operator's slip) must not cost everything that is younger.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock::Timestamp;
+
+/// The clock and the passing of time may come apart by so much between two looks.
+const JUMP: Duration = Duration::from_secs(3_600);
+/// For so long nothing is removed by age after a jump: somebody has the time to see to it.
+const HOLD: Duration = Duration::from_secs(6 * 3_600);
+
+/// Looks at the clock beside the passing of time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Steady {
+    clock: Timestamp,
+    at: Instant,
+    held_until: Option<Instant>,
+}
+
+impl Steady {
+    /// Begins to look.
+    pub(super) fn new(clock: Timestamp, at: Instant) -> Self {
+        Self { clock, at, held_until: None }
+    }
+
+    /// Whether things may be removed for their age, by this clock. Said in the log if not.
+    pub(super) fn holds(&mut self, clock: Timestamp, at: Instant) -> bool {
+        let passed = i64::try_from(at.duration_since(self.at).as_millis()).unwrap_or(i64::MAX);
+        let shown = clock.as_millis().saturating_sub(self.clock.as_millis());
+        let off_ms = shown.saturating_sub(passed);
+        (self.clock, self.at) = (clock, at);
+        if u128::from(off_ms.unsigned_abs()) > JUMP.as_millis() {
+            // A machine that was suspended looks the same, and loses nothing by waiting.
+            tracing::error!(
+                off_ms,
+                hold_s = HOLD.as_secs(),
+                "the clock jumped: nothing is removed by its age for a while; set the clock right"
+            );
+            self.held_until = Some(at + HOLD);
+        }
+        self.held_until.is_none_or(|until| at >= until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_clock_that_goes_with_the_time_is_believed_and_one_that_jumps_is_not() {
+        let (begun, clock) = (Instant::now(), Timestamp::from_millis(1_800_000_000_000));
+        let mut steady = Steady::new(clock, begun);
+        let mut at = begun;
+        let mut look = |passed: Duration, off_ms: i64| {
+            at += passed;
+            let passed = i64::try_from(at.duration_since(begun).as_millis()).expect("a short time");
+            steady.holds(clock.plus_millis(passed + off_ms), at)
+        };
+        assert!(look(MINUTE, 0));
+        assert!(look(MINUTE, 59 * 60_000), "a clock may be set");
+        let year = 365 * 24 * 3_600_000;
+        assert!(!look(MINUTE, year));
+        assert!(!look(HOLD - MINUTE, year), "it goes on from there, and is not believed yet");
+        assert!(look(MINUTE, year), "nobody minded");
+        assert!(!look(MINUTE, 0), "back again");
+        assert!(look(HOLD, 0));
+        assert!(!look(10 * MINUTE, -2 * 3_600_000));
+    }
+}
