@@ -17,6 +17,7 @@ mod hostile;
 mod hosts;
 mod imports;
 mod isolation;
+mod kills;
 mod parts;
 mod policy;
 mod postgres;
