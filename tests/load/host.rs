@@ -83,10 +83,15 @@ impl Host {
     }
 
     pub fn request(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> Vec<u8> {
+        self.request_as(&self.key, method, path, kind, body)
+    }
+
+    /// A request with this key or token.
+    pub fn request_as(&self, bearer: &str, method: &str, path: &str, kind: &str, body: &[u8]) -> Vec<u8> {
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
             self.address,
-            self.key,
+            bearer,
             body.len()
         );
         [head.as_bytes(), body].concat()

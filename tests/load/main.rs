@@ -1,7 +1,7 @@
 //! The load benchmark: `cargo bench --bench load`. Prints figures with their
 //! baselines, taken in the same run on the same machine; asserts nothing.
 //! `cargo bench --bench load -- calls` prints one section (`engine`, `calls`,
-//! `first`, `idle`, `deadline`, `neighbours`, `abuse`, `residue`, `tenants`, `density`, `readers`, `crowd`, `users`); BENCH_SECONDS is the length of a measurement.
+//! `first`, `idle`, `deadline`, `neighbours`, `abuse`, `residue`, `tenants`, `density`, `readers`, `tokens`, `crowd`, `users`); BENCH_SECONDS is the length of a measurement.
 //!
 //! - `POST …/calls` of a trivial tool over loopback, durable, at 1, 16 and 64
 //!   clients, beside a bare axum handler, the same call in process, and its two commits alone;
@@ -11,6 +11,7 @@
 //! - how long after its deadline a guest still acts;
 //! - what spinning guests cost another tenant; every hostile guest: how soon it is stopped, what others feel; what ten thousand calls leave behind;
 //! - 200 tenants in turn on cold workers; an idle host and worker, sleeping guests, a large interpreter;
+//! - a request with a token of an issuer beside one with a key;
 //! - ten thousand idle tasks and a thousand open streams, and a client beside them;
 //! - 500 users at work for ten minutes, each with a stream, on one host and on two;
 //! - memory per idle session and task; events per second to 1, 100 and 1,000 readers.
@@ -40,6 +41,7 @@ mod neighbours;
 mod readers;
 mod residue;
 mod tenants;
+mod tokens;
 mod users;
 
 use std::time::{Duration, Instant};
@@ -98,6 +100,9 @@ fn main() {
     }
     if wants("readers") {
         readers::report();
+    }
+    if wants("tokens") {
+        tokens::report(span);
     }
     if wants("crowd") {
         crowd::report(span);
