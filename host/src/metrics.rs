@@ -53,6 +53,7 @@ pub struct Metrics {
     watched: Gauge,
     would_refuse: Family<Rule, Counter>,
     admin_accessed: Counter,
+    accesses_lost: Counter,
 }
 
 /// What others count, read when somebody asks.
@@ -144,6 +145,7 @@ impl Metrics {
             watched: Gauge::default(),
             would_refuse: Family::default(),
             admin_accessed: Counter::default(),
+            accesses_lost: Counter::default(),
             registry: Registry::default(),
         };
         registry.register("calls_accepted", "Calls that were stored", metrics.accepted.clone());
@@ -162,6 +164,8 @@ impl Metrics {
         let help = "What was let through that a rule of access would refuse, by rule";
         registry.register("access_would_refuse", help, metrics.would_refuse.clone());
         registry.register("admin_accessed", "Others' things given to administrators", metrics.admin_accessed.clone());
+        let help = "Entries of access logs that could not be stored";
+        registry.register("accesses_lost", help, metrics.accesses_lost.clone());
         registry.register_collector(Box::new(Elsewhere(read)));
         Arc::new(Self { registry, ..metrics })
     }
@@ -228,6 +232,10 @@ impl Meter for Metrics {
 
     fn access_would_refuse(&self, rule: &'static str) {
         self.would_refuse.get_or_create(&Rule { rule }).inc();
+    }
+
+    fn accesses_lost(&self, count: u64) {
+        self.accesses_lost.inc_by(count);
     }
 
     fn admin_accessed(&self) {

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
 use time::format_description::well_known::{Iso8601, Rfc3339};
 
-use crate::id::{CallId, GrantId, HostId, QuestionId, SessionId, TaskId, TenantId, ToolId, UserId, VolumeId};
+use crate::id::{AccessId, CallId, DeletedId, GrantId, HostId, QuestionId, SessionId, TaskId, TenantId, ToolId, UploadId, UserId, VolumeId};
 
 /// RFC 3339 with milliseconds always written, so that text sorts as time does.
 const MILLISECONDS: EncodedConfig =
@@ -110,6 +110,9 @@ new_ids! {
     call_id -> CallId;
     grant_id -> GrantId;
     question_id -> QuestionId;
+    deleted_id -> DeletedId;
+    upload_id -> UploadId;
+    access_id -> AccessId;
     tool_id -> ToolId;
     host_id -> HostId;
     volume_id -> VolumeId;

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::digest::Digest;
+use crate::id::TaskId;
 use crate::ports::rates::Standing;
 use crate::ports::sandbox::SandboxError;
 use crate::ports::store::StoreError;
 use crate::ports::workspace::WorkspaceError;
 use crate::principal::Scope;
+use crate::quota::Extent;
 use crate::schema::Mismatch;
 
 /// Why a use case was refused or failed.
@@ -75,13 +78,27 @@ pub enum Error {
     /// user's together.
     #[error(
         "the workspace is full: `{limit}` is {value}; delete something first, or have it raised: for a limit make the \
-         task with a higher one, a quota is the operator's"
+         task with a higher one, a quota is the operator's{}", beside(*aside)
     )]
     WorkspaceFull {
         /// The limit's name.
         limit: &'static str,
         /// Its value.
         value: u64,
+        /// What of it deleted files that are kept, and uploads, take.
+        aside: Extent,
+    },
+    /// No file of this owner is known to have this content.
+    #[error("no file of yours that was sent before has the content `{0}`; send it")]
+    UnknownContent(Digest),
+    /// Another host has what is needed, and this one can't reach it.
+    #[error("the workspace of the task `{0}` is held by another host; read its files there and write them here")]
+    HeldElsewhere(TaskId),
+    /// What is added to an upload does not begin where that ends.
+    #[error("the upload has {offset} bytes; send the rest from there")]
+    WrongOffset {
+        /// Where it ends.
+        offset: u64,
     },
     /// Something there may only be so many of.
     #[error("there are {limit} {what}")]
@@ -145,5 +162,17 @@ impl Error {
     /// Shorthand for a field that is not valid.
     pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Invalid { field: field.into(), reason: reason.into() }
+    }
+}
+
+/// What a full workspace has beside it, in words.
+fn beside(aside: Extent) -> String {
+    match aside.entries {
+        0 => String::new(),
+        entries => format!(
+            "; {} bytes in {entries} entries are deleted files that are kept, and unfinished uploads: purging them makes \
+             room at once",
+            aside.bytes
+        ),
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::files::FileFacts;
 use crate::grants::{Capability, Mode};
-use crate::id::{CallId, QuestionId};
+use crate::id::{CallId, QuestionId, UserId};
 use crate::limits::Usage;
 use crate::outcome::{Content, Fault};
 use crate::ports::egress::EgressError;
@@ -80,6 +81,13 @@ pub struct ChangeCounts {
     pub modified: u64,
     /// Files and directories deleted.
     pub deleted: u64,
+}
+
+impl EventBody {
+    /// Files changed, by a call or by an import.
+    pub fn files_changed(by: ChangedBy, changes: Vec<FileChange>, counts: ChangeCounts, incomplete: bool) -> Self {
+        Self::FilesChanged { by, changes, counts, incomplete, user: None, content: None }
+    }
 }
 
 impl ChangeCounts {
@@ -246,6 +254,12 @@ pub enum EventBody {
         /// True if not every change is named: over the cap, or rebuilt by a
         /// walk after the worker was lost.
         incomplete: bool,
+        /// Which user, if a client changed them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<UserId>,
+        /// What is known of the content of the last file named, if a client sent it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<FileFacts>,
     },
     /// The call reached its terminal state.
     #[serde(rename = "call.ended")]

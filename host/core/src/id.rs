@@ -116,6 +116,12 @@ ids! {
     ToolId = "tool";
     /// A grant that an owner gave to a task.
     GrantId = "grant";
+    /// An entry of a workspace that was deleted and is kept.
+    DeletedId = "del";
+    /// An upload that goes on over several requests.
+    UploadId = "upl";
+    /// An entry of a task's access log.
+    AccessId = "acc";
     /// A question to the owner of a call.
     QuestionId = "question";
 }

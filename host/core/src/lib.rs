@@ -16,10 +16,12 @@ pub mod address;
 pub mod audit;
 pub mod call;
 pub mod clock;
+pub mod conditions;
 pub mod digest;
 pub mod dispatch;
 pub mod error;
 pub mod event;
+pub mod files;
 pub mod foreign;
 #[cfg(feature = "fuzz")]
 pub mod fuzzing;

@@ -88,6 +88,27 @@ impl WorkspacePath {
         Self::parse(&[self.0.as_slice(), name].join(&b'/'))
     }
 
+    /// From text, as [`WorkspacePath::to_text`] has it.
+    ///
+    /// # Errors
+    /// As [`WorkspacePath::parse`], or if a `%` is not followed by two digits.
+    pub fn from_text(text: &str) -> Result<Self, WorkspaceError> {
+        let bad = || WorkspaceError::BadPath { path: text.to_owned(), reason: "a `%` stands for itself only as `%25`" };
+        let mut bytes = Vec::with_capacity(text.len());
+        let mut rest = text.as_bytes();
+        while let Some((first, after)) = rest.split_first() {
+            rest = after;
+            if *first != b'%' {
+                bytes.push(*first);
+                continue;
+            }
+            let digits = after.get(..2).ok_or_else(bad)?;
+            bytes.extend(hex::decode(digits).map_err(|_| bad())?);
+            rest = after.get(2..).unwrap_or_default();
+        }
+        Self::parse(&bytes)
+    }
+
     /// As text: bytes that are not UTF-8, control characters and `%` are
     /// percent-encoded, so that the text names the file exactly.
     pub fn to_text(&self) -> String {
@@ -150,5 +171,9 @@ mod tests {
     fn text_is_exact() {
         let path = WorkspacePath::parse(b"caf\xe9/100%\n").expect("fine");
         assert_eq!(path.to_text(), "caf%E9/100%25%0A");
+        assert_eq!(WorkspacePath::from_text(&path.to_text()).expect("the same"), path);
+        for bad in ["%", "a%2", "%zz", "%00", "a/%2E%2E"] {
+            assert!(WorkspacePath::from_text(bad).is_err(), "{bad}");
+        }
     }
 }

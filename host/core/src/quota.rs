@@ -69,6 +69,8 @@ impl Extent {
 #[derive(Clone, Copy)]
 struct Known {
     measured: Extent,
+    /// What of it lies beside the workspace.
+    aside: Extent,
     /// Written since, at most: what was overwritten counts as new.
     added: Extent,
     at: Instant,
@@ -123,6 +125,8 @@ pub struct Room {
     pub bytes_bound: (&'static str, u64),
     /// The name and value of what bounds the entries.
     pub entries_bound: (&'static str, u64),
+    /// What takes room and is not in the workspace: deleted files that are kept, and uploads.
+    pub aside: Extent,
 }
 
 /// What the workspaces in use take.
@@ -132,6 +136,10 @@ pub struct Quotas {
     user: UserQuota,
     known: Cache<TaskId, Known>,
     held: Cache<Owner, Arc<Mutex<Holdings>>>,
+}
+
+fn full(limit: &'static str, value: u64) -> Error {
+    Error::WorkspaceFull { limit, value, aside: Extent::default() }
 }
 
 fn lock(holdings: &Mutex<Holdings>) -> MutexGuard<'_, Holdings> {
@@ -162,6 +170,7 @@ impl Quotas {
         let most = self.user.workspaces;
         Ok(Room {
             extent: of_task.min(of_user),
+            aside: known.aside,
             bytes_bound: bound(
                 of_task.bytes <= of_user.bytes,
                 "workspace_bytes",
@@ -199,10 +208,10 @@ impl Quotas {
         let (most, room) = (self.user.workspaces, self.user.workspaces.less(self.taken(owner).await?));
         match room {
             Extent { bytes: 0, .. } => {
-                Err(Error::WorkspaceFull { limit: "quota.workspace_bytes_per_user", value: most.bytes })
+                Err(full("quota.workspace_bytes_per_user", most.bytes))
             }
             Extent { entries: 0, .. } => {
-                Err(Error::WorkspaceFull { limit: "quota.workspace_entries_per_user", value: most.entries })
+                Err(full("quota.workspace_entries_per_user", most.entries))
             }
             _ => Ok(()),
         }
@@ -239,8 +248,9 @@ impl Quotas {
 
     async fn measure(&self, owner: Owner, task: TaskId, root: &Arc<OwnedFd>) -> Result<Known, Error> {
         let at = Instant::now();
-        let measured = self.workspaces.measure(root.clone()).await?;
-        let known = Known { measured, added: Extent::default(), at, cost: at.elapsed() };
+        let aside = self.workspaces.measure_aside((owner.tenant, task)).await?;
+        let measured = self.workspaces.measure(root.clone()).await?.plus(aside);
+        let known = Known { measured, aside, added: Extent::default(), at, cost: at.elapsed() };
         let changed = self.hold(owner, task, measured) != Some(measured);
         self.known.insert(task, known);
         if changed {
@@ -300,7 +310,7 @@ mod tests {
     async fn an_estimate_is_not_kept_when_it_may_be_wrong() {
         let extent = |bytes, entries| Extent { bytes, entries };
         let known =
-            |added| Known { measured: extent(60, 10), added, at: Instant::now(), cost: Duration::from_millis(50) };
+            |added| Known { measured: extent(60, 10), aside: extent(0, 0), added, at: Instant::now(), cost: Duration::from_millis(50) };
         let quota = extent(100, 20);
         assert!(known(extent(20, 5)).holds(quota));
         assert!(!known(extent(21, 0)).holds(quota), "half of the room may be an overestimate");

@@ -290,6 +290,26 @@ section! {
 }
 
 section! {
+    /// Files of workspaces, and what is known of them.
+    FileRules = "files" {
+        /// How long what clients delete is kept, so that they can have it back. It takes room in the quota until then, or until it is purged. 0: nothing is kept.
+        keep_deleted_ms: u64 = 24 * HOUR_MS, number("milliseconds", 0, 366 * 24 * HOUR_MS);
+        /// How long an upload that goes on over several requests may take; what came of it takes room in the quota.
+        upload_ms: u64 = 24 * HOUR_MS, number("milliseconds", 1_000, 366 * 24 * HOUR_MS);
+        /// Such uploads of one task at once. Each is a file and a row.
+        uploads_per_task: u64 = 32, number("uploads", 1, 10_000);
+        /// Age after which an entry of the history of files is removed. Events go sooner.
+        history_hours: u64 = 90 * 24, number("hours", 1, 10 * 365 * 24);
+        /// Entries of a task's history of files; the oldest go. Each is a row.
+        history_per_task: u64 = 100_000, number("entries", 100, 100_000_000);
+        /// Age after which an entry of the access log is removed.
+        access_hours: u64 = 30 * 24, number("hours", 1, 10 * 365 * 24);
+        /// Entries of the access log that may wait to be stored, which happens four times a second; a request that finds so many waits. A server that is killed loses them.
+        access_queue: u64 = 4_096, number("entries", 64, 1_000_000);
+    }
+}
+
+section! {
     /// How often principals may do what, evenly over a minute. 0: as often as they like.
     Rates = "rate" {
         /// Requests of one user in a minute, of any kind but cancelling; more are refused with 429.
@@ -475,6 +495,7 @@ pub(super) fn rest() -> impl Iterator<Item = Key> {
         Tools::KEYS,
         Import::KEYS,
         Quota::KEYS,
+        FileRules::KEYS,
         Rates::KEYS,
         Access::KEYS,
         Tokens::KEYS,

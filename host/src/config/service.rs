@@ -9,6 +9,7 @@ use bulkhead_core::dispatch::{DispatchConfig, LaneLimits};
 use bulkhead_core::ports::rates::{Counted, Counts, Rate};
 use bulkhead_core::quota::{Extent, UserQuota};
 use bulkhead_core::service::ServiceConfig;
+use bulkhead_core::service::files::FilesConfig;
 use bulkhead_core::service::upkeep;
 use bulkhead_sandbox::{CgroupParent, WasmConfig};
 use bulkhead_store::{HostConfig, PostgresConfig, PostgresUrl, RedisConfig, RedisUrl, SharedRate, SqliteConfig};
@@ -59,7 +60,7 @@ impl Config {
             dispatch: self.dispatch_config(),
             compiling: size(self.tools.compile_at_once),
             max_component_bytes: self.tools.max_component_bytes,
-            max_file_bytes: self.http.max_upload_bytes,
+            files: self.files_config(),
             max_arguments_bytes: self.dispatch.max_arguments_bytes,
             quota: UserQuota {
                 workspaces: Extent {
@@ -71,6 +72,21 @@ impl Config {
             keep: self.keep_config(),
             follow: Duration::from_millis(self.cluster.follow_ms),
             rules: self.rules(),
+        }
+    }
+
+    fn files_config(&self) -> FilesConfig {
+        let files = &self.files;
+        let millis = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
+        FilesConfig {
+            max_file_bytes: self.http.max_upload_bytes,
+            keep_deleted_ms: millis(files.keep_deleted_ms),
+            upload_ms: millis(files.upload_ms),
+            uploads_per_task: u32::try_from(files.uploads_per_task).unwrap_or(u32::MAX),
+            history_ms: millis(files.history_hours.saturating_mul(HOUR_MS)),
+            history_per_task: files.history_per_task,
+            accesses_ms: millis(files.access_hours.saturating_mul(HOUR_MS)),
+            accesses_waiting: size(files.access_queue),
         }
     }
 

@@ -75,7 +75,7 @@ pub fn pinned(method: &Method, path: &str) -> Option<Pinned> {
         "calls" => Some(Pinned::Call(id.parse().ok()?)),
         "tasks" => {
             let anywhere = match (first, second) {
-                ("" | "tools" | "calls" | "grants" | "audit", None) => method == Method::GET || method == Method::HEAD,
+                ("" | "tools" | "calls" | "grants" | "audit" | "history" | "accesses", None) => method == Method::GET || method == Method::HEAD,
                 ("events", None | Some("ws")) | ("policy", _) | ("tickets", None) => true,
                 _ => false,
             };
@@ -205,13 +205,24 @@ mod tests {
         let task = "task_01hzzzzzzzzzzzzzzzzzzzzzzz";
         let call = "call_01hzzzzzzzzzzzzzzzzzzzzzzz";
         let is = |method: Method, path: String| pinned(&method, &path).is_some();
-        for path in ["", "/tools", "/calls", "/events", "/events/ws", "/grants", "/audit", "/policy/echo"] {
+        for path in [
+            "",
+            "/tools",
+            "/calls",
+            "/events",
+            "/events/ws",
+            "/grants",
+            "/audit",
+            "/policy/echo",
+            "/history",
+            "/accesses",
+        ] {
             assert!(!is(Method::GET, format!("/v1/tasks/{task}{path}")), "{path}");
         }
-        for path in ["/files/a/b", "/entries", "/entries/a"] {
+        for path in ["/files/a/b", "/entries", "/entries/a", "/preview", "/deleted", "/uploads/upl_x"] {
             assert!(is(Method::GET, format!("/v1/tasks/{task}{path}")), "{path}");
         }
-        for path in ["/calls", "/archive", "/restore", "/grants", "/moves", "/directories"] {
+        for path in ["/calls", "/archive", "/restore", "/grants", "/moves", "/directories", "/transfers", "/contents", "/uploads"] {
             assert!(is(Method::POST, format!("/v1/tasks/{task}{path}")), "{path}");
         }
         assert!(is(Method::DELETE, format!("/v1/tasks/{task}")));

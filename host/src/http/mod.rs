@@ -8,6 +8,9 @@
 pub mod audit;
 pub mod auth;
 pub mod calls;
+mod conditions;
+pub mod contents;
+pub mod deleted;
 pub mod events;
 pub mod extract;
 pub mod files;
@@ -15,6 +18,7 @@ pub mod forward;
 pub mod grants;
 pub mod problem;
 mod rate;
+pub mod records;
 pub mod resource;
 pub mod sessions;
 pub mod socket;
@@ -23,6 +27,7 @@ pub mod system;
 pub mod tasks;
 pub mod tickets;
 pub mod tools;
+pub mod uploads;
 pub mod wire;
 
 use std::sync::Arc;
@@ -166,12 +171,22 @@ fn owned_routes(options: &Options) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(files::entries))
         .routes(routes!(files::make_dir))
         .routes(routes!(files::rename))
+        .routes(routes!(records::history))
+        .routes(routes!(records::accesses))
+        .routes(routes!(records::preview))
+        .routes(routes!(deleted::list, deleted::purge_all))
+        .routes(routes!(deleted::purge))
+        .routes(routes!(deleted::restore))
+        .routes(routes!(contents::transfer))
+        .routes(routes!(contents::put))
+        .routes(routes!(uploads::begin))
         .layer(DefaultBodyLimit::max(options.max_body_bytes));
     let large = OpenApiRouter::new().routes(routes!(tools::register)).layer(components);
     // Streamed; the file layer has the limit.
     let streamed = OpenApiRouter::new()
         .routes(routes!(tasks::create_from_archive))
         .routes(routes!(files::read, files::write, files::delete))
+        .routes(routes!(uploads::get, uploads::add, uploads::cancel))
         .layer(DefaultBodyLimit::disable());
     json.merge(large).merge(streamed)
 }
@@ -279,6 +294,10 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
         "location",
         "retry-after",
         "etag",
+        "repr-digest",
+        "upload-offset",
+        "upload-length",
+        "upload-complete",
         "content-range",
         "ratelimit",
         "ratelimit-policy",
@@ -286,12 +305,18 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
     ];
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins.iter().cloned()))
-        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE])
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
             header::RANGE,
             header::IF_NONE_MATCH,
+            header::IF_MATCH,
+            header::IF_RANGE,
+            conditions::CONTENT_DIGEST,
+            conditions::REPR_DIGEST,
+            uploads::OFFSET,
+            uploads::COMPLETE,
             auth::REASON,
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("last-event-id"),

@@ -84,6 +84,7 @@ pub const TABLE: &[Row] = &[
     row("missing_scope", 403, "The API key or token lacks a scope"),
     row("forbidden_origin", 403, "Pages of this origin may not call"),
     row("not_found", 404, "There is no such thing here"),
+    row("content_unknown", 404, "No file of yours has this content"),
     row("no_such_operation", 404, "There is no such operation"),
     row("method_not_allowed", 405, "This path does not take this method"),
     row("websocket_expected", 426, "This operation is a WebSocket"),
@@ -92,8 +93,12 @@ pub const TABLE: &[Row] = &[
     row("not_a_directory", 409, "It is not a directory"),
     row("is_a_directory", 409, "It is a directory"),
     row("directory_not_empty", 409, "The directory is not empty"),
+    row("held_elsewhere", 409, "Another host has what is needed"),
+    later("upload_in_use", 409, "Another request adds to the upload"),
+    row("upload_offset", 409, "The upload goes on elsewhere"),
     row("not_regular", 409, "It is neither a file nor a directory"),
     row("events_expired", 410, "These events are no longer kept"),
+    row("precondition_failed", 412, "What is there is not what the request wants"),
     row("too_large", 413, "The body or a part of it is too large"),
     row("unsupported_media_type", 415, "The body has another media type than this operation takes"),
     row("range_not_satisfiable", 416, "The range lies outside the file"),
@@ -105,6 +110,7 @@ pub const TABLE: &[Row] = &[
     later("busy", 429, "Too many calls are waiting"),
     later("rate_limited", 429, "More than is allowed in a minute"),
     later("too_many_streams", 429, "Too many streams are open"),
+    row("digest_mismatch", 400, "The content has another digest"),
     later("upload_broken", 400, "The upload broke off"),
     later("internal", 500, "The server failed"),
     later("overloaded", 503, "The server is overloaded"),
@@ -220,9 +226,14 @@ impl From<Error> for Problem {
             Error::TooLarge { limit, .. } => Self::new("too_large", text).with("limit", limit),
             Error::UnknownTool { .. } => Self::new("unknown_tool", text),
             Error::WrongState { state, .. } => Self::new("wrong_state", text).with("state", state),
-            Error::WorkspaceFull { limit, value } => {
-                Self::new("workspace_full", text).with("limit", limit).with("value", value)
-            }
+            Error::WorkspaceFull { limit, value, aside } => Self::new("workspace_full", text)
+                .with("limit", limit)
+                .with("value", value)
+                .with("kept_bytes", aside.bytes)
+                .with("kept_entries", aside.entries),
+            Error::UnknownContent(_) => Self::new("content_unknown", text),
+            Error::HeldElsewhere(_) => Self::new("held_elsewhere", text),
+            Error::WrongOffset { offset } => Self::new("upload_offset", text).with("offset", offset),
             Error::OverLimit { limit, .. } => Self::new("over_limit", text).with("limit", limit),
             Error::IdempotencyKeyReused => Self::new("idempotency_key_reused", text),
             Error::Busy { retry_after_s, .. } => Self::new("busy", text).retry_after(retry_after_s),
@@ -265,6 +276,11 @@ impl From<WorkspaceError> for Problem {
                 return Self::new("too_large", text).with("limit", limit);
             }
             WorkspaceError::OverLimit { limit, .. } => return Self::new("over_limit", text).with("limit", limit),
+            WorkspaceError::Precondition(_) => "precondition_failed",
+            WorkspaceError::DigestMismatch { found } => {
+                return Self::new("digest_mismatch", text).with("digest", found.to_string());
+            }
+            WorkspaceError::InUse => return Self::new("upload_in_use", text).retry_after(1),
             WorkspaceError::BrokenOff => "upload_broken",
             WorkspaceError::DiskFull => "disk_full",
             WorkspaceError::Io(ref source) => {

@@ -12,6 +12,7 @@ mod audit;
 mod batches;
 mod calls;
 mod events;
+mod files;
 mod grants;
 mod idempotency;
 mod keys;
@@ -66,6 +67,12 @@ suite! {
     events::are_numbered_without_gaps_under_concurrency,
     events::are_read_in_pages,
     events::come_back_as_they_were,
+    files::each_change_is_in_the_history,
+    files::a_content_is_found_by_its_owner_alone,
+    files::a_history_outlives_events_and_is_bounded,
+    files::a_deleted_entry_goes_its_way,
+    files::uploads_are_few_and_complete_once,
+    files::accesses_are_listed_and_go,
     calls::live_from_queued_to_ended,
     calls::accepted_as_running_have_one_attempt,
     calls::have_limits_of_their_own_or_those_of_their_task,

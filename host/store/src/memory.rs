@@ -3,6 +3,7 @@
 //! lists are searched linearly, so a server must not use it.
 
 mod audit;
+mod files;
 mod grants;
 mod state;
 mod tools;

@@ -4,6 +4,7 @@
 
 mod audit;
 mod call;
+mod file;
 mod grant;
 mod tool;
 
@@ -23,6 +24,7 @@ use sqlx::FromRow;
 
 pub(super) use audit::{AuditRow, ChainRow};
 pub(super) use call::CallRow;
+pub(super) use file::{AccessRow, ContentRow, DeletedRow, HistoryRow, UploadRow, number, word};
 pub(super) use grant::GrantRow;
 pub(super) use tool::{ToolRow, owner_text};
 

@@ -100,7 +100,7 @@ fn regular(stat: &Stat) -> Result<()> {
 /// # Errors
 /// Those of `openat2(2)`.
 pub fn create_file(directory: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
     open(directory, name, flags, Mode::RUSR | Mode::WUSR)
 }
 

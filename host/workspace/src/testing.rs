@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bulkhead_core::id::{TaskId, TenantId};
 use bulkhead_core::path::WorkspacePath;
-use bulkhead_core::ports::workspace::{ByteStream, Entry, WorkspaceError, Workspaces, Written};
+use bulkhead_core::ports::workspace::{ByteStream, Entry, WorkspaceError, Workspaces, WriteOptions, Written};
 use rustix::fs::{FileType, Mode};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
@@ -92,7 +92,7 @@ impl Space {
     }
 
     pub(crate) async fn write(&self, to: &str, content: &[u8]) -> Result<Written, WorkspaceError> {
-        self.all.write(self.root(), &path(to), body(content), 1 << 20, true, None).await
+        self.all.write(self.root(), &path(to), body(content), options(1 << 20)).await
     }
 
     pub(crate) async fn read(&self, from: &str) -> Result<Vec<u8>, WorkspaceError> {
@@ -130,6 +130,11 @@ impl Space {
 
 pub(crate) fn path(text: &str) -> WorkspacePath {
     WorkspacePath::parse(text.as_bytes()).expect("a path")
+}
+
+/// At most so many bytes, whatever is there.
+pub(crate) fn options(max_bytes: u64) -> WriteOptions {
+    WriteOptions { max_bytes, ..WriteOptions::default() }
 }
 
 pub(crate) fn body(content: &[u8]) -> ByteStream {

@@ -76,6 +76,16 @@ operations! {
     FilesMakeDirectory = "files.make_directory", FilesWrite, Own;
     FilesMove = "files.move", FilesWrite, Own;
     FilesDelete = "files.delete", FilesWrite, Own;
+    FilesHistory = "files.history", FilesRead, Others;
+    FilesAccesses = "files.accesses", FilesRead, Others;
+    FilesPreview = "files.preview", FilesRead, Others;
+    FilesListDeleted = "files.list_deleted", FilesRead, Others;
+    FilesRestore = "files.restore", FilesWrite, Own;
+    FilesPurge = "files.purge", FilesWrite, Own;
+    FilesTransfer = "files.transfer", FilesWrite, Own;
+    FilesTransferFrom = "files.transfer_from", FilesRead, Own;
+    FilesPutContent = "files.put_content", FilesWrite, Own;
+    FilesUpload = "files.upload", FilesWrite, Own;
     ToolsRegister = "tools.register", ToolsWrite, Own;
     ToolsList = "tools.list", ToolsRead, Own;
     ToolsGet = "tools.get", ToolsRead, Own;

@@ -131,7 +131,7 @@ impl CallSink {
         let walked = workspaces.changed_since(root, since, WALK_MAX).await.ok()?;
         let mut counts = ChangeCounts::default();
         walked.changes.iter().for_each(|change| counts.add(change.change));
-        let body = EventBody::FilesChanged { by: ChangedBy::Call, changes: walked.changes, counts, incomplete: true };
+        let body = EventBody::files_changed(ChangedBy::Call, walked.changes, counts, true);
         Some(NewEvent::new(self.inner.parts.ids.now(), Some(self.call.id), &body))
     }
 
@@ -350,10 +350,10 @@ fn push_changes(bodies: &mut Vec<EventBody>, changes: Vec<FileChange>, mut rest:
             rest.deleted -= counts.deleted;
         }
         let incomplete = is_last && unnamed;
-        bodies.push(EventBody::FilesChanged { by: ChangedBy::Call, changes: chunk.to_vec(), counts, incomplete });
+        bodies.push(EventBody::files_changed(ChangedBy::Call, chunk.to_vec(), counts, incomplete));
     }
     if changes.is_empty() {
-        bodies.push(EventBody::FilesChanged { by: ChangedBy::Call, changes, counts: rest, incomplete: true });
+        bodies.push(EventBody::files_changed(ChangedBy::Call, changes, rest, true));
     }
 }
 

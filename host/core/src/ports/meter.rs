@@ -15,6 +15,8 @@ pub trait Meter: Send + Sync + 'static {
     fn events_appended(&self, count: u64);
     /// Something was let through that `rule` of the door would refuse.
     fn access_would_refuse(&self, rule: &'static str);
+    /// Entries of access logs could not be stored.
+    fn accesses_lost(&self, count: u64);
     /// An administrator was given another's thing.
     fn admin_accessed(&self);
 }

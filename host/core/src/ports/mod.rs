@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod components;
 pub mod egress;
+pub mod files;
 pub mod import;
 pub mod live;
 pub mod meter;

@@ -16,6 +16,7 @@ use crate::grants::{Grant, Grants};
 use crate::id::{CallId, GrantId, SessionId, TaskId, TenantId, ToolId};
 use crate::key::{KeyId, KeyRecord};
 use crate::outcome::Outcome;
+use crate::ports::files::FileRecords;
 use crate::principal::Owner;
 use crate::quota::Extent;
 use crate::session::Session;
@@ -208,7 +209,7 @@ impl Thing {
 /// Where an operation takes an audit record, that is stored in its transaction, and
 /// only if it does something.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: FileRecords {
     // ---- tenants and keys
 
     /// Stores a tenant and a user unless they are there.

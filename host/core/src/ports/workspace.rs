@@ -3,6 +3,7 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,8 +12,11 @@ use thiserror::Error;
 use tokio::io::AsyncRead;
 
 use crate::clock::Timestamp;
+use crate::conditions::Conditions;
+use crate::digest::Digest;
 use crate::event::FileChange;
-use crate::id::{TaskId, TenantId};
+use crate::files::UnknownState;
+use crate::id::{DeletedId, TaskId, TenantId, UploadId};
 use crate::path::WorkspacePath;
 use crate::quota::Extent;
 
@@ -78,6 +82,18 @@ pub enum WorkspaceError {
         /// The limit.
         limit: u64,
     },
+    /// What is there is not what the request wants to be there.
+    #[error("`{0}` is not as `If-Match` or `If-None-Match` wants it; nothing was changed")]
+    Precondition(String),
+    /// The content has another digest than was said.
+    #[error("the content has the digest `{found}`, not the one that was said; nothing was changed")]
+    DigestMismatch {
+        /// The digest it has.
+        found: Digest,
+    },
+    /// Another request is adding to the same upload.
+    #[error("another request adds to this upload")]
+    InUse,
     /// The sender of a body broke off; nothing was changed.
     #[error("the upload broke off; nothing was changed")]
     BrokenOff,
@@ -103,6 +119,29 @@ pub enum EntryKind {
     Other,
 }
 
+impl EntryKind {
+    /// The text form, as stored and sent.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::Symlink => "symlink",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl FromStr for EntryKind {
+    type Err = UnknownState;
+
+    fn from_str(text: &str) -> Result<Self, UnknownState> {
+        [Self::File, Self::Directory, Self::Symlink, Self::Other]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| UnknownState(text.to_owned()))
+    }
+}
+
 /// One entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -118,6 +157,8 @@ pub struct Entry {
     pub executable: bool,
     /// Where a symbolic link points: shown, never followed. Raw bytes.
     pub target: Option<Vec<u8>>,
+    /// Of a file: its entity tag, in quotes; another one when its content is another.
+    pub etag: Option<String>,
 }
 
 /// A page of a directory, sorted by name as bytes.
@@ -180,12 +221,77 @@ pub enum ByteRange {
 }
 
 /// What a write did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// Whether the file is new.
     pub created: bool,
     /// Its size, in bytes.
     pub size: u64,
+    /// The SHA-256 of its content, computed by the host.
+    pub digest: Digest,
+    /// Its entity tag, in quotes.
+    pub etag: String,
+}
+
+/// How a file is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// Its largest size, in bytes.
+    pub max_bytes: u64,
+    /// What must be there, or not be there.
+    pub conditions: Conditions,
+    /// Sets or clears the owner's execute bit; `None` keeps it.
+    pub executable: Option<bool>,
+    /// The digest that its content must have.
+    pub digest: Option<Digest>,
+}
+
+/// An entry that was put aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PutAside {
+    /// What it is.
+    pub kind: EntryKind,
+    /// What it takes, with all that is in it.
+    pub extent: Extent,
+}
+
+/// What is to be copied from one workspace into another.
+#[derive(Clone, Debug)]
+pub struct Copy {
+    /// The workspace it is in.
+    pub from_root: Arc<OwnedFd>,
+    /// Its path there.
+    pub from: WorkspacePath,
+    /// The workspace it comes into.
+    pub to_root: Arc<OwnedFd>,
+    /// Its path there.
+    pub to: WorkspacePath,
+    /// Whether a file that is there may be replaced.
+    pub replace: bool,
+    /// What it may take at most.
+    pub room: Extent,
+}
+
+/// What was copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// What the entry is.
+    pub kind: EntryKind,
+    /// What the copy takes, with all that is in it.
+    pub extent: Extent,
+    /// Whether nothing was in its place.
+    pub created: bool,
+    /// Devices, pipes and sockets that were left out.
+    pub left_out: u64,
+}
+
+/// What became of an addition to an upload.
+#[derive(Debug)]
+pub struct Added {
+    /// How many bytes are there now.
+    pub size: u64,
+    /// Why not all of the body is among them.
+    pub error: Option<WorkspaceError>,
 }
 
 /// What a walk found changed since a time.
@@ -224,17 +330,23 @@ pub trait Workspaces: Send + Sync + 'static {
         path: &WorkspacePath,
         range: Option<ByteRange>,
     ) -> Result<OpenFile, WorkspaceError>;
-    /// Writes a file atomically: readers see the old content or the new, and
-    /// a body that breaks off changes nothing. Parents are made. `executable`
-    /// sets or clears the owner's execute bit; `None` keeps it.
+    /// Writes a file atomically: readers see the old content or the new, and a body
+    /// that breaks off, or is not what was said, changes nothing. Parents are made.
     async fn write(
         &self,
         root: Arc<OwnedFd>,
         path: &WorkspacePath,
         body: ByteStream,
-        max_bytes: u64,
-        replace: bool,
-        executable: Option<bool>,
+        options: WriteOptions,
+    ) -> Result<Written, WorkspaceError>;
+    /// The same with the content of another file, whose blocks are shared where the
+    /// filesystem can; never the file itself.
+    async fn write_copy(
+        &self,
+        root: Arc<OwnedFd>,
+        path: &WorkspacePath,
+        source: (Arc<OwnedFd>, &WorkspacePath),
+        options: WriteOptions,
     ) -> Result<Written, WorkspaceError>;
     /// Opens the directory at `path`, through no link. Where it is missing it is
     /// made with its parents, at most `make` directories; with none, nothing is
@@ -258,6 +370,62 @@ pub trait Workspaces: Send + Sync + 'static {
         to: &WorkspacePath,
         replace: bool,
     ) -> Result<(), WorkspaceError>;
+    /// Puts an entry aside, where no guest reaches it, under an id. A directory that is
+    /// not empty only if `recursive`.
+    async fn put_aside(
+        &self,
+        task: (TenantId, TaskId),
+        root: Arc<OwnedFd>,
+        path: &WorkspacePath,
+        id: DeletedId,
+        recursive: bool,
+    ) -> Result<PutAside, WorkspaceError>;
+    /// What was put aside under an id; none if nothing is there.
+    async fn aside(&self, task: (TenantId, TaskId), id: DeletedId) -> Result<Option<PutAside>, WorkspaceError>;
+    /// Brings back what was put aside. Parents are made; refused if something is in
+    /// the way, unless it is a file and `replace`.
+    async fn bring_back(
+        &self,
+        task: (TenantId, TaskId),
+        root: Arc<OwnedFd>,
+        path: &WorkspacePath,
+        id: DeletedId,
+        replace: bool,
+    ) -> Result<(), WorkspaceError>;
+    /// Removes what was put aside for good. Fine if it is gone.
+    async fn purge(&self, task: (TenantId, TaskId), id: DeletedId) -> Result<(), WorkspaceError>;
+    /// Copies an entry with all it holds; links as links, hard links as files of their
+    /// own. Nothing of it is there before all is.
+    async fn copy(&self, copy: Copy) -> Result<Copied, WorkspaceError>;
+
+    /// Begins an upload: a file beside the workspaces, empty at first.
+    async fn begin_upload(&self, task: (TenantId, TaskId), id: UploadId) -> Result<(), WorkspaceError>;
+    /// How many bytes of an upload are there; none if it is not there.
+    async fn upload_size(&self, task: (TenantId, TaskId), id: UploadId) -> Result<Option<u64>, WorkspaceError>;
+    /// Adds to an upload of `offset` bytes, at most up to `max_bytes` in all; how many are
+    /// there then. What came before a body broke off stays.
+    async fn add_to_upload(
+        &self,
+        task: (TenantId, TaskId),
+        id: UploadId,
+        offset: u64,
+        max_bytes: u64,
+        body: ByteStream,
+    ) -> Result<Added, WorkspaceError>;
+    /// Puts a complete upload in its place.
+    async fn finish_upload(
+        &self,
+        task: (TenantId, TaskId),
+        id: UploadId,
+        root: Arc<OwnedFd>,
+        path: &WorkspacePath,
+        options: WriteOptions,
+    ) -> Result<Written, WorkspaceError>;
+    /// Removes an upload. Fine if it is gone.
+    async fn drop_upload(&self, task: (TenantId, TaskId), id: UploadId) -> Result<(), WorkspaceError>;
+    /// Measures what lies beside a workspace: what was deleted and is kept, and uploads.
+    async fn measure_aside(&self, task: (TenantId, TaskId)) -> Result<Extent, WorkspaceError>;
+
     /// Measures what everything in it takes.
     async fn measure(&self, root: Arc<OwnedFd>) -> Result<Extent, WorkspaceError>;
     /// Finds what changed since a time, at most `max` entries.

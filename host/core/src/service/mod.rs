@@ -75,8 +75,8 @@ pub struct ServiceConfig {
     pub compiling: usize,
     /// Largest component, in bytes.
     pub max_component_bytes: u64,
-    /// Largest file that a client may write, in bytes.
-    pub max_file_bytes: u64,
+    /// How files are treated.
+    pub files: files::FilesConfig,
     /// Largest text of a call's arguments, in bytes.
     pub max_arguments_bytes: u64,
     /// What the tasks of one user may hold together.
@@ -154,15 +154,17 @@ impl Services {
             ceiling: config.limits.clone(),
         };
         let tasks = tasks::Tasks::new(parts);
+        let files = files::Files::new(ports.clone(), hub.clone(), quotas, config.files);
         Self {
             calls: calls::Calls::new(ports.clone(), dispatcher.clone(), policies.clone(), &config),
-            files: files::Files::new(ports.clone(), hub.clone(), quotas, &config),
+            files: files.clone(),
             grants: grants::Grants::new(ports.clone(), dispatcher.clone(), policies),
             hosts: hosts::Hosts::new(ports.clone(), access.clone()),
             keys: keys::Keys::new(ports.store.clone(), ports.ids.clone()).softened_by(softened),
             sessions: sessions::Sessions::new(ports.clone()),
             tickets: tickets::Tickets::new(ports.store.clone(), ports.ids.clone()),
-            upkeep: upkeep::Upkeep::new(ports, dispatcher, tools.clone(), tasks.clone(), (hub, audit.clone()), &config),
+            upkeep: upkeep::Upkeep::new(ports, dispatcher, tools.clone(), tasks.clone(), (hub, audit.clone()), &config)
+                .with_files(files),
             access,
             audit,
             tasks,

@@ -374,5 +374,5 @@ impl Tasks {
 fn imported_event(imported: Imported) -> EventBody {
     let created = imported.files + imported.directories + imported.symlinks;
     let counts = ChangeCounts { created, modified: 0, deleted: 0 };
-    EventBody::FilesChanged { by: ChangedBy::Import, changes: Vec::new(), counts, incomplete: true }
+    EventBody::files_changed(ChangedBy::Import, Vec::new(), counts, true)
 }

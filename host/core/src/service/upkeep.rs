@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::audit::AuditLog;
+use super::files::Files;
 use super::hosts::Tending;
 use super::steady::Steady;
 use super::tasks::Tasks;
@@ -55,6 +56,8 @@ pub struct Upkeep {
     tasks: Tasks,
     hub: Arc<Hub>,
     audit: AuditLog,
+    /// None until it was told.
+    files: Option<Files>,
     keep: Keep,
     follow: Duration,
     tracker: TaskTracker,
@@ -71,7 +74,12 @@ impl Upkeep {
         config: &ServiceConfig,
     ) -> Self {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        Self { ports, dispatcher, tools, tasks, hub, audit, keep: config.keep, follow: config.follow, tracker, stop }
+        Self { ports, dispatcher, tools, tasks, hub, audit, files: None, keep: config.keep, follow: config.follow, tracker, stop }
+    }
+
+    /// Tends files, too.
+    pub(super) fn with_files(self, files: Files) -> Self {
+        Self { files: Some(files), ..self }
     }
 
     /// Takes over what an earlier run left, then begins retention. To be
@@ -83,6 +91,9 @@ impl Upkeep {
         let tasks_failed = self.tasks.recover().await?;
         let calls = self.dispatcher.recover().await?;
         let tools_compiling = self.tools.recover().await?;
+        if let Some(files) = &self.files {
+            files.start(self.keep.every).await?;
+        }
         let (ports, keep, stop) = (self.ports.clone(), self.keep, self.stop.clone());
         let mut steady = Steady::new(ports.ids.now(), Instant::now());
         self.tracker.spawn(async move {
@@ -124,6 +135,9 @@ impl Upkeep {
         self.dispatcher.shutdown().await;
         self.tasks.shutdown().await;
         self.tools.shutdown().await;
+        if let Some(files) = &self.files {
+            files.shutdown().await;
+        }
         self.ports.sandbox.shutdown().await;
         self.audit.write_refusals().await;
         self.ports.store.close().await;

@@ -20,7 +20,10 @@ use utoipa::{IntoParams, ToSchema};
 pub use audit::{AuditQuery, AuditRecordBody, TaskAuditQuery};
 pub use call::{CallBody, FaultBody, NewCallBody, OutcomeBody, UsageBody, WaitQuery};
 pub use event::EventBody;
-pub use file::{DirectoryBody, EntryBody, EntryPage, MoveBody, url_path};
+pub use file::{
+    AccessBody, ContentBody, DeletedBody, DirectoryBody, EntryBody, EntryPage, HistoryBody, MoveBody, NewUploadBody,
+    PreviewBody, PurgedBody, PutContentBody, RestoreFileBody, TransferBody, TransferredBody, UploadBody, url_path,
+};
 pub use grant::{
     AnswerBody, AnswerGrantBody, CapabilityBody, ExplanationBody, GrantBody, GrantsBody, NewGrantBody, QuestionBody,
     RevokedBody, WorkspacePartBody,

@@ -8,8 +8,9 @@ use bulkhead_core::call::{Call, CallState, Step};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::event::{Event, NewEvent, Seq};
+use bulkhead_core::files::{Access, DeletedFile, HistoryEntry, Upload, entries_of};
 use bulkhead_core::grants::{Grant, Grants};
-use bulkhead_core::id::{CallId, GrantId, SessionId, TaskId, ToolId};
+use bulkhead_core::id::{AccessId, CallId, DeletedId, GrantId, SessionId, TaskId, ToolId, UploadId};
 use bulkhead_core::key::KeyRecord;
 use bulkhead_core::ports::store::{
     AcceptCall, Accepted, Appended, EndCall, EventPage, IDEMPOTENCY_TTL_MS, Idempotency, Page, StoreError,
@@ -39,6 +40,9 @@ pub(super) struct State {
     pub(super) policies: HashMap<String, String>,
     pub(super) audit: Chains,
     pub(super) tickets: Vec<TicketRecord>,
+    pub(super) deleted: BTreeMap<DeletedId, DeletedFile>,
+    pub(super) uploads: BTreeMap<UploadId, Upload>,
+    pub(super) accesses: BTreeMap<AccessId, Access>,
     pub(super) used: HashMap<(Owner, &'static str, String), Used>,
 }
 
@@ -50,6 +54,8 @@ pub(super) struct Entry {
     pub(super) bytes: u64,
     /// What its workspace takes.
     pub(super) extent: Extent,
+    /// What happened to its files.
+    pub(super) history: VecDeque<HistoryEntry>,
 }
 
 /// A used idempotency key.
@@ -66,6 +72,7 @@ impl Entry {
         for body in events {
             self.task.last_seq += 1;
             self.bytes += body.size();
+            self.history.extend(entries_of(&body, self.task.last_seq));
             self.events.push_back(Event { seq: self.task.last_seq, body });
         }
         Appended { first, last: self.task.last_seq }
@@ -113,7 +120,7 @@ impl State {
         }
         self.sets.entry(tools.digest).or_insert_with(|| tools.clone());
         let task = Task { tool_set: tools.digest, last_seq: 0, first_seq: 1, ..task.clone() };
-        let mut entry = Entry { task, events: VecDeque::new(), bytes: 0, extent: Extent::default() };
+        let mut entry = Entry { task, events: VecDeque::new(), bytes: 0, extent: Extent::default(), history: VecDeque::new() };
         let appended = entry.append(events);
         self.tasks.insert(entry.task.id, entry);
         self.audit.append(audit);

@@ -78,6 +78,9 @@ impl State {
             retained.events += entry.events.len() as u64;
             self.calls.retain(|_, call| call.task != id);
             self.grants.retain(|_, grant| grant.task != id);
+            self.deleted.retain(|_, file| file.task != id);
+            self.uploads.retain(|_, upload| upload.task != id);
+            self.accesses.retain(|_, access| access.task != id);
         }
         let tasks = &self.tasks;
         self.sets.retain(|digest, _| tasks.values().any(|entry| entry.task.tool_set == *digest));

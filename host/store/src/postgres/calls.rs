@@ -12,7 +12,7 @@ use bulkhead_core::principal::Owner;
 
 use super::PostgresStore;
 use super::audit::recording;
-use super::events::{Append, append_sql, appending};
+use super::events::{Append, Texts, append_sql, appending};
 use super::run::Failed;
 use super::statement::{Answer, Statement, Work};
 use crate::rows::{CallRow, Reading, json};
@@ -31,7 +31,7 @@ macro_rules! select_call {
 }
 
 /// Without an idempotency key: the task's row says all.
-const ACCEPT: &str = append_sql!(
+const ACCEPT: Texts = append_sql!(
     "",
     "",
     " AND tenant_id = $10 AND user_id = $11 AND state = 'ready'",
@@ -47,7 +47,7 @@ const ACCEPT: &str = append_sql!(
 /// With one, looked at first: a retry is answered with its call even if the task has
 /// been archived since. The task's row is locked before the key is taken, so that a
 /// key is never left without its call.
-const ACCEPT_WITH_KEY: &str = append_sql!(
+const ACCEPT_WITH_KEY: Texts = append_sql!(
     "known AS (
          SELECT body, call_id FROM idempotency_keys
          WHERE tenant_id = $10 AND user_id = $11 AND operation = $22 AND key = $23 AND created_at > $25
@@ -180,7 +180,7 @@ pub(super) async fn start(
     grants: &Grants,
     events: &[NewEvent],
 ) -> Result<Option<Appended>, StoreError> {
-    const TEXT: &str = append_sql!(
+    const TEXT: Texts = append_sql!(
         "moved AS (
              UPDATE calls SET state = 'running', started_at = $10, grants = $11, attempts = attempts + 1
              WHERE id = $9 AND task_id = $1 AND state = 'queued'
@@ -202,7 +202,7 @@ pub(super) async fn step(
     step: &Step,
     events: &[NewEvent],
 ) -> Result<Option<Appended>, StoreError> {
-    const TEXT: &str = append_sql!(
+    const TEXT: Texts = append_sql!(
         "moved AS (
              UPDATE calls SET state = $11 WHERE id = $9 AND task_id = $1 AND state = $10
                  AND EXISTS (SELECT 1 FROM mine) RETURNING 1
@@ -222,7 +222,7 @@ pub(super) async fn step(
 }
 
 pub(super) async fn end(store: &PostgresStore, end: EndCall) -> Result<Option<Appended>, StoreError> {
-    const TEXT: &str = append_sql!(
+    const TEXT: Texts = append_sql!(
         "ended AS (
              UPDATE calls SET state = $10, ended_at = $11, outcome = $12
              WHERE id = $9 AND task_id = $1 AND ended_at IS NULL

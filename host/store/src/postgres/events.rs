@@ -5,6 +5,7 @@
 //! hosts they come.
 
 use bulkhead_core::event::{NewEvent, Seq};
+use bulkhead_core::files::CHANGED;
 use bulkhead_core::id::TaskId;
 use bulkhead_core::ports::cluster::Holder;
 use bulkhead_core::ports::store::{Appended, EventPage, StoreError};
@@ -16,6 +17,10 @@ use super::statement::{Answer, Statement, Work, unreadable};
 use super::{PostgresStore, hosts};
 use crate::rows::{EventRow, Reading};
 
+/// The two texts of a statement that appends events: for events that tell no changes
+/// of files, and for those that do, which makes the entries of histories as well.
+pub(super) type Texts = [&'static str; 2];
+
 /// A statement that appends events to the log of task `$1`: `$before` are queries
 /// before it, `$set` is what else changes in the task's row, `$if` what must hold,
 /// `$answer` what is selected in the end; `mine` has a row, and its lock, if this host
@@ -23,14 +28,45 @@ use crate::rows::{EventRow, Reading};
 /// Its arguments `$1` to `$8` are bound by [`appending`], others follow.
 macro_rules! append_sql {
     ($before:literal, $set:literal, $if:literal, $answer:literal) => {
+        [
+            append_sql!(@text "", "", "", $before, $set, $if, $answer),
+            append_sql!(@text
+                "told AS MATERIALIZED (
+                     SELECT e.place, e.at, e.call_id, CASE WHEN e.kind = 'files.changed' THEN e.data::jsonb END AS data
+                     FROM unnest($3::bigint[], $4::text[], $5::text[], $6::text[])
+                         WITH ORDINALITY AS e (at, call_id, kind, data, place)
+                     WHERE e.kind = 'files.changed'
+                 ), changes AS MATERIALIZED (
+                     SELECT t.place, t.at, t.call_id, t.data ->> 'by' AS actor, t.data ->> 'user' AS by_user, c.number,
+                            c.change ->> 'path' AS path, c.change ->> 'change' AS change,
+                            CASE WHEN c.number = jsonb_array_length(t.data -> 'changes') THEN t.data -> 'content' END
+                                AS facts
+                     FROM told t, jsonb_array_elements(t.data -> 'changes') WITH ORDINALITY AS c (change, number)
+                 ), ",
+                ", history_entries = history_entries + (SELECT count(*) FROM changes)",
+                ", history AS (
+                     INSERT INTO file_changes (task_id, seq, number, tenant_id, user_id, at, actor, by_user, call_id, path,
+                                               change, size, digest, media_type, etag)
+                     SELECT $1, log.last_seq - cardinality($3::bigint[]) + c.place, c.number, log.tenant_id, log.user_id,
+                            c.at, c.actor, c.by_user, c.call_id, c.path, c.change, (c.facts ->> 'size')::bigint,
+                            c.facts ->> 'digest', c.facts ->> 'media_type', c.facts ->> 'etag'
+                     FROM log, changes c
+                 ) ",
+                $before, $set, $if, $answer
+            ),
+        ]
+    };
+    (@text $told:literal, $rows:literal, $history:literal, $before:literal, $set:literal, $if:literal, $answer:literal) => {
         concat!(
             "WITH mine AS (
                  SELECT id FROM tasks WHERE id = $1 AND (holder IS NULL OR holder = $2::bigint >> 40)
                  FOR NO KEY UPDATE
              ), ",
+            $told,
             $before,
             "log AS (
                  UPDATE tasks SET last_seq = last_seq + cardinality($3::bigint[]), log_bytes = log_bytes + $8",
+            $rows,
             $set,
             " WHERE tasks.id = $1 AND EXISTS (SELECT 1 FROM mine)",
             $if,
@@ -42,6 +78,7 @@ macro_rules! append_sql {
                  FROM log, unnest($3::bigint[], $4::text[], $5::text[], $6::text[], $7::bigint[])
                      WITH ORDINALITY AS e (at, call_id, kind, data, size, place)
              ) ",
+            $history,
             $answer
         )
     };
@@ -58,10 +95,11 @@ pub(super) struct Append {
 /// Begins a statement made by [`append_sql`].
 pub(super) fn appending(
     store: &PostgresStore,
-    text: &'static str,
+    [plain, with_history]: Texts,
     task: TaskId,
     events: &[NewEvent],
 ) -> (Append, Statement) {
+    let text = if events.iter().any(|event| event.kind == CHANGED) { with_history } else { plain };
     let append = Append { task, write: store.write_id(), count: events.len() };
     let sizes: Vec<i64> = events.iter().map(|event| i64::try_from(event.size()).unwrap_or(i64::MAX)).collect();
     let total: i64 = sizes.iter().sum();
@@ -140,7 +178,7 @@ pub(super) async fn append(
     task: TaskId,
     events: &[NewEvent],
 ) -> Result<Option<Appended>, StoreError> {
-    const TEXT: &str = append_sql!("", "", "", "SELECT last_seq FROM log");
+    const TEXT: Texts = append_sql!("", "", "", "SELECT last_seq FROM log");
     let (append, statement) = appending(store, TEXT, task, events);
     append.run(store, Work::write("event", statement)).await
 }

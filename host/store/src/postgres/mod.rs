@@ -18,6 +18,7 @@ mod calls;
 mod components;
 mod config;
 mod events;
+mod files;
 mod grants;
 mod hosts;
 mod keys;

@@ -77,7 +77,11 @@ fn long_chains(before: i64) -> Statement {
 }
 
 /// What belongs to a deleted task beside its log.
-const PARTS: [&str; 2] = [
+const PARTS: [&str; 6] = [
+    "DELETE FROM deleted_files WHERE id IN (SELECT id FROM deleted_files WHERE task_id = $1 LIMIT $2)",
+    "DELETE FROM uploads WHERE id IN (SELECT id FROM uploads WHERE task_id = $1 LIMIT $2)",
+    "DELETE FROM file_accesses WHERE id IN (SELECT id FROM file_accesses WHERE task_id = $1 LIMIT $2)",
+    "DELETE FROM file_changes WHERE ctid = ANY(ARRAY(SELECT ctid FROM file_changes WHERE task_id = $1 LIMIT $2))",
     "DELETE FROM grants WHERE id IN (SELECT id FROM grants WHERE task_id = $1 LIMIT $2)",
     "DELETE FROM calls WHERE id IN (SELECT id FROM calls WHERE task_id = $1 LIMIT $2)",
 ];

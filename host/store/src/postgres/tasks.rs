@@ -13,7 +13,7 @@ use sqlx::Row as _;
 
 use super::PostgresStore;
 use super::audit::recording;
-use super::events::{append_sql, appending};
+use super::events::{Texts, append_sql, appending};
 use super::run::Failed;
 use super::statement::{Statement, Work, unreadable};
 use crate::rows::{Reading, TaskRow, json};
@@ -65,7 +65,7 @@ pub(super) async fn create(
     events: &[NewEvent],
     record: &NewAudit,
 ) -> Result<Appended, StoreError> {
-    let (append, statement) = appending(store, CREATE, task.id, events);
+    let (append, statement) = appending(store, [CREATE; 2], task.id, events);
     let plain = |text: &str| text.replace('\0', "\u{fffd}");
     let statement = statement
         .bind_id(tools.digest)
@@ -113,13 +113,13 @@ pub(super) async fn move_to(
     events: &[NewEvent],
     record: Option<&NewAudit>,
 ) -> Result<Option<Appended>, StoreError> {
-    const TEXT: &str = append_sql!(
+    const TEXT: Texts = append_sql!(
         "",
         ", state = $9, failure = coalesce($10, failure), updated_at = $11",
         " AND state = ANY($12)",
         "SELECT last_seq FROM log"
     );
-    const RECORDED: &str = append_sql!(
+    const RECORDED: Texts = append_sql!(
         "",
         ", state = $9, failure = coalesce($10, failure), updated_at = $11",
         " AND state = ANY($12)",

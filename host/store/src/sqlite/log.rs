@@ -4,6 +4,8 @@ use bulkhead_core::event::NewEvent;
 use bulkhead_core::ports::store::Appended;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::files;
+
 /// A task's row, as the transaction sees it.
 pub(super) struct Log {
     rowid: i64,
@@ -53,6 +55,7 @@ impl Log {
                 event.data,
                 size(event)
             ])?;
+            files::keep_history(db, (task, &self.tenant, &self.user), event, seq)?;
         }
         Ok(Appended { first: self.last_seq.unsigned_abs() + 1, last: last.unsigned_abs() })
     }

@@ -8,6 +8,7 @@
 mod audit;
 mod calls;
 mod events;
+mod files;
 mod grants;
 mod keys;
 mod log;

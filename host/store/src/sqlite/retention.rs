@@ -155,7 +155,11 @@ async fn remove_task(
 /// Removes the first that is there: grants, payloads, calls, at last the task with a
 /// tool set that no other task pins. True once the task is gone.
 fn remove_chunk(db: &Connection, task: &str) -> rusqlite::Result<bool> {
-    const PARTS: [(&str, i64); 3] = [
+    const PARTS: [(&str, i64); 7] = [
+        ("DELETE FROM deleted_files WHERE id IN (SELECT id FROM deleted_files WHERE task_id = ?1 LIMIT ?2)", CHUNK),
+        ("DELETE FROM uploads WHERE id IN (SELECT id FROM uploads WHERE task_id = ?1 LIMIT ?2)", CHUNK),
+        ("DELETE FROM file_accesses WHERE id IN (SELECT id FROM file_accesses WHERE task_id = ?1 LIMIT ?2)", CHUNK),
+        ("DELETE FROM file_changes WHERE rowid IN (SELECT rowid FROM file_changes WHERE task_id = ?1 LIMIT ?2)", CHUNK),
         ("DELETE FROM grants WHERE id IN (SELECT id FROM grants WHERE task_id = ?1 LIMIT ?2)", CHUNK),
         ("DELETE FROM payloads WHERE id IN (SELECT id FROM payloads WHERE task_id = ?1 LIMIT ?2)", CHUNK_PAYLOADS),
         ("DELETE FROM calls WHERE id IN (SELECT id FROM calls WHERE task_id = ?1 LIMIT ?2)", CHUNK),

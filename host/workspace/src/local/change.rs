@@ -1,15 +1,13 @@
 //! Making directories, moving and deleting.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::workspace::WorkspaceError;
 use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 
-use super::layout::discard;
-use crate::scratch::Scratch;
+use super::layout::{Layout, discard};
 use crate::{beneath, error};
 
 fn refuse(path: &WorkspacePath, reason: &'static str) -> WorkspaceError {
@@ -17,7 +15,7 @@ fn refuse(path: &WorkspacePath, reason: &'static str) -> WorkspaceError {
 }
 
 /// The directory that `path` is in, opened. The root is in none.
-fn open_parent(root: BorrowedFd<'_>, path: &WorkspacePath) -> Result<OwnedFd, WorkspaceError> {
+pub(super) fn open_parent(root: BorrowedFd<'_>, path: &WorkspacePath) -> Result<OwnedFd, WorkspaceError> {
     let parent = path.parent().ok_or_else(|| refuse(path, "it is the workspace itself"))?;
     beneath::open_dir(root, parent.as_bytes()).map_err(error::at_entry(path))
 }
@@ -35,12 +33,14 @@ pub(super) fn make_dir(root: BorrowedFd<'_>, path: &WorkspacePath) -> Result<boo
 }
 
 /// Deletes a file, a link or an empty directory.
-pub(super) fn delete(root: BorrowedFd<'_>, path: &WorkspacePath) -> Result<u64, WorkspaceError> {
+pub(super) fn delete(layout: &Layout, root: BorrowedFd<'_>, path: &WorkspacePath) -> Result<u64, WorkspaceError> {
     let parent = open_parent(root, path)?;
+    let alone = layout.naming();
     let gone = match rustix::fs::unlinkat(&parent, path.name(), AtFlags::empty()) {
         Err(Errno::ISDIR) => rustix::fs::unlinkat(&parent, path.name(), AtFlags::REMOVEDIR),
         result => result,
     };
+    drop(alone);
     gone.map_err(error::at(path))?;
     rustix::fs::fsync(&parent).map_err(error::host)?;
     Ok(1)
@@ -49,22 +49,26 @@ pub(super) fn delete(root: BorrowedFd<'_>, path: &WorkspacePath) -> Result<u64, 
 /// Deletes what is at `path`, with what it holds. It is gone at once; the
 /// number is of what could be removed of it.
 pub(super) fn delete_tree(
+    layout: &Layout,
     root: BorrowedFd<'_>,
     path: &WorkspacePath,
-    trash: &Arc<Scratch>,
 ) -> Result<u64, WorkspaceError> {
     let parent = open_parent(root, path)?;
     let stat = beneath::stat_at(parent.as_fd(), path.name()).map_err(error::at(path))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-        return delete(root, path);
+        return delete(layout, root, path);
     }
-    let bin = discard(parent.as_fd(), path.name(), trash).map_err(error::at(path))?;
+    let alone = layout.naming();
+    let bin = discard(parent.as_fd(), path.name(), &layout.trash);
+    drop(alone);
+    let bin = bin.map_err(error::at(path))?;
     rustix::fs::fsync(&parent).map_err(error::host)?;
     bin.empty().map_err(error::host)
 }
 
 /// Moves an entry of any kind; a link is moved, not what it points to.
 pub(super) fn rename(
+    layout: &Layout,
     root: BorrowedFd<'_>,
     from: &WorkspacePath,
     to: &WorkspacePath,
@@ -79,7 +83,10 @@ pub(super) fn rename(
     beneath::stat_at(old.as_fd(), from.name()).map_err(error::at(from))?;
     let new = beneath::make_dirs(root, to_parent.as_bytes(), true).map_err(error::making(&to_parent))?.dir;
     let flags = if replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
-    rustix::fs::renameat_with(&old, from.name(), &new, to.name(), flags).map_err(|errno| match errno {
+    let alone = layout.naming();
+    let renamed = rustix::fs::renameat_with(&old, from.name(), &new, to.name(), flags);
+    drop(alone);
+    renamed.map_err(|errno| match errno {
         Errno::NOENT => WorkspaceError::NotFound(from.to_text()),
         // Reached another way than by its path, which a rename beside this one can bring about.
         Errno::INVAL => refuse(to, "a directory can't be moved into itself"),

@@ -4,6 +4,7 @@ use std::collections::BinaryHeap;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use bulkhead_core::clock::Timestamp;
+use bulkhead_core::digest::Digest;
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::workspace::{Entry, EntryKind, Listing, WorkspaceError};
 use rustix::fs::{Dir, FileType, Stat};
@@ -96,15 +97,39 @@ fn target(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<Vec<u8>
 
 /// What `stat` says, in the port's words.
 pub(super) fn describe(stat: &Stat, path: WorkspacePath) -> Entry {
-    let kind = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => EntryKind::File,
-        FileType::Directory => EntryKind::Directory,
-        FileType::Symlink => EntryKind::Symlink,
-        _ => EntryKind::Other,
-    };
+    let kind = kind_of(stat);
     let size = if kind == EntryKind::Directory { 0 } else { u64::try_from(stat.st_size).unwrap_or(0) };
     // Guests set times; what doesn't fit is as good as any.
     let millis = i64::try_from(stat.st_mtime_nsec / 1_000_000).unwrap_or(0);
     let modified_at = Timestamp::from_millis(stat.st_mtime.saturating_mul(1000).saturating_add(millis));
-    Entry { path, kind, size, modified_at, executable: beneath::is_executable(stat), target: None }
+    let etag = (kind == EntryKind::File).then(|| etag(stat));
+    Entry { path, kind, size, modified_at, executable: beneath::is_executable(stat), target: None, etag }
+}
+
+/// What an entry is.
+pub(super) fn kind_of(stat: &Stat) -> EntryKind {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => EntryKind::File,
+        FileType::Directory => EntryKind::Directory,
+        FileType::Symlink => EntryKind::Symlink,
+        _ => EntryKind::Other,
+    }
+}
+
+/// The entity tag of a file: of its number, size and times. The time of its last change
+/// is the kernel's alone, so a guest can't give an old tag to a new content; but two
+/// changes within one tick of the kernel's clock have the same. Hashed, for the numbers
+/// are nobody's business.
+pub(super) fn etag(stat: &Stat) -> String {
+    let words = [
+        stat.st_ino,
+        stat.st_size.cast_unsigned(),
+        stat.st_mtime.cast_unsigned(),
+        stat.st_mtime_nsec,
+        stat.st_ctime.cast_unsigned(),
+        stat.st_ctime_nsec,
+    ];
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let hex = Digest::of(&bytes).hex();
+    format!("\"{}\"", hex.get(..32).unwrap_or_default())
 }

@@ -4,17 +4,22 @@
 //! <root>/workspaces/<tenant>/<task>/   what guests see
 //! <root>/staging/<process>/            uploads that are not complete yet
 //! <root>/trash/<process>/              what is on its way out
+//! <root>/deleted/<tenant>/<task>/<id>  what a client deleted, and is kept for a while
+//! <root>/uploads/<tenant>/<task>/<id>  uploads that go on over several requests
 //! ```
 //!
-//! All three lie on one filesystem, so that things come and go by rename: a
+//! All of them lie on one filesystem, so that things come and go by rename: a
 //! guest never sees half a file, and a removed workspace is gone at once, also
 //! if the removal of what it held takes minutes or the server crashes.
 
+mod aside;
 mod change;
+mod copy;
 mod layout;
 mod list;
 mod part;
 mod read;
+mod upload;
 mod walk;
 mod write;
 
@@ -26,10 +31,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bulkhead_core::clock::Timestamp;
-use bulkhead_core::id::{TaskId, TenantId};
+use bulkhead_core::id::{DeletedId, TaskId, TenantId, UploadId};
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::workspace::{
-    ByteRange, ByteStream, Domains, Entry, Listing, OpenDir, OpenFile, Walked, WorkspaceError, Workspaces, Written,
+    Added, ByteRange, ByteStream, Copied, Copy, Domains, Entry, Listing, OpenDir, OpenFile, PutAside, Walked,
+    WorkspaceError, Workspaces, WriteOptions, Written,
 };
 use bulkhead_core::quota::Extent;
 
@@ -138,15 +144,30 @@ impl Workspaces for LocalWorkspaces {
         root: Arc<OwnedFd>,
         path: &WorkspacePath,
         body: ByteStream,
-        max_bytes: u64,
-        replace: bool,
-        executable: Option<bool>,
+        options: WriteOptions,
     ) -> Result<Written, WorkspaceError> {
-        let to = Arc::new(write::Target { root, path: path.clone(), replace, executable });
+        let max_bytes = options.max_bytes;
+        let to = Arc::new(write::Target { root, path: path.clone(), options });
         let check = Arc::clone(&to);
         let upload = self.run(move |layout| check.begin(&layout.staging)).await?;
         let upload = upload.fill(&self.gate, body, max_bytes).await?;
-        self.run(move |_| to.finish(upload)).await
+        self.run(move |layout| upload.finish(&to, layout)).await
+    }
+
+    async fn write_copy(
+        &self,
+        root: Arc<OwnedFd>,
+        path: &WorkspacePath,
+        (from_root, from): (Arc<OwnedFd>, &WorkspacePath),
+        options: WriteOptions,
+    ) -> Result<Written, WorkspaceError> {
+        let (max_bytes, from) = (options.max_bytes, from.clone());
+        let to = write::Target { root, path: path.clone(), options };
+        let copy = move |layout: &Layout| {
+            let upload = to.begin(&layout.staging)?.fill_from((from_root.as_fd(), &from), max_bytes)?;
+            upload.finish(&to, layout)
+        };
+        self.run_long(copy).await
     }
 
     async fn open_dir(
@@ -167,9 +188,9 @@ impl Workspaces for LocalWorkspaces {
     async fn delete(&self, root: Arc<OwnedFd>, path: &WorkspacePath, recursive: bool) -> Result<u64, WorkspaceError> {
         let path = path.clone();
         if !recursive {
-            return self.run(move |_| change::delete(root.as_fd(), &path)).await;
+            return self.run(move |layout| change::delete(layout, root.as_fd(), &path)).await;
         }
-        self.run_long(move |layout| change::delete_tree(root.as_fd(), &path, &layout.trash)).await
+        self.run_long(move |layout| change::delete_tree(layout, root.as_fd(), &path)).await
     }
 
     async fn rename(
@@ -180,7 +201,82 @@ impl Workspaces for LocalWorkspaces {
         replace: bool,
     ) -> Result<(), WorkspaceError> {
         let (from, to) = (from.clone(), to.clone());
-        self.run(move |_| change::rename(root.as_fd(), &from, &to, replace)).await
+        self.run(move |layout| change::rename(layout, root.as_fd(), &from, &to, replace)).await
+    }
+
+    async fn put_aside(
+        &self,
+        task: (TenantId, TaskId),
+        root: Arc<OwnedFd>,
+        path: &WorkspacePath,
+        id: DeletedId,
+        recursive: bool,
+    ) -> Result<PutAside, WorkspaceError> {
+        let path = path.clone();
+        self.run_long(move |layout| aside::put(layout, task, root.as_fd(), &path, id, recursive)).await
+    }
+
+    async fn aside(&self, task: (TenantId, TaskId), id: DeletedId) -> Result<Option<PutAside>, WorkspaceError> {
+        self.run_long(move |layout| aside::get(layout, task, id)).await
+    }
+
+    async fn bring_back(
+        &self,
+        task: (TenantId, TaskId),
+        root: Arc<OwnedFd>,
+        path: &WorkspacePath,
+        id: DeletedId,
+        replace: bool,
+    ) -> Result<(), WorkspaceError> {
+        let path = path.clone();
+        self.run(move |layout| aside::bring_back(layout, task, root.as_fd(), &path, id, replace)).await
+    }
+
+    async fn purge(&self, task: (TenantId, TaskId), id: DeletedId) -> Result<(), WorkspaceError> {
+        self.run_long(move |layout| aside::purge(layout, task, id)).await
+    }
+
+    async fn copy(&self, copy: Copy) -> Result<Copied, WorkspaceError> {
+        self.run_long(move |layout| copy::copy(layout, &copy)).await
+    }
+
+    async fn begin_upload(&self, task: (TenantId, TaskId), id: UploadId) -> Result<(), WorkspaceError> {
+        self.run(move |layout| upload::begin(layout, task, id)).await
+    }
+
+    async fn upload_size(&self, task: (TenantId, TaskId), id: UploadId) -> Result<Option<u64>, WorkspaceError> {
+        self.run(move |layout| upload::size(layout, task, id)).await
+    }
+
+    async fn add_to_upload(
+        &self,
+        task: (TenantId, TaskId),
+        id: UploadId,
+        offset: u64,
+        max_bytes: u64,
+        body: ByteStream,
+    ) -> Result<Added, WorkspaceError> {
+        upload::add(Arc::clone(&self.layout), &self.gate, (task, id), offset, max_bytes, body).await
+    }
+
+    async fn finish_upload(
+        &self,
+        task: (TenantId, TaskId),
+        id: UploadId,
+        root: Arc<OwnedFd>,
+        path: &WorkspacePath,
+        options: WriteOptions,
+    ) -> Result<Written, WorkspaceError> {
+        let to = write::Target { root, path: path.clone(), options };
+        self.run_long(move |layout| upload::finish(layout, task, id, &to)).await
+    }
+
+    async fn drop_upload(&self, task: (TenantId, TaskId), id: UploadId) -> Result<(), WorkspaceError> {
+        self.run(move |layout| upload::remove(layout, task, id)).await
+    }
+
+    async fn measure_aside(&self, task: (TenantId, TaskId)) -> Result<Extent, WorkspaceError> {
+        self.run_long(move |layout| aside::measure(layout, task)).await
     }
 
     async fn measure(&self, root: Arc<OwnedFd>) -> Result<Extent, WorkspaceError> {
@@ -192,5 +288,7 @@ impl Workspaces for LocalWorkspaces {
     }
 }
 
+#[cfg(test)]
+mod beside_tests;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,10 @@ use bulkhead_core::ports::workspace::EntryKind;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::*;
-use crate::testing::{Space, body, device, fifo, path, task, tenant};
+use bulkhead_core::conditions::Conditions;
+use bulkhead_core::digest::Digest;
+
+use crate::testing::{Space, body, device, fifo, options, path, task, tenant};
 
 #[tokio::test]
 async fn a_workspace_comes_and_goes() {
@@ -76,14 +79,16 @@ async fn a_crash_leaves_nothing() {
 async fn writing_is_atomic_and_keeps_the_execute_bit() {
     let space = Space::new().await;
     let written = space.write("d/f", b"one").await.expect("writes");
-    assert_eq!(written, Written { created: true, size: 3 });
+    assert_eq!((written.created, written.size, written.digest), (true, 3, Digest::of(b"one")));
     let all = &space.all;
-    let write = |executable, replace| {
-        all.write(space.root(), PATH.get_or_init(|| path("d/f")), body(b"two"), 3, replace, executable)
+    let write = |executable, replace: bool| {
+        let conditions = if replace { Conditions::default() } else { Conditions::absent() };
+        let how = WriteOptions { conditions, executable, ..options(3) };
+        all.write(space.root(), PATH.get_or_init(|| path("d/f")), body(b"two"), how)
     };
     static PATH: std::sync::OnceLock<WorkspacePath> = std::sync::OnceLock::new();
-    assert!(matches!(write(None, false).await, Err(WorkspaceError::Exists(_))));
-    assert_eq!(write(Some(true), true).await.expect("writes"), Written { created: false, size: 3 });
+    assert!(matches!(write(None, false).await, Err(WorkspaceError::Precondition(_))));
+    assert!(!write(Some(true), true).await.expect("writes").created);
     assert!(space.stat("d/f").await.expect("stat").executable);
     write(None, true).await.expect("writes");
     assert!(space.stat("d/f").await.expect("stat").executable, "kept");
@@ -92,7 +97,7 @@ async fn writing_is_atomic_and_keeps_the_execute_bit() {
     assert_eq!(space.read("d/f").await.expect("reads"), b"two");
     assert!(matches!(space.write("d", b"").await, Err(WorkspaceError::IsADirectory(_))));
     assert!(matches!(space.write("d/f/g", b"").await, Err(WorkspaceError::NotADirectory(at)) if at == "d/f"));
-    let nowhere = space.all.write(space.root(), &WorkspacePath::root(), body(b""), 1, true, None).await;
+    let nowhere = space.all.write(space.root(), &WorkspacePath::root(), body(b""), options(1)).await;
     assert!(matches!(nowhere, Err(WorkspaceError::BadPath { .. })));
 }
 
@@ -114,12 +119,12 @@ async fn a_body_that_breaks_off_or_is_too_large_changes_nothing() {
     let space = Space::new().await;
     space.write("f", b"old").await.expect("writes");
     let at = path("f");
-    let broken = space.all.write(space.root(), &at, Box::pin(Broken(false)), 10, true, None).await;
+    let broken = space.all.write(space.root(), &at, Box::pin(Broken(false)), options(10)).await;
     assert!(matches!(broken, Err(WorkspaceError::BrokenOff)));
-    let large = space.all.write(space.root(), &at, body(&[0; 11]), 10, true, None).await;
+    let large = space.all.write(space.root(), &at, body(&[0; 11]), options(10)).await;
     assert!(matches!(large, Err(WorkspaceError::OverLimit { what: "the file", limit: 10 })));
     let new = path("new/g");
-    let large = space.all.write(space.root(), &new, Box::pin(tokio::io::repeat(0)), 3 << 20, true, None).await;
+    let large = space.all.write(space.root(), &new, Box::pin(tokio::io::repeat(0)), options(3 << 20)).await;
     assert!(matches!(large, Err(WorkspaceError::OverLimit { .. })));
     assert_eq!(space.read("f").await.expect("reads"), b"old");
     assert!(matches!(space.stat("new").await, Err(WorkspaceError::NotFound(_))));

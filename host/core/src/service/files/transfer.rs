@@ -1,0 +1,81 @@
+//! From one task to another of the same owner. Both are proved; what arrives counts in
+//! the quota of the one that it comes into.
+
+use super::{Files, Told, full};
+use crate::access::OwnedTask;
+use crate::error::Error;
+use crate::event::ChangeKind;
+use crate::path::WorkspacePath;
+use crate::ports::cluster::Holder;
+use crate::ports::workspace::{Copied, Copy, WorkspaceError};
+
+/// What is to be transferred.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// Its path in the task that it comes from.
+    pub from: WorkspacePath,
+    /// Its path in the task that it comes into.
+    pub to: WorkspacePath,
+    /// Whether it is removed there.
+    pub remove: bool,
+    /// Whether a file that is in its place may be replaced.
+    pub replace: bool,
+}
+
+impl Files {
+    /// Copies an entry from another task of the same owner, with all it holds, and
+    /// removes it there if that is asked for. It is whole or not there at all; if the
+    /// host dies between the copy and the removal, it is in both.
+    ///
+    /// # Errors
+    /// If one of the tasks is not ready or not held here, nothing is there, something is
+    /// in the way, or there is no room.
+    pub async fn transfer(&self, into: &OwnedTask, out_of: &OwnedTask, what: Transfer) -> Result<Copied, Error> {
+        if into.task().id == out_of.task().id {
+            return Err(Error::invalid("from_task", "is the task itself; use `moves`"));
+        }
+        // Both proofs are of one principal; this says so where it matters.
+        if into.task().owner != out_of.task().owner {
+            return Err(Error::not_found("task", out_of.task().id));
+        }
+        let to_root = self.root(into).await?;
+        let source = out_of.ready()?.clone();
+        if self.parts.ports.cluster.hold(source.id).await? != Some(Holder::Here) {
+            return Err(Error::HeldElsewhere(source.id));
+        }
+        let from_root = self.root(out_of).await?;
+        let room = self.room(into, &to_root).await?;
+        let (this, target) = (self.clone(), into.task().clone());
+        let transfer = async move {
+            let workspaces = &this.parts.ports.workspaces;
+            let Transfer { from, to, remove, replace } = what;
+            let copy = Copy {
+                from_root: from_root.clone(),
+                from: from.clone(),
+                to_root,
+                to: to.clone(),
+                replace,
+                room: room.extent,
+            };
+            let copied = workspaces.copy(copy).await.map_err(|error| match error {
+                WorkspaceError::OverLimit { what: "the bytes of the copy" | "the file", .. } => {
+                    full(room.bytes_bound, &room)
+                }
+                WorkspaceError::OverLimit { what: "the entries of the copy", .. } => full(room.entries_bound, &room),
+                error => error.into(),
+            })?;
+            let extent = this.parts.quotas.added(target.owner, target.id, copied.extent);
+            let change = if copied.created { ChangeKind::Created } else { ChangeKind::Modified };
+            let counted = Some((change, copied.extent.entries));
+            this.changed(&target, Told { extent, counted, ..Told::of(&to, change) }).await?;
+            if remove {
+                let count = workspaces.delete(from_root, &from, true).await?;
+                this.parts.quotas.forget(source.id);
+                let counted = Some((ChangeKind::Deleted, count));
+                this.changed(&source, Told { counted, ..Told::of(&from, ChangeKind::Deleted) }).await?;
+            }
+            Ok(copied)
+        };
+        self.surely(transfer).await
+    }
+}
