@@ -1,7 +1,7 @@
 //! The load benchmark: `cargo bench --bench load`. Prints figures with their
 //! baselines, taken in the same run on the same machine; asserts nothing.
 //! `cargo bench --bench load -- calls` prints one section (`engine`, `calls`,
-//! `first`, `idle`, `deadline`, `neighbours`, `abuse`, `residue`, `tenants`, `density`, `readers`, `tokens`, `crowd`, `users`); BENCH_SECONDS is the length of a measurement.
+//! `first`, `idle`, `deadline`, `neighbours`, `abuse`, `residue`, `tenants`, `density`, `readers`, `tokens`, `crowd`, `users`, `files`); BENCH_SECONDS is the length of a measurement.
 //!
 //! - `POST …/calls` of a trivial tool over loopback, durable, at 1, 16 and 64
 //!   clients, beside a bare axum handler, the same call in process, and its two commits alone;
@@ -14,7 +14,8 @@
 //! - a request with a token of an issuer beside one with a key;
 //! - ten thousand idle tasks and a thousand open streams, and a client beside them;
 //! - 500 users at work for ten minutes, each with a stream, on one host and on two;
-//! - memory per idle session and task; events per second to 1, 100 and 1,000 readers.
+//! - memory per idle session and task; events per second to 1, 100 and 1,000 readers;
+//! - small uploads a second, beside what the disk alone does.
 
 #![allow(
     clippy::unwrap_used,
@@ -32,6 +33,7 @@ mod crowd;
 mod deadline;
 mod density;
 mod engine;
+mod files;
 #[path = "../harness/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests use all of it")]
 mod harness;
@@ -109,6 +111,9 @@ fn main() {
     }
     if wants("users") {
         users::report();
+    }
+    if wants("files") {
+        files::report(span);
     }
 }
 

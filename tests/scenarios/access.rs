@@ -62,6 +62,19 @@ pub(super) const TABLE: &[(&str, &str, Guard)] = &[
     ("get", "/v1/tasks/{task}/files/{path}", Owned(Op::FilesRead)),
     ("put", "/v1/tasks/{task}/files/{path}", Owned(Op::FilesWrite)),
     ("delete", "/v1/tasks/{task}/files/{path}", Owned(Op::FilesDelete)),
+    ("get", "/v1/tasks/{task}/history", Owned(Op::FilesHistory)),
+    ("get", "/v1/tasks/{task}/accesses", Owned(Op::FilesAccesses)),
+    ("get", "/v1/tasks/{task}/preview", Owned(Op::FilesPreview)),
+    ("get", "/v1/tasks/{task}/deleted", Owned(Op::FilesListDeleted)),
+    ("post", "/v1/tasks/{task}/deleted/{deleted}/restore", Owned(Op::FilesRestore)),
+    ("delete", "/v1/tasks/{task}/deleted/{deleted}", Owned(Op::FilesPurge)),
+    ("delete", "/v1/tasks/{task}/deleted", Owned(Op::FilesPurge)),
+    ("post", "/v1/tasks/{task}/transfers", Owned(Op::FilesTransfer)),
+    ("post", "/v1/tasks/{task}/contents", Owned(Op::FilesPutContent)),
+    ("post", "/v1/tasks/{task}/uploads", Owned(Op::FilesUpload)),
+    ("get", "/v1/tasks/{task}/uploads/{upload}", Owned(Op::FilesUpload)),
+    ("patch", "/v1/tasks/{task}/uploads/{upload}", Owned(Op::FilesUpload)),
+    ("delete", "/v1/tasks/{task}/uploads/{upload}", Owned(Op::FilesUpload)),
     ("post", "/v1/tools", Scoped(Op::ToolsRegister)),
     ("get", "/v1/tools", Scoped(Op::ToolsList)),
     ("get", "/v1/tools/{tool}", Owned(Op::ToolsGet)),
@@ -74,6 +87,8 @@ pub(super) struct Things {
     call: String,
     tool: String,
     grant: String,
+    deleted: String,
+    upload: String,
 }
 
 impl Things {
@@ -86,6 +101,9 @@ impl Things {
             .replace("{grant}", &self.grant)
             .replace("{tool}", &self.tool)
             .replace("{path}", "a.txt")
+            .replace("{deleted}", &self.deleted)
+            .replace("{upload}", &self.upload)
+            + if template.ends_with("/preview") { "?path=a.txt" } else { "" }
     }
 }
 
@@ -98,7 +116,19 @@ pub(super) fn make(client: &Client) -> Things {
     let call = client.call(&task, "echo", json!({"text": "x"}));
     let given = json!({"capability": {"kind": "workspace", "value": "read"}});
     let grant = client.post(&format!("/v1/tasks/{task}/grants"), &given).expect(201);
-    Things { grant: id(&grant), session: id(&session), call: id(&call), tool: id(&tool), task }
+    client.put(&format!("/v1/tasks/{task}/files/gone.txt"), b"gone").expect(201);
+    let deleted = client.delete(&format!("/v1/tasks/{task}/files/gone.txt"));
+    let deleted = deleted.header("location").rsplit('/').next().unwrap().to_owned();
+    let upload = client.post(&format!("/v1/tasks/{task}/uploads"), &json!({"path": "u", "length": 9})).expect(201);
+    Things {
+        deleted,
+        upload: id(&upload),
+        grant: id(&grant),
+        session: id(&session),
+        call: id(&call),
+        tool: id(&tool),
+        task,
+    }
 }
 
 /// A body that the operation would take, so that only the guard refuses it.
@@ -114,6 +144,9 @@ pub(super) fn send_because(client: &Client, method: &str, path: &str, reason: Op
         "grants" => json!({"capability": {"kind": "workspace", "value": "read"}}),
         "answers" => json!({"question": "question_01jd8n2m4v0000000000000000", "allow": true}),
         "moves" => json!({"from": "a.txt", "to": "b.txt"}),
+        "transfers" => json!({"from_task": "task_01jd8n2m4v00000000000000zz", "from": "a.txt", "to": "b.txt"}),
+        "contents" => json!({"digest": format!("sha256:{}", "0".repeat(64)), "path": "b.txt"}),
+        "uploads" => json!({"path": "u", "length": 3}),
         "directories" => json!({"path": "d"}),
         _ => json!({}),
     };
@@ -137,9 +170,10 @@ fn every_operation_is_in_the_table() {
     }
     let table: BTreeSet<_> = TABLE.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
     assert_eq!(documented, table, "left: the document, right: the table");
-    // And every operation of the door is one of them: joining is a part of making, metrics are no API.
+    // And every operation of the door is one of them: joining is a part of making, and reading there
+    // of writing here; metrics are no API.
     let asked = |operation: &Op| {
-        matches!(operation, Op::SessionsJoin | Op::MetricsGet)
+        matches!(operation, Op::SessionsJoin | Op::FilesTransferFrom | Op::MetricsGet)
             || TABLE.iter().any(|(_, _, guard)| matches!(guard, Owned(op) | Scoped(op) if op == operation))
     };
     assert_eq!(Op::ALL.iter().filter(|operation| !asked(operation)).count(), 0);
@@ -148,7 +182,15 @@ fn every_operation_is_in_the_table() {
 /// Ids of things that nobody has.
 pub(super) fn nothing() -> Things {
     let id = |kind: &str| format!("{kind}_01jd8n2m4v00000000000000zz");
-    Things { session: id("ses"), task: id("task"), call: id("call"), tool: id("tool"), grant: id("grant") }
+    Things {
+        session: id("ses"),
+        task: id("task"),
+        call: id("call"),
+        tool: id("tool"),
+        grant: id("grant"),
+        deleted: id("del"),
+        upload: id("upl"),
+    }
 }
 
 /// A client of this user with these scopes.

@@ -16,7 +16,7 @@ fn files_are_written_read_moved_and_deleted() {
     assert_eq!((&entry["path"], &entry["size"], &entry["kind"]), (&json!("src/main.rs"), &json!(12), &json!("file")));
     client.put(&file("src/main.rs"), b"fn main() { }").expect(200);
     let refused = client.send("PUT", &file("src/main.rs"), &[("if-none-match", "*")], b"x");
-    refused.problem(409, "file_exists");
+    refused.problem(412, "precondition_failed");
 
     let whole = client.get(&file("src/main.rs"));
     assert_eq!((whole.status, &whole.body[..]), (200, &b"fn main() { }"[..]));
@@ -101,7 +101,7 @@ fn walk(workspaces: &std::path::Path, task: &str) -> std::path::PathBuf {
 
 #[test]
 fn a_large_file_goes_through_without_being_held() {
-    const SIZE: u64 = 160 << 20;
+    const SIZE: u64 = 256 << 20;
     let server = Server::start(Options::default());
     let client = server.client();
     let task = client.task();
@@ -109,6 +109,8 @@ fn a_large_file_goes_through_without_being_held() {
     assert_eq!(client.put_reader(&path, std::io::repeat(b'x').take(SIZE)).status, 201);
     let read = client.get(&path);
     assert_eq!(read.body.len() as u64, SIZE);
+    let end = client.send("GET", &path, &[("range", "bytes=-9")], b"");
+    assert_eq!((end.status, &end.body[..]), (206, &b"xxxxxxxxx"[..]));
     let peak = peak_memory(server.pid());
     assert!(peak < 100 << 20, "the server held {peak} bytes at its peak");
     let over = client.put_reader(&path, std::io::repeat(b'y').take(257 << 20));

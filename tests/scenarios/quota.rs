@@ -67,7 +67,12 @@ fn a_client_adds_no_more_than_fits() {
     let problem = put("c", 1).problem(507, "workspace_full");
     assert_eq!(problem["limit"], "workspace_entries");
     client.post(&format!("/v1/tasks/{task}/directories"), &json!({"path": "d"})).problem(507, "workspace_full");
-    assert_eq!(client.delete(&format!("/v1/tasks/{task}/files/a")).status, 204);
+    // What is deleted makes room once it is purged; until then the refusal says what it takes.
+    let gone = client.delete(&format!("/v1/tasks/{task}/files/a"));
+    let problem = put("c", 600).problem(507, "workspace_full");
+    assert_eq!((&problem["kept_bytes"], &problem["kept_entries"]), (&json!(400), &json!(1)));
+    assert!(problem["detail"].as_str().unwrap().contains("400 bytes in 1 entries are deleted files"), "{problem}");
+    client.delete(gone.header("location")).expect(204);
     put("c", 600).expect(201);
 }
 

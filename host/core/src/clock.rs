@@ -8,7 +8,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
 use time::format_description::well_known::{Iso8601, Rfc3339};
 
-use crate::id::{AccessId, CallId, DeletedId, GrantId, HostId, QuestionId, SessionId, TaskId, TenantId, ToolId, UploadId, UserId, VolumeId};
+use crate::id::{
+    AccessId, CallId, DeletedId, GrantId, HostId, QuestionId, SessionId, TaskId, TenantId, ToolId, UploadId, UserId,
+    VolumeId,
+};
 
 /// RFC 3339 with milliseconds always written, so that text sorts as time does.
 const MILLISECONDS: EncodedConfig =

@@ -349,12 +349,8 @@ mod tests {
 
     #[test]
     fn an_event_becomes_an_entry_for_each_change() {
-        let facts = FileFacts {
-            size: 3,
-            digest: Digest::of(b"abc"),
-            media_type: "text/plain".into(),
-            etag: "\"x\"".into(),
-        };
+        let facts =
+            FileFacts { size: 3, digest: Digest::of(b"abc"), media_type: "text/plain".into(), etag: "\"x\"".into() };
         let user = UserId::from_parts(1, 2);
         let change = |path: &str, change| FileChange { path: path.into(), change };
         let changes = vec![change("a", ChangeKind::Deleted), change("b", ChangeKind::Created)];

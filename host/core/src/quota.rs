@@ -207,12 +207,8 @@ impl Quotas {
     pub async fn room_to_fill(&self, owner: Owner) -> Result<(), Error> {
         let (most, room) = (self.user.workspaces, self.user.workspaces.less(self.taken(owner).await?));
         match room {
-            Extent { bytes: 0, .. } => {
-                Err(full("quota.workspace_bytes_per_user", most.bytes))
-            }
-            Extent { entries: 0, .. } => {
-                Err(full("quota.workspace_entries_per_user", most.entries))
-            }
+            Extent { bytes: 0, .. } => Err(full("quota.workspace_bytes_per_user", most.bytes)),
+            Extent { entries: 0, .. } => Err(full("quota.workspace_entries_per_user", most.entries)),
             _ => Ok(()),
         }
     }
@@ -309,8 +305,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_estimate_is_not_kept_when_it_may_be_wrong() {
         let extent = |bytes, entries| Extent { bytes, entries };
-        let known =
-            |added| Known { measured: extent(60, 10), aside: extent(0, 0), added, at: Instant::now(), cost: Duration::from_millis(50) };
+        let known = |added| Known {
+            measured: extent(60, 10),
+            aside: extent(0, 0),
+            added,
+            at: Instant::now(),
+            cost: Duration::from_millis(50),
+        };
         let quota = extent(100, 20);
         assert!(known(extent(20, 5)).holds(quota));
         assert!(!known(extent(21, 0)).holds(quota), "half of the room may be an overestimate");

@@ -33,8 +33,8 @@ use serde_json::{Map, Value};
 
 pub use error::{ConfigError, Fault, Origin};
 pub use sections::{
-    Access, Always, AuditHeads, Auth, Cgroup, Cluster, Dispatch, EgressLimits, Experimental, Http, Import, Isolation,
-    FileRules, Keep, Log, LogFormat, PolicyFile, Quota, Rates, Redis, Rule, Store, Synchronous, Tokens, Tools, Workers,
+    Access, Always, AuditHeads, Auth, Cgroup, Cluster, Dispatch, EgressLimits, Experimental, FileRules, Http, Import,
+    Isolation, Keep, Log, LogFormat, PolicyFile, Quota, Rates, Redis, Rule, Store, Synchronous, Tokens, Tools, Workers,
 };
 pub use sources::Flag;
 

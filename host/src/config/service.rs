@@ -86,7 +86,8 @@ impl Config {
             history_ms: millis(files.history_hours.saturating_mul(HOUR_MS)),
             history_per_task: files.history_per_task,
             accesses_ms: millis(files.access_hours.saturating_mul(HOUR_MS)),
-            accesses_waiting: size(files.access_queue),
+            // Each request that is answered may have a place until it ends.
+            accesses_waiting: size(files.access_queue.saturating_add(self.http.max_concurrent_requests)),
         }
     }
 

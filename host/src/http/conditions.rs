@@ -10,9 +10,9 @@ use bulkhead_core::digest::Digest;
 use super::problem::Problem;
 
 /// The digest of the whole file.
-pub const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+pub(super) const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 /// The digest of what the message carries.
-pub const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
 /// Most tags of a condition.
 const MAX_TAGS: usize = 64;
@@ -21,7 +21,7 @@ const MAX_TAGS: usize = 64;
 ///
 /// # Errors
 /// If a condition is not one: it must not be taken for none.
-pub fn conditions(headers: &HeaderMap) -> Result<Conditions, Problem> {
+pub(super) fn conditions(headers: &HeaderMap) -> Result<Conditions, Problem> {
     Ok(Conditions {
         if_match: tags(headers, &header::IF_MATCH)?,
         if_none_match: tags(headers, &header::IF_NONE_MATCH)?,
@@ -73,7 +73,7 @@ fn next_tag(text: &str) -> Option<(Tag, &str)> {
 
 /// Whether a range is asked for of what is there: `If-Range`, compared strongly. A date
 /// is never ours.
-pub fn is_in_range(headers: &HeaderMap, etag: Option<&str>) -> bool {
+pub(super) fn is_in_range(headers: &HeaderMap, etag: Option<&str>) -> bool {
     headers.get(header::IF_RANGE).is_none_or(|value| etag.is_some_and(|etag| value == etag))
 }
 
@@ -83,16 +83,16 @@ pub fn is_in_range(headers: &HeaderMap, etag: Option<&str>) -> bool {
 ///
 /// # Errors
 /// If what is said is no digest, or the two say two.
-pub fn digest(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
+pub(super) fn digest(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
     let mut said = None;
     for name in [CONTENT_DIGEST, REPR_DIGEST] {
-        let bad = |detail: &str| {
-            Problem::new("invalid_request", format!("`{name}`: {detail}")).with("field", name.as_str())
-        };
+        let bad =
+            |detail: &str| Problem::new("invalid_request", format!("`{name}`: {detail}")).with("field", name.as_str());
         for value in headers.get_all(&name) {
             let text = value.to_str().map_err(|_| bad("must be a dictionary (RFC 9530)"))?;
             for member in text.split(',').map(str::trim).filter(|member| !member.is_empty()) {
-                let (algorithm, value) = member.split_once('=').ok_or_else(|| bad("must be a dictionary (RFC 9530)"))?;
+                let (algorithm, value) =
+                    member.split_once('=').ok_or_else(|| bad("must be a dictionary (RFC 9530)"))?;
                 if algorithm.trim() != "sha-256" {
                     continue;
                 }
@@ -110,7 +110,7 @@ pub fn digest(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
 }
 
 /// A digest as a field's value.
-pub fn digest_value(digest: &Digest) -> Option<HeaderValue> {
+pub(super) fn digest_value(digest: &Digest) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("sha-256=:{}:", STANDARD.encode(digest.as_bytes()))).ok()
 }
 
@@ -140,7 +140,9 @@ mod tests {
         }
         assert_eq!(conditions(&HeaderMap::new()).expect("none"), Conditions::default());
         let range = headers(&[("if-range", "\"a\"")]);
-        assert!(is_in_range(&range, Some("\"a\"")) && !is_in_range(&range, Some("\"b\"")) && !is_in_range(&range, None));
+        assert!(
+            is_in_range(&range, Some("\"a\"")) && !is_in_range(&range, Some("\"b\"")) && !is_in_range(&range, None)
+        );
         assert!(is_in_range(&HeaderMap::new(), None));
     }
 

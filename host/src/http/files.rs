@@ -316,8 +316,7 @@ pub(super) async fn entry_written(
     let entry = api.services.files.stat(task, path).await?;
     let facts = api.services.files.facts(task, &entry).await?;
     let status = if written.created { StatusCode::CREATED } else { StatusCode::OK };
-    let mut response =
-        (status, Json(EntryBody::known(&task.task().id.to_string(), &entry, facts))).into_response();
+    let mut response = (status, Json(EntryBody::known(&task.task().id.to_string(), &entry, facts))).into_response();
     // The tag of what was written, whatever a guest has made of it since.
     if let Ok(etag) = header::HeaderValue::try_from(&written.etag) {
         response.headers_mut().insert(header::ETAG, etag);

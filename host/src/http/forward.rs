@@ -75,7 +75,9 @@ pub fn pinned(method: &Method, path: &str) -> Option<Pinned> {
         "calls" => Some(Pinned::Call(id.parse().ok()?)),
         "tasks" => {
             let anywhere = match (first, second) {
-                ("" | "tools" | "calls" | "grants" | "audit" | "history" | "accesses", None) => method == Method::GET || method == Method::HEAD,
+                ("" | "tools" | "calls" | "grants" | "audit" | "history" | "accesses", None) => {
+                    method == Method::GET || method == Method::HEAD
+                }
                 ("events", None | Some("ws")) | ("policy", _) | ("tickets", None) => true,
                 _ => false,
             };
@@ -222,7 +224,17 @@ mod tests {
         for path in ["/files/a/b", "/entries", "/entries/a", "/preview", "/deleted", "/uploads/upl_x"] {
             assert!(is(Method::GET, format!("/v1/tasks/{task}{path}")), "{path}");
         }
-        for path in ["/calls", "/archive", "/restore", "/grants", "/moves", "/directories", "/transfers", "/contents", "/uploads"] {
+        for path in [
+            "/calls",
+            "/archive",
+            "/restore",
+            "/grants",
+            "/moves",
+            "/directories",
+            "/transfers",
+            "/contents",
+            "/uploads",
+        ] {
             assert!(is(Method::POST, format!("/v1/tasks/{task}{path}")), "{path}");
         }
         assert!(is(Method::DELETE, format!("/v1/tasks/{task}")));

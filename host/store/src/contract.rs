@@ -12,7 +12,7 @@ mod audit;
 mod batches;
 mod calls;
 mod events;
-mod files;
+pub(crate) mod files;
 mod grants;
 mod idempotency;
 mod keys;

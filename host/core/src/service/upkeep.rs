@@ -74,7 +74,19 @@ impl Upkeep {
         config: &ServiceConfig,
     ) -> Self {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        Self { ports, dispatcher, tools, tasks, hub, audit, files: None, keep: config.keep, follow: config.follow, tracker, stop }
+        Self {
+            ports,
+            dispatcher,
+            tools,
+            tasks,
+            hub,
+            audit,
+            files: None,
+            keep: config.keep,
+            follow: config.follow,
+            tracker,
+            stop,
+        }
     }
 
     /// Tends files, too.

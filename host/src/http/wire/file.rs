@@ -372,13 +372,9 @@ impl PreviewBody {
             truncated,
         };
         match shown {
-            Shown::Text { text, encoding, lossless } => Self {
-                shown: "text",
-                text: Some(text),
-                encoding: Some(encoding),
-                lossless: Some(lossless),
-                ..none
-            },
+            Shown::Text { text, encoding, lossless } => {
+                Self { shown: "text", text: Some(text), encoding: Some(encoding), lossless: Some(lossless), ..none }
+            }
             Shown::Bytes(bytes) => Self { shown: "bytes", hex: Some(hex::encode(bytes)), ..none },
             Shown::Nothing => none,
         }

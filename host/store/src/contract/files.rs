@@ -29,7 +29,7 @@ fn changes(paths: &[&str]) -> Vec<FileChange> {
 }
 
 /// A client has put this content into the last of these paths.
-fn sent(task: &Task, millis: i64, paths: &[&str], content: &[u8]) -> NewEvent {
+pub(crate) fn sent(task: &Task, millis: i64, paths: &[&str], content: &[u8]) -> NewEvent {
     let user = task.owner.user;
     let body = changed_by_client(user, changes(paths), ChangeCounts::default(), false, Some(facts(content)));
     NewEvent::new(at(millis), None, &body)
@@ -111,7 +111,7 @@ pub(super) async fn a_history_outlives_events_and_is_bounded(store: Arc<dyn Stor
     let world = World::new(store.clone());
     let (long, old) = (world.ready_task(owner(1)).await, world.ready_task(owner(1)).await);
     let appends = (0..1_300).map(|number| store.append_events(long.id, vec![sent(&long, 1_000 + number, &["a"], b"")]));
-    join_all(appends).await.into_iter().for_each(|appended| drop(appended.unwrap()));
+    assert!(join_all(appends).await.into_iter().all(|appended| appended.unwrap().is_some()));
     for millis in [1, 2, 3_000] {
         store.append_events(old.id, vec![sent(&old, millis, &["b", "c"], b"")]).await.unwrap();
     }
@@ -139,7 +139,7 @@ pub(super) async fn a_history_outlives_events_and_is_bounded(store: Arc<dyn Stor
     assert_eq!(log(&*store, long.id).await.len(), 1_301, "events have a time of their own");
 }
 
-fn deleted(world: &World, task: &Task, path: &str) -> DeletedFile {
+pub(crate) fn deleted(world: &World, task: &Task, path: &str) -> DeletedFile {
     let number = world.number();
     DeletedFile {
         id: DeletedId::from_parts(NOW as u64 + number, 0),
@@ -199,7 +199,7 @@ pub(super) async fn a_deleted_entry_goes_its_way(store: Arc<dyn Store>) {
     assert_eq!(store.deleted(task.id, files[0].id).await.unwrap(), None);
 }
 
-fn upload(world: &World, task: &Task) -> Upload {
+pub(crate) fn upload(world: &World, task: &Task) -> Upload {
     let number = world.number();
     Upload {
         id: UploadId::from_parts(NOW as u64 + number, 0),

@@ -6,9 +6,7 @@ use bulkhead_core::digest::Digest;
 use bulkhead_core::event::NewEvent;
 use bulkhead_core::files::{Access, DeletedFile, DeletedState, HistoryEntry, Upload};
 use bulkhead_core::id::{AccessId, DeletedId, TaskId, UploadId};
-use bulkhead_core::ports::files::{
-    ContentPlace, FileRecords, FileRetention, FileStep, FilesRetained, HistoryPage,
-};
+use bulkhead_core::ports::files::{ContentPlace, FileRecords, FileRetention, FileStep, FilesRetained, HistoryPage};
 use bulkhead_core::ports::store::{Appended, Page, StoreError};
 use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;

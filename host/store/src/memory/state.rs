@@ -120,7 +120,8 @@ impl State {
         }
         self.sets.entry(tools.digest).or_insert_with(|| tools.clone());
         let task = Task { tool_set: tools.digest, last_seq: 0, first_seq: 1, ..task.clone() };
-        let mut entry = Entry { task, events: VecDeque::new(), bytes: 0, extent: Extent::default(), history: VecDeque::new() };
+        let mut entry =
+            Entry { task, events: VecDeque::new(), bytes: 0, extent: Extent::default(), history: VecDeque::new() };
         let appended = entry.append(events);
         self.tasks.insert(entry.task.id, entry);
         self.audit.append(audit);

@@ -7,9 +7,7 @@ use bulkhead_core::digest::Digest;
 use bulkhead_core::event::NewEvent;
 use bulkhead_core::files::{Access, DeletedFile, DeletedState, HistoryEntry, Upload};
 use bulkhead_core::id::{AccessId, DeletedId, TaskId, UploadId};
-use bulkhead_core::ports::files::{
-    ContentPlace, FileRecords, FileRetention, FileStep, FilesRetained, HistoryPage,
-};
+use bulkhead_core::ports::files::{ContentPlace, FileRecords, FileRetention, FileStep, FilesRetained, HistoryPage};
 use bulkhead_core::ports::store::{Appended, Page, StoreError};
 use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
@@ -78,14 +76,11 @@ impl FileRecords for PostgresStore {
             FileStep::Completed(..) => COMPLETED,
         };
         let (append, statement) = appending(self, texts, task, &events);
-        let statement = statement
-            .bind(extent.map(|extent| number(extent.bytes)))
-            .bind(extent.map(|extent| number(extent.entries)));
+        let statement =
+            statement.bind(extent.map(|extent| number(extent.bytes))).bind(extent.map(|extent| number(extent.entries)));
         let statement = match step {
             FileStep::Alone => statement,
-            FileStep::Kept(id, extent) => {
-                statement.bind_id(id).bind(number(extent.bytes)).bind(number(extent.entries))
-            }
+            FileStep::Kept(id, extent) => statement.bind_id(id).bind(number(extent.bytes)).bind(number(extent.entries)),
             FileStep::Gone(id) => statement.bind_id(id),
             FileStep::Completed(id, at) => statement.bind_id(id).bind(at.as_millis()),
         };
@@ -222,16 +217,15 @@ impl FileRecords for PostgresStore {
         limit: u32,
     ) -> Result<Vec<DeletedFile>, StoreError> {
         // Ids sort by time: what is to go comes first, and what is on its way is little.
+        let oldest_kept = DeletedId::from_parts(before.as_millis().unsigned_abs(), 0);
         let select = Statement::new(
-            "(SELECT * FROM deleted_files WHERE id > $1 AND at < $2 ORDER BY id LIMIT $3)
+            "(SELECT * FROM deleted_files WHERE id > $1 AND id < $2 ORDER BY id LIMIT $3)
              UNION
              (SELECT * FROM deleted_files WHERE id > $1 AND state <> 'kept' ORDER BY id LIMIT $3)
              ORDER BY id LIMIT $3",
         );
-        let select = select
-            .bind(after.map(|id| id.to_string()).unwrap_or_default())
-            .bind(before.as_millis())
-            .bind(i64::from(limit));
+        let select =
+            select.bind(after.map(|id| id.to_string()).unwrap_or_default()).bind_id(oldest_kept).bind(i64::from(limit));
         self.read(select).await?.all::<DeletedRow, _>()
     }
 

@@ -6,9 +6,7 @@ use bulkhead_core::digest::Digest;
 use bulkhead_core::event::NewEvent;
 use bulkhead_core::files::{Access, CHANGED, DeletedFile, DeletedState, HistoryEntry, Upload, entries_of};
 use bulkhead_core::id::{AccessId, DeletedId, TaskId, UploadId};
-use bulkhead_core::ports::files::{
-    ContentPlace, FileRecords, FileRetention, FileStep, FilesRetained, HistoryPage,
-};
+use bulkhead_core::ports::files::{ContentPlace, FileRecords, FileRetention, FileStep, FilesRetained, HistoryPage};
 use bulkhead_core::ports::store::{Appended, Page, StoreError};
 use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
@@ -82,7 +80,9 @@ fn take_step(db: &Connection, task: &str, step: FileStep) -> rusqlite::Result<bo
             .prepare_cached("DELETE FROM deleted_files WHERE id = ? AND task_id = ?")?
             .execute(params![id.to_string(), task])?,
         FileStep::Completed(id, at) => db
-            .prepare_cached("UPDATE uploads SET completed_at = ? WHERE id = ? AND task_id = ? AND completed_at IS NULL")?
+            .prepare_cached(
+                "UPDATE uploads SET completed_at = ? WHERE id = ? AND task_id = ? AND completed_at IS NULL",
+            )?
             .execute(params![at.as_millis(), id.to_string(), task])?,
     };
     Ok(done > 0)
@@ -162,8 +162,7 @@ impl FileRecords for SqliteStore {
         .await
         .map_err(read_failed)?;
         for task in tasks {
-            removed.history +=
-                self.write_alone("file", move |db| shorten_history(db, &task, most, before)).await?;
+            removed.history += self.write_alone("file", move |db| shorten_history(db, &task, most, before)).await?;
         }
         let before = retention.accesses_before.as_millis();
         for _ in 0..RUN {
@@ -254,15 +253,16 @@ impl FileRecords for SqliteStore {
         limit: u32,
     ) -> Result<Vec<DeletedFile>, StoreError> {
         // Ids sort by time: what is to go comes first, and what is on its way is little.
+        let oldest_kept = DeletedId::from_parts(before.as_millis().unsigned_abs(), 0);
         let rows: Vec<DeletedRow> = query_as(
             "SELECT * FROM (
-                 SELECT * FROM (SELECT * FROM deleted_files WHERE id > ?1 AND at < ?2 ORDER BY id LIMIT ?3)
+                 SELECT * FROM (SELECT * FROM deleted_files WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT ?3)
                  UNION
                  SELECT * FROM (SELECT * FROM deleted_files WHERE id > ?1 AND state <> 'kept' ORDER BY id LIMIT ?3)
              ) ORDER BY id LIMIT ?3",
         )
         .bind(after.map(|id| id.to_string()).unwrap_or_default())
-        .bind(before.as_millis())
+        .bind(oldest_kept.to_string())
         .bind(limit)
         .fetch_all(&self.readers)
         .await
@@ -402,4 +402,3 @@ fn shorten_history(db: &Connection, task: &str, most: i64, before: i64) -> rusql
         .execute(params![number(removed as u64), task])?;
     Ok(removed as u64)
 }
-

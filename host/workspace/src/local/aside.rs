@@ -110,10 +110,8 @@ pub(super) fn bring_back(
     };
     let id = id.to_string();
     let stat = beneath::stat_at(kept.as_fd(), id.as_bytes()).map_err(|_| gone())?;
-    let parent = path.parent().ok_or(WorkspaceError::BadPath {
-        path: String::new(),
-        reason: "it is the workspace itself",
-    })?;
+    let parent =
+        path.parent().ok_or(WorkspaceError::BadPath { path: String::new(), reason: "it is the workspace itself" })?;
     let dir = beneath::make_dirs(root, parent.as_bytes(), true).map_err(error::making(&parent))?.dir;
     {
         let _alone = layout.naming();

@@ -48,11 +48,7 @@ pub(super) fn delete(layout: &Layout, root: BorrowedFd<'_>, path: &WorkspacePath
 
 /// Deletes what is at `path`, with what it holds. It is gone at once; the
 /// number is of what could be removed of it.
-pub(super) fn delete_tree(
-    layout: &Layout,
-    root: BorrowedFd<'_>,
-    path: &WorkspacePath,
-) -> Result<u64, WorkspaceError> {
+pub(super) fn delete_tree(layout: &Layout, root: BorrowedFd<'_>, path: &WorkspacePath) -> Result<u64, WorkspaceError> {
     let parent = open_parent(root, path)?;
     let stat = beneath::stat_at(parent.as_fd(), path.name()).map_err(error::at(path))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {

@@ -122,12 +122,7 @@ impl AccessLog {
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn list(
-        &self,
-        task: &OwnedTask,
-        path: Option<&str>,
-        page: Page<AccessId>,
-    ) -> Result<Vec<Access>, Error> {
+    pub async fn list(&self, task: &OwnedTask, path: Option<&str>, page: Page<AccessId>) -> Result<Vec<Access>, Error> {
         Ok(self.ports.store.list_accesses(task.task().id, path, page).await?)
     }
 

@@ -92,6 +92,8 @@ impl Files {
             let place = (task.owner.tenant, task.id);
             match ports.workspaces.put_aside(place, root, &path, file.id, recursive).await {
                 Ok(aside) => {
+                    // What it takes counts as before, but beside the workspace.
+                    this.parts.quotas.forget(task.id);
                     let step = FileStep::Kept(file.id, aside.extent);
                     let counted = Some((ChangeKind::Deleted, aside.extent.entries));
                     this.changed(&task, Told { step, counted, ..Told::of(&path, ChangeKind::Deleted) }).await?;
@@ -148,13 +150,18 @@ impl Files {
             let returning = DeletedFile { state: returning, target: Some(to.to_text()), ..file };
             let place = (task.owner.tenant, task.id);
             let back = ports.workspaces.bring_back(place, root, &to, id, replace).await;
+            if let Err(WorkspaceError::NotFound(_)) = back
+                && ports.workspaces.aside(place, id).await?.is_none()
+            {
+                // It is gone without anybody having said so: data were restored without it.
+                this.changed(&task, Told { step: FileStep::Gone(id), ..Told::default() }).await?;
+                return Err(absent(id));
+            }
             // Whether or not it came, the disk says so.
             this.settle(&task, &returning).await?;
             this.parts.quotas.forget(task.id);
-            back.map(|()| to).map_err(|error| match error {
-                WorkspaceError::NotFound(_) => absent(id),
-                error => error.into(),
-            })
+            back?;
+            Ok(to)
         };
         self.surely(restore).await
     }
@@ -224,7 +231,11 @@ impl Files {
             (DeletedState::Returning, None) => {
                 let path = WorkspacePath::from_text(file.target.as_deref().unwrap_or(&file.path))?;
                 let counted = Some((ChangeKind::Created, file.extent.entries));
-                let told = Told { step: gone, counted, ..Told::of(&path, ChangeKind::Created) };
+                let root = ports.workspaces.open(task.owner.tenant, task.id).await?;
+                let told = match ports.workspaces.stat(root, &path).await {
+                    Ok(_) => Told { step: gone, counted, ..Told::of(&path, ChangeKind::Created) },
+                    Err(_) => Told { step: gone, ..Told::default() },
+                };
                 self.changed(task, told).await?;
             }
             (DeletedState::Purging, _) => {

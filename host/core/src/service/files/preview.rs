@@ -153,7 +153,10 @@ mod tests {
         assert_eq!(whole("é\n".as_bytes()), Some(("é\n".into(), "utf-8", true, false)));
         assert_eq!(whole(b"0123456789\xff"), Some(("0123456789\u{fffd}".into(), "utf-8", false, false)));
         assert_eq!(whole(b"\xff\xfeh\0i\0"), Some(("hi".into(), "utf-16le", true, false)));
-        assert_eq!(whole(b"\xfe\xff\0h\xd8\0\0i\0i\0i\0i\0i\0i\0i\0i"), Some(("h\u{fffd}iiiiiiii".into(), "utf-16be", false, false)));
+        assert_eq!(
+            whole(b"\xfe\xff\0h\xd8\0\0i\0i\0i\0i\0i\0i\0i\0i"),
+            Some(("h\u{fffd}iiiiiiii".into(), "utf-16be", false, false))
+        );
         for bytes in [&b"a\0b"[..], b"\xff\xff\xff", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"] {
             assert_eq!(whole(bytes), None, "{bytes:?}");
         }

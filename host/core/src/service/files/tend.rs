@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::deleted::Busy;
 use super::Files;
+use super::deleted::Busy;
 use crate::dispatch::chain;
 use crate::error::Error;
 use crate::files::{DeletedFile, DeletedState};
@@ -23,7 +23,7 @@ impl Files {
     /// # Errors
     /// If the store fails; then the host must not start.
     pub(in crate::service) async fn start(&self, every: Duration) -> Result<(), Error> {
-        self.tend_deleted().await?;
+        self.tend_deleted(false).await?;
         let this = self.clone();
         self.parts.tracker.spawn(async move {
             let stop = this.parts.stop.clone();
@@ -45,7 +45,7 @@ impl Files {
 
     async fn tend(&self) {
         let tended = async {
-            self.tend_deleted().await?;
+            self.tend_deleted(true).await?;
             self.tend_uploads().await?;
             self.retain().await
         };
@@ -54,7 +54,9 @@ impl Files {
         }
     }
 
-    async fn tend_deleted(&self) -> Result<(), Error> {
+    /// Finishes what is half done, and purges what was kept for long enough, which may
+    /// take a while.
+    async fn tend_deleted(&self, purge: bool) -> Result<(), Error> {
         let ports = &self.parts.ports;
         let before = ports.ids.now().plus_millis(-self.parts.config.keep_deleted_ms);
         let mut after = None;
@@ -62,7 +64,7 @@ impl Files {
             let page = ports.store.deleted_to_tend(before, after, PAGE).await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.id);
-            for file in page {
+            for file in page.into_iter().filter(|file| purge || file.state != DeletedState::Kept) {
                 if let Err(error) = self.tend_one(&file).await {
                     tracing::warn!(id = %file.id, task = %file.task, error = %chain(&error), "a deleted file could not be tended");
                 }

@@ -79,7 +79,10 @@ impl Files {
         };
         if !ports.store.put_upload(&upload, config.uploads_per_task).await? {
             let limit = u64::from(config.uploads_per_task);
-            return Err(Error::OverLimit { what: "uploads of this task that are not complete; finish or cancel one", limit });
+            return Err(Error::OverLimit {
+                what: "uploads of this task that are not complete; finish or cancel one",
+                limit,
+            });
         }
         // Its id is told once there is a file: one without is one that was completed.
         ports.workspaces.begin_upload((upload.owner.tenant, upload.task), upload.id).await?;

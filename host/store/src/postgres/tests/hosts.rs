@@ -6,15 +6,19 @@ use std::time::Duration;
 
 use bulkhead_core::call::CallState;
 use bulkhead_core::digest::Digest;
+use bulkhead_core::files::DeletedState;
 use bulkhead_core::ports::cluster::{Cluster as _, Holder, Lease};
 use bulkhead_core::ports::components::Components as _;
+use bulkhead_core::ports::files::{FileRecords as _, FileStep};
 use bulkhead_core::ports::store::{AcceptCall, Store, StoreError};
+use bulkhead_core::quota::Extent;
 use bulkhead_core::task::TaskState;
 use bulkhead_core::tool::{ToolOwner, ToolState};
 use futures::future::join_all;
 
 use super::server::postgres;
 use super::{PostgresConfig, config, database, open};
+use crate::contract::files::{deleted, upload};
 use crate::contract::world::{World, accept, audit, end, event, idempotency, log, owner};
 use crate::postgres::{HostConfig, PostgresStore};
 use crate::proxy::{Proxy, Weather};
@@ -73,6 +77,18 @@ async fn what_a_host_makes_it_holds() {
     assert!(refused(&b.end_call(end(&call, "theirs")).await.unwrap_err()));
     let archive = b.move_task(task.id, TaskState::Archived, None, call.created_at, vec![], Some(audit()));
     assert!(refused(&archive.await.unwrap_err()));
+    // Nor to what is known of its files.
+    let (file, upload) = (deleted(&world, &task, "f"), upload(&world, &task));
+    let keep = |store: &Arc<PostgresStore>| {
+        let (store, step) = (store.clone(), FileStep::Kept(file.id, Extent::default()));
+        async move { store.change_files(task.id, step, None, vec![event(2)]).await }
+    };
+    assert!(!b.put_deleted(&file).await.unwrap() && !b.put_upload(&upload, 9).await.unwrap());
+    assert!(a.put_deleted(&file).await.unwrap() && a.put_upload(&upload, 9).await.unwrap());
+    assert!(refused(&keep(&b).await.unwrap_err()));
+    let (leaving, kept) = (DeletedState::Leaving, DeletedState::Kept);
+    assert!(!b.move_deleted(task.id, file.id, leaving, kept, None).await.unwrap());
+    assert_eq!(a.deleted(task.id, file.id).await.unwrap().unwrap().state, leaving);
     assert_eq!(a.audit_chains().await.unwrap(), recorded);
     assert_eq!(log(&*b, task.id).await.len(), 1);
     assert!(!a.call(owner(1), call.id).await.unwrap().unwrap().state.is_ended());

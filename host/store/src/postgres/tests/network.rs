@@ -7,15 +7,19 @@ use std::time::{Duration, Instant};
 use bulkhead_core::audit::{AuditBody, AuditFilter, NewAudit};
 use bulkhead_core::call::{Call, CallState};
 use bulkhead_core::event::NewEvent;
+use bulkhead_core::files::DeletedState;
 use bulkhead_core::grants::{Capability, Grant};
 use bulkhead_core::id::GrantId;
+use bulkhead_core::ports::files::{FileRecords as _, FileStep, HistoryPage};
 use bulkhead_core::ports::store::{AcceptCall, Accepted, Store, StoreError};
+use bulkhead_core::quota::Extent;
 use bulkhead_core::task::{Task, TaskState};
 use bulkhead_core::tool::{ToolOwner, ToolSet, ToolState};
 use futures::future::join_all;
 
 use super::server::postgres;
 use super::{PostgresConfig, PostgresStore, config, database};
+use crate::contract::files::{deleted, sent, upload};
 use crate::contract::world::{
     NOW, World, accept, at, audit, end, ended, event, grants, idempotency, log, owner, ready,
 };
@@ -384,4 +388,27 @@ async fn a_row_that_can_not_be_is_named_and_the_audit_log_only_grows() {
     assert!(reason.contains("limits"), "{reason}");
     let refused = postgres().psql(&far.database, "UPDATE bulkhead.audit SET data = ''").unwrap_err();
     assert!(refused.contains("append-only"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_about_files_is_found_again() {
+    use DeletedState::{Kept, Returning};
+    let far = Far::new(|config| config).await;
+    let (task, store, world) = (far.task().await, &far.store, &far.world);
+    let (first, second) = (deleted(world, &task, "a"), deleted(world, &task, "b"));
+    assert!(far.losing(store.put_deleted(&first), store.put_deleted(&second)).await.unwrap());
+    let told = |millis| vec![sent(&task, millis, &["a"], b"x")];
+    let keep = |id| store.change_files(task.id, FileStep::Kept(id, Extent::default()), None, told(1));
+    assert_eq!(far.losing(keep(first.id), keep(second.id)).await.unwrap().unwrap().last, 2);
+    let back = |id| store.move_deleted(task.id, id, Kept, Returning, Some("t"));
+    assert!(far.losing(back(first.id), back(second.id)).await.unwrap());
+    let gone = |id| store.change_files(task.id, FileStep::Gone(id), None, told(2));
+    assert_eq!(far.losing(gone(first.id), gone(second.id)).await.unwrap().unwrap().last, 4);
+    let (one, two) = (upload(world, &task), upload(world, &task));
+    assert!(far.losing(store.put_upload(&one, 2), store.put_upload(&two, 2)).await.unwrap());
+    let complete = |id| store.change_files(task.id, FileStep::Completed(id, at(3)), None, told(3));
+    assert_eq!(far.losing(complete(one.id), complete(two.id)).await.unwrap().unwrap().last, 6);
+    let history = store.file_history(task.id, HistoryPage { path: None, before: None, limit: 99 }).await.unwrap();
+    let places: Vec<_> = history.iter().map(|entry| entry.place.seq).collect();
+    assert_eq!(places, [6, 5, 4, 3, 2, 1], "an entry for each event, and no more");
 }
