@@ -1,5 +1,6 @@
 //! The built-in tools on a real input: what a coding agent does.
 
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::imports::{repository, wait_ready};
@@ -41,6 +42,15 @@ fn an_agent_works_in_a_repository() {
         let call = client.call(&task, tool, arguments);
         assert!(call["outcome"].to_string().contains(expected), "{tool}: {call}");
     }
+    // A picture is looked at in the sandbox; the server shows only its bytes.
+    let png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+    let png = base64::engine::general_purpose::STANDARD.decode(png).unwrap();
+    client.put(&format!("/v1/tasks/{task}/files/p.png"), &png).expect(201);
+    let small = client.call(&task, "thumbnail", json!({"path": "p.png"}));
+    assert!(Client::text_of(&small).contains("1 × 1"), "{small}");
+    assert!(small["outcome"]["content"].to_string().contains("image/png"), "{small}");
+    let none = client.call(&task, "thumbnail", json!({"path": "src/m8/f8.rs"}));
+    assert_eq!(none["outcome"]["fault"]["code"], "tool.not_a_picture", "{none}");
     let refused = client.call(&task, "read_file", json!({"path": "../../etc/passwd"}));
     assert_eq!(refused["outcome"]["fault"]["code"], "tool.path_outside_workspace", "{refused}");
 
@@ -92,6 +102,7 @@ fn every_built_in_tool_is_ready_and_describes_itself() {
         "move",
         "read_file",
         "stat",
+        "thumbnail",
         "write_file",
     ];
     assert_eq!(names, wanted);
