@@ -123,8 +123,8 @@ pub async fn read(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let task = api.services.access.task(&caller, Operation::FilesRead, id).await?;
-    let noting = api.services.files.accesses().begin(&caller, &task, AccessKind::Read, &path, EDGE).await?;
     let conditions = conditions(&headers)?;
+    let noting = api.services.files.accesses().begin(&caller, &task, AccessKind::Read, &path, EDGE).await?;
     let opened = open(&api, &task, &path, &headers, &conditions).await;
     let (file, range, facts) = match opened {
         Ok(opened) => opened,

@@ -31,8 +31,9 @@ pub struct RecordQuery {
     pub limit: Option<u32>,
 }
 
-/// Lists what happened to the files of a task, newest first: by clients, calls and the
-/// import. Kept for longer than events (`files.history_hours`).
+/// Lists what happened to the files of a task, newest first: by clients and by calls, as
+/// far as events name it (what a new workspace is filled with is not named). Kept for
+/// longer than events (`files.history_hours`).
 #[utoipa::path(get, path = "/v1/tasks/{task}/history", tag = "files", params(("task" = String, Path), RecordQuery),
     responses((status = 200, body = Items<HistoryBody>), (status = "4XX", body = Problem)))]
 pub async fn history(
