@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Files;
 use super::deleted::Busy;
 use crate::dispatch::chain;
@@ -10,6 +12,7 @@ use crate::error::Error;
 use crate::files::{DeletedFile, DeletedState};
 use crate::ports::cluster::Holder;
 use crate::ports::files::{FileRetention, FilesRetained};
+use crate::service::steady::Steady;
 
 /// Rows looked at at once.
 const PAGE: u32 = 200;
@@ -27,8 +30,10 @@ impl Files {
         let this = self.clone();
         self.parts.tracker.spawn(async move {
             let stop = this.parts.stop.clone();
+            let mut steady = Steady::new(this.parts.ports.ids.now(), Instant::now());
             while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
-                this.tend().await;
+                let believed = steady.holds(this.parts.ports.ids.now(), Instant::now());
+                this.tend(believed).await;
             }
         });
         self.parts.accesses.start(&self.parts.tracker);
@@ -43,9 +48,13 @@ impl Files {
         self.parts.tracker.wait().await;
     }
 
-    async fn tend(&self) {
+    /// Removes nothing for its age unless the clock is `believed`.
+    async fn tend(&self, believed: bool) {
         let tended = async {
-            self.tend_deleted(true).await?;
+            self.tend_deleted(believed).await?;
+            if !believed {
+                return Ok(());
+            }
             self.tend_uploads().await?;
             self.retain().await
         };
