@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use bulkhead_core::id::{TaskId, TenantId};
 use bulkhead_core::path::WorkspacePath;
+use bulkhead_core::ports::archive::Place;
 use bulkhead_core::ports::workspace::WorkspaceError;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use crate::scratch::{Scratch, Temporary, make_private};
@@ -20,10 +21,11 @@ const IN_BIN: &str = "tree";
 
 /// The open data directory.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     workspaces: OwnedFd,
+    archives: OwnedFd,
     /// Uploads that are not complete yet.
-    pub(super) staging: Arc<Scratch>,
+    pub(crate) staging: Arc<Scratch>,
     /// What is on its way out.
     pub(super) trash: Arc<Scratch>,
 }
@@ -31,12 +33,15 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn open(root: &Path) -> io::Result<Self> {
         make_private(root)?;
-        make_private(&root.join("workspaces"))?;
+        for name in ["workspaces", "archives"] {
+            make_private(&root.join(name))?;
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // The operator may have made the data directory a link; that is theirs.
         let fd = rustix::fs::open(root, flags, Mode::empty())?;
         Ok(Self {
             workspaces: beneath::open_dir(fd.as_fd(), b"workspaces")?,
+            archives: beneath::open_dir(fd.as_fd(), b"archives")?,
             staging: Scratch::open(&root.join("staging"))?,
             trash: Scratch::open(&root.join("trash"))?,
         })
@@ -54,12 +59,18 @@ impl Layout {
         make_durable(dir.as_fd(), &task.to_string()).map_err(error::host)
     }
 
-    pub(super) fn open_workspace(&self, tenant: TenantId, task: TaskId) -> Result<OwnedFd, WorkspaceError> {
+    pub(crate) fn open_workspace(&self, tenant: TenantId, task: TaskId) -> Result<OwnedFd, WorkspaceError> {
         let path = format!("{tenant}/{task}");
         beneath::open_dir(self.workspaces.as_fd(), path.as_bytes()).map_err(error::at(&WorkspacePath::root()))
     }
 
+    /// Removes a workspace, and what it was packed into.
     pub(super) fn remove(&self, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError> {
+        self.remove_directory(tenant, task)?;
+        self.remove_archive(tenant, task)
+    }
+
+    fn remove_directory(&self, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError> {
         let parent = match beneath::open_dir(self.workspaces.as_fd(), tenant.to_string().as_bytes()) {
             Err(Errno::NOENT) => return Ok(()),
             result => result.map_err(error::host)?,
@@ -73,6 +84,85 @@ impl Layout {
             }
         }
     }
+
+    /// An empty directory in which a workspace can be made, and the bin it is in.
+    pub(crate) fn nursery(&self) -> Result<(OwnedFd, Temporary), WorkspaceError> {
+        let bin = self.staging.bin().map_err(error::host)?;
+        let dir = beneath::open_dir(bin.directory(), bin.name().as_bytes()).map_err(error::host)?;
+        rustix::fs::mkdirat(&dir, IN_BIN, Mode::RWXU).map_err(error::host)?;
+        let root = beneath::open_dir(dir.as_fd(), IN_BIN.as_bytes()).map_err(error::host)?;
+        Ok((root, bin))
+    }
+
+    /// Makes what lies in a nursery the workspace of a task, which has none.
+    pub(crate) fn move_in(&self, tenant: TenantId, task: TaskId, bin: &Temporary) -> Result<(), WorkspaceError> {
+        let parent = self.domain(tenant)?;
+        let dir = beneath::open_dir(bin.directory(), bin.name().as_bytes()).map_err(error::host)?;
+        let name = task.to_string();
+        rustix::fs::renameat_with(&dir, IN_BIN, &parent, &name, RenameFlags::NOREPLACE).map_err(error::host)?;
+        rustix::fs::fsync(&parent).map_err(error::host)
+    }
+
+    /// Makes a file that is whole the archive of a task, then removes the
+    /// directory. How many bytes the archive has.
+    pub(crate) fn keep_archive(
+        &self,
+        tenant: TenantId,
+        task: TaskId,
+        file: BorrowedFd<'_>,
+        temporary: Temporary,
+    ) -> Result<u64, WorkspaceError> {
+        rustix::fs::fsync(file).map_err(error::host)?;
+        let stat = rustix::fs::fstat(file).map_err(error::host)?;
+        make_durable(self.archives.as_fd(), &tenant.to_string()).map_err(error::host)?;
+        let parent = beneath::open_dir(self.archives.as_fd(), tenant.to_string().as_bytes()).map_err(error::host)?;
+        let name = archive_name(task);
+        rustix::fs::renameat(temporary.directory(), temporary.name(), &parent, &name).map_err(error::host)?;
+        temporary.keep();
+        rustix::fs::fsync(&parent).map_err(error::host)?;
+        self.remove_directory(tenant, task)?;
+        Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    }
+
+    pub(crate) fn open_archive(&self, tenant: TenantId, task: TaskId) -> Result<OwnedFd, WorkspaceError> {
+        let path = format!("{tenant}/{}", archive_name(task));
+        let opened = beneath::open_file(self.archives.as_fd(), path.as_bytes());
+        opened.map(|opened| opened.file).map_err(error::at(&WorkspacePath::root()))
+    }
+
+    pub(crate) fn remove_archive(&self, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError> {
+        let parent = match beneath::open_dir(self.archives.as_fd(), tenant.to_string().as_bytes()) {
+            Err(Errno::NOENT) => return Ok(()),
+            result => result.map_err(error::host)?,
+        };
+        match rustix::fs::unlinkat(&parent, archive_name(task), AtFlags::empty()) {
+            Ok(()) => rustix::fs::fsync(&parent).map_err(error::host),
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(error::host(errno)),
+        }
+    }
+
+    /// Where a workspace is.
+    pub(crate) fn place(&self, tenant: TenantId, task: TaskId) -> Result<Place, WorkspaceError> {
+        let is_there = |result: rustix::io::Result<Stat>| match result {
+            Ok(stat) => Ok(Some(u64::try_from(stat.st_size).unwrap_or(0))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(error::host(errno)),
+        };
+        let directory = beneath::look(self.workspaces.as_fd(), format!("{tenant}/{task}").as_bytes());
+        if is_there(directory.and_then(rustix::fs::fstat))?.is_some() {
+            return Ok(Place::Directory);
+        }
+        let archive = beneath::look(self.archives.as_fd(), format!("{tenant}/{}", archive_name(task)).as_bytes());
+        Ok(match is_there(archive.and_then(rustix::fs::fstat))? {
+            Some(bytes) => Place::Archive { bytes },
+            None => Place::Nowhere,
+        })
+    }
+}
+
+fn archive_name(task: TaskId) -> String {
+    format!("{task}.tar.gz")
 }
 
 fn make_durable(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
