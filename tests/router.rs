@@ -68,13 +68,15 @@ impl Edge {
         });
         let importer = ChildImporter::new(config.importer("/nowhere".into())).unwrap();
         let store = Arc::new(MemoryStore::new());
+        let workspaces = Arc::new(LocalWorkspaces::new(data.path()).unwrap());
         let ports = Ports {
             rates: Arc::new(LocalRates::new(RateConfig::default())),
             live: None,
             cluster: Arc::new(Alone::new(store.clone())),
             store: store.clone(),
             sandbox: Arc::new(FakeSandbox::default()),
-            workspaces: Arc::new(LocalWorkspaces::new(data.path()).unwrap()),
+            archives: Arc::new(workspaces.archiver(config.archiver("/nowhere".into()))),
+            workspaces,
             importer: Arc::new(importer),
             components: Arc::new(ComponentFiles::new(config.components(), None)),
             ids: Arc::new(System),

@@ -17,6 +17,7 @@ mod hostile;
 mod hosts;
 mod imports;
 mod isolation;
+mod lifecycle;
 mod parts;
 mod policy;
 mod postgres;

@@ -401,6 +401,7 @@ fn ports(
     meter: Arc<Metrics>,
     egress: Arc<HttpEgress>,
 ) -> Result<Ports, StartError> {
+    let archives = workspaces.archiver(config.archiver(exe.clone()));
     let importer = ChildImporter::new(config.importer(exe)).map_err(system("the importer"))?;
     let ids: Arc<dyn Ids> = Arc::new(System);
     let alone: Arc<dyn Rates> = Arc::new(LocalRates::new(config.rates()));
@@ -409,6 +410,7 @@ fn ports(
         cluster,
         sandbox,
         workspaces,
+        archives: Arc::new(archives),
         importer: Arc::new(importer),
         components: Arc::new(ComponentFiles::new(config.components(), store.components())),
         ids,

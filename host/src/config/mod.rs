@@ -34,7 +34,7 @@ use serde_json::{Map, Value};
 pub use error::{ConfigError, Fault, Origin};
 pub use sections::{
     Access, Always, AuditHeads, Auth, Cgroup, Cluster, Dispatch, EgressLimits, Experimental, Http, Import, Isolation,
-    Keep, Log, LogFormat, PolicyFile, Quota, Rates, Redis, Rule, Store, Synchronous, Tokens, Tools, Workers,
+    Keep, Lifecycle, Log, LogFormat, PolicyFile, Quota, Rates, Redis, Rule, Store, Synchronous, Tokens, Tools, Workers,
 };
 pub use sources::Flag;
 
@@ -64,6 +64,8 @@ pub struct Config {
     pub import: Import,
     /// What one user may hold.
     pub quota: Quota,
+    /// The life of tasks.
+    pub lifecycle: Lifecycle,
     /// How often principals may do what.
     pub rate: Rates,
     /// What the door in front of owned things does.
@@ -109,6 +111,7 @@ impl Default for Config {
             tools: Tools::default(),
             import: Import::default(),
             quota: Quota::default(),
+            lifecycle: Lifecycle::default(),
             rate: Rates::default(),
             access: Access::default(),
             tokens: Tokens::default(),

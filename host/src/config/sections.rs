@@ -13,6 +13,7 @@ const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
 const HOUR_MS: u64 = 3_600_000;
+const DECADE_MS: u64 = 10 * 365 * 24 * HOUR_MS;
 
 /// Shorthand for the table below.
 const fn number(unit: &'static str, min: u64, max: u64) -> Kind {
@@ -290,6 +291,26 @@ section! {
 }
 
 section! {
+    /// The life of tasks: when they are archived and deleted by the server itself.
+    Lifecycle = "lifecycle" {
+        /// Time without a call, a file operation or an open event stream after which a task is archived: its workspace is packed, and it takes calls again once it is restored. 0: never. A task may ask for less, as of the next two.
+        archive_idle_ms: u64 = 7 * 24 * HOUR_MS, number("milliseconds", 0, DECADE_MS);
+        /// Time after which a task that is archived, or has failed, is deleted. 0: never; nothing is deleted that nobody asked for.
+        delete_archived_ms: u64 = 0, number("milliseconds", 0, DECADE_MS);
+        /// Age at which a task is deleted, whatever it does: its calls are cancelled. 0: never.
+        max_age_ms: u64 = 0, number("milliseconds", 0, DECADE_MS);
+        /// How long a deleted task can be restored. What is kept of it counts in its user's quota; `DELETE …?purge=true` removes it at once. 0: it is gone at once.
+        keep_deleted_ms: u64 = 24 * HOUR_MS, number("milliseconds", 0, DECADE_MS);
+        /// Time between two looks for tasks whose time is over. Each look does a bounded number of things, and only what the look before found too.
+        every_ms: u64 = 30_000, number("milliseconds", 50, HOUR_MS);
+        /// Workspaces packed or unpacked at once; each takes a process and a core.
+        at_once: u64 = 2, number("workspaces", 1, 64);
+        /// How long packing a workspace may take; then its directory stays. Unpacking may take four times as long.
+        timeout_ms: u64 = 600_000, number("milliseconds", 1_000, 24 * HOUR_MS);
+    }
+}
+
+section! {
     /// How often principals may do what, evenly over a minute. 0: as often as they like.
     Rates = "rate" {
         /// Requests of one user in a minute, of any kind but cancelling; more are refused with 429.
@@ -426,7 +447,7 @@ section! {
         events_hours: u64 = 7 * 24, number("hours", 1, 10 * 365 * 24);
         /// Bytes of events that a task keeps at most, the newest. A guest that prints all day must not fill the disk.
         events_bytes_per_task: u64 = 64 * MIB, number("bytes", 64 * KIB, 64 * GIB);
-        /// Age after which the record of a deleted task is removed, with its calls and events. Its workspace is removed at once.
+        /// Age after which the record of a deleted task is removed, with its calls and events. It counts from when its workspace went, see `lifecycle.keep_deleted_ms`.
         deleted_hours: u64 = 24, number("hours", 0, 10 * 365 * 24);
         /// Age after which an audit record is removed.
         audit_hours: u64 = 90 * 24, number("hours", 1, 10 * 365 * 24);
@@ -475,6 +496,7 @@ pub(super) fn rest() -> impl Iterator<Item = Key> {
         Tools::KEYS,
         Import::KEYS,
         Quota::KEYS,
+        Lifecycle::KEYS,
         Rates::KEYS,
         Access::KEYS,
         Tokens::KEYS,

@@ -4,6 +4,7 @@
 
 mod audit;
 mod grants;
+mod life;
 mod state;
 mod tools;
 
@@ -20,12 +21,13 @@ use bulkhead_core::grants::{Grant, Grants};
 use bulkhead_core::id::{CallId, GrantId, SessionId, TaskId, TenantId, ToolId};
 use bulkhead_core::key::{KeyId, KeyRecord};
 use bulkhead_core::ports::store::{
-    AcceptCall, Accepted, Appended, EndCall, EventPage, Page, Retained, Retention, Store, StoreError, Thing,
+    AcceptCall, Accepted, Appended, EndCall, EventPage, HeldTask, Page, Retained, Retention, Store, StoreError, Thing,
+    Times,
 };
 use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
 use bulkhead_core::session::Session;
-use bulkhead_core::task::{Task, TaskState};
+use bulkhead_core::task::{KeptStep, Overdue, Task, TaskState};
 use bulkhead_core::ticket::TicketRecord;
 use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
 
@@ -207,11 +209,12 @@ impl Store for MemoryStore {
         &self,
         owner: Owner,
         session: Option<SessionId>,
+        kept: bool,
         page: Page<TaskId>,
     ) -> Result<Vec<Task>, StoreError> {
         let wanted = |task: &Task| {
             task.owner == owner
-                && task.state != TaskState::Deleted
+                && (if kept { task.kept_until.is_some() } else { task.state != TaskState::Deleted })
                 && session.is_none_or(|session| task.session == Some(session))
         };
         Ok(page_of(self.state().tasks.iter().map(|(id, entry)| (id, &entry.task)), &page, wanted))
@@ -228,11 +231,28 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn task_extents(&self, owner: Owner) -> Result<Vec<(TaskId, Extent)>, StoreError> {
-        let state = self.state();
-        let of_owner =
-            state.tasks.values().filter(|entry| entry.task.owner == owner && entry.task.state != TaskState::Deleted);
-        Ok(of_owner.map(|entry| (entry.task.id, entry.extent)).collect())
+    async fn task_extents(&self, owner: Owner) -> Result<Vec<HeldTask>, StoreError> {
+        Ok(self.state().extents(owner))
+    }
+
+    async fn step_kept(
+        &self,
+        id: TaskId,
+        step: KeptStep,
+        at: Timestamp,
+        events: Vec<NewEvent>,
+        audit: Option<NewAudit>,
+    ) -> Result<Option<Appended>, StoreError> {
+        Ok(self.state().step_kept(id, step, at, events, audit))
+    }
+
+    async fn note_active(&self, tasks: &[TaskId], times: Times) -> Result<(), StoreError> {
+        self.state().note_active(tasks, times);
+        Ok(())
+    }
+
+    async fn overdue_tasks(&self, times: Times, limit: u32) -> Result<Vec<(Task, Overdue)>, StoreError> {
+        Ok(self.state().overdue(times, limit))
     }
 
     async fn move_task(

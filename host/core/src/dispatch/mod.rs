@@ -18,7 +18,7 @@ mod sink;
 mod submit;
 mod tools;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -56,6 +56,9 @@ use crate::ports::sandbox::Sandbox;
 use crate::ports::store::{EndCall, Store};
 use crate::ports::workspace::Workspaces;
 use crate::quota::{Extent, Quotas};
+
+/// Between two looks whether a call on its way into the store has arrived.
+const ACCEPTING: Duration = Duration::from_millis(10);
 
 /// Everything that dispatch works with.
 #[derive(Clone)]
@@ -113,7 +116,7 @@ struct Inner {
     lanes: Mutex<Lanes<Arc<Call>>>,
     active: Mutex<HashMap<CallId, Active>>,
     /// Calls on their way into the store: they may be there already, and are no strays.
-    accepting: Mutex<HashSet<CallId>>,
+    accepting: Mutex<HashMap<CallId, TaskId>>,
     questions: Questions,
     tracker: TaskTracker,
     /// Once set, no call is accepted and none leaves the queue.
@@ -207,6 +210,34 @@ impl Dispatcher {
                 let _ = done.wait_for(submit::is_ended).await;
             }
         }
+    }
+
+    /// Waits until a task that takes no more calls has none that goes on.
+    pub async fn idle(&self, task: TaskId) {
+        loop {
+            // In this order: a call leaves the one after it has come into the other.
+            let accepting = lock(&self.inner.accepting).values().any(|of| *of == task);
+            let open: Vec<_> = lock(&self.inner.active)
+                .values()
+                .filter(|active| active.call.task == task)
+                .map(|active| active.done.subscribe())
+                .collect();
+            if open.is_empty() && !accepting {
+                return;
+            }
+            for mut done in open {
+                let _ = done.wait_for(submit::is_ended).await;
+            }
+            if accepting {
+                // It takes as long as the store does.
+                tokio::time::sleep(ACCEPTING).await;
+            }
+        }
+    }
+
+    /// The tasks that have calls here.
+    pub fn active_tasks(&self) -> Vec<TaskId> {
+        lock(&self.inner.active).values().map(|active| active.call.task).collect()
     }
 
     /// Lets a client wait for the end of a call, if it is in this process.

@@ -126,7 +126,7 @@ impl Inner {
     /// Whether a call is known here, or is about to be.
     fn is_active(&self, call: CallId) -> bool {
         // In this order: it leaves the one after it has come into the other.
-        lock(&self.accepting).contains(&call) || lock(&self.active).contains_key(&call)
+        lock(&self.accepting).contains_key(&call) || lock(&self.active).contains_key(&call)
     }
 
     /// Ends a call that nobody runs, or puts it back into its lane.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{Ports, ServiceConfig};
 use crate::access::OwnedTask;
+use crate::activity::Activity;
 use crate::error::Error;
 use crate::event::{ChangeCounts, ChangeKind, ChangedBy, EventBody, FileChange, NewEvent};
 use crate::hub::Hub;
@@ -23,12 +24,18 @@ pub struct Files {
     ports: Ports,
     hub: Arc<Hub>,
     quotas: Arc<Quotas>,
+    activity: Arc<Activity>,
     max_file_bytes: u64,
 }
 
 impl Files {
-    pub(super) fn new(ports: Ports, hub: Arc<Hub>, quotas: Arc<Quotas>, config: &ServiceConfig) -> Self {
-        Self { ports, hub, quotas, max_file_bytes: config.max_file_bytes }
+    pub(super) fn new(
+        ports: Ports,
+        hub: Arc<Hub>,
+        (quotas, activity): (Arc<Quotas>, Arc<Activity>),
+        config: &ServiceConfig,
+    ) -> Self {
+        Self { ports, hub, quotas, activity, max_file_bytes: config.max_file_bytes }
     }
 
     async fn root(&self, task: &OwnedTask) -> Result<Arc<OwnedFd>, Error> {
@@ -58,6 +65,7 @@ impl Files {
         after: Option<Vec<u8>>,
         limit: u32,
     ) -> Result<Listing, Error> {
+        let _use = self.activity.enter(task.task().id)?;
         let root = self.root(task).await?;
         Ok(self.ports.workspaces.list(root, path, after, limit).await?)
     }
@@ -67,6 +75,7 @@ impl Files {
     /// # Errors
     /// If the task is not ready, or nothing is there.
     pub async fn stat(&self, task: &OwnedTask, path: &WorkspacePath) -> Result<Entry, Error> {
+        let _use = self.activity.enter(task.task().id)?;
         let root = self.root(task).await?;
         Ok(self.ports.workspaces.stat(root, path).await?)
     }
@@ -81,8 +90,10 @@ impl Files {
         path: &WorkspacePath,
         range: Option<ByteRange>,
     ) -> Result<OpenFile, Error> {
+        let using = self.activity.enter(task.task().id)?;
         let root = self.root(task).await?;
-        Ok(self.ports.workspaces.read(root, path, range).await?)
+        let OpenFile { entry, offset, length, stream } = self.ports.workspaces.read(root, path, range).await?;
+        Ok(OpenFile { entry, offset, length, stream: using.until_end_of(stream) })
     }
 
     /// Writes a file atomically.
@@ -98,6 +109,7 @@ impl Files {
         replace: bool,
         executable: Option<bool>,
     ) -> Result<Written, Error> {
+        let _use = self.activity.enter(task.task().id)?;
         let root = self.root(task).await?;
         let room = self.room(task, &root).await?;
         let max = self.max_file_bytes.min(room.extent.bytes);
@@ -123,6 +135,7 @@ impl Files {
     /// # Errors
     /// If the task is not ready, or something else is there.
     pub async fn make_dir(&self, task: &OwnedTask, path: &WorkspacePath) -> Result<bool, Error> {
+        let _use = self.activity.enter(task.task().id)?;
         let root = self.root(task).await?;
         self.room(task, &root).await?;
         let new = self.ports.workspaces.make_dir(root, path).await?;
@@ -139,6 +152,7 @@ impl Files {
     /// # Errors
     /// If the task is not ready, nothing is there, or a directory is not empty.
     pub async fn delete(&self, task: &OwnedTask, path: &WorkspacePath, recursive: bool) -> Result<u64, Error> {
+        let _use = self.activity.enter(task.task().id)?;
         let root = self.root(task).await?;
         let count = self.ports.workspaces.delete(root, path, recursive).await?;
         self.quotas.forget(task.task().id);
@@ -157,6 +171,7 @@ impl Files {
         to: &WorkspacePath,
         replace: bool,
     ) -> Result<(), Error> {
+        let _use = self.activity.enter(task.task().id)?;
         let root = self.root(task).await?;
         self.ports.workspaces.rename(root, from, to, replace).await?;
         self.changed(task, vec![(from, ChangeKind::Deleted), (to, ChangeKind::Created)], None).await

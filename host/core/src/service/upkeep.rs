@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::audit::AuditLog;
 use super::hosts::Tending;
+use super::overdue::{LifeConfig, Overseer};
 use super::steady::Steady;
 use super::tasks::Tasks;
 use super::tools::Tools;
@@ -56,6 +57,7 @@ pub struct Upkeep {
     hub: Arc<Hub>,
     audit: AuditLog,
     keep: Keep,
+    life: LifeConfig,
     follow: Duration,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -71,7 +73,8 @@ impl Upkeep {
         config: &ServiceConfig,
     ) -> Self {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        Self { ports, dispatcher, tools, tasks, hub, audit, keep: config.keep, follow: config.follow, tracker, stop }
+        let ServiceConfig { keep, life, follow, .. } = *config;
+        Self { ports, dispatcher, tools, tasks, hub, audit, keep, life, follow, tracker, stop }
     }
 
     /// Takes over what an earlier run left, then begins retention. To be
@@ -93,6 +96,8 @@ impl Upkeep {
                 ports.rates.tidy();
             }
         });
+        let (overseer, stop) = (Overseer::new(self.tasks.clone(), self.life), self.stop.clone());
+        self.tracker.spawn(async move { stop.run_until_cancelled(overseer.run()).await });
         let (audit, stop) = (self.audit.clone(), self.stop.clone());
         self.tracker.spawn(async move {
             while stop.run_until_cancelled(tokio::time::sleep(keep.refusals_every)).await.is_some() {
@@ -121,6 +126,7 @@ impl Upkeep {
         self.stop.cancel();
         self.tracker.close();
         self.tracker.wait().await;
+        self.tasks.stop_packing();
         self.dispatcher.shutdown().await;
         self.tasks.shutdown().await;
         self.tools.shutdown().await;

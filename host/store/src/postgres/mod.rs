@@ -22,6 +22,7 @@ mod grants;
 mod hosts;
 mod keys;
 mod lease;
+mod life;
 mod open;
 mod pool;
 mod port;

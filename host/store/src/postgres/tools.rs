@@ -169,7 +169,7 @@ pub(super) async fn delete(
         "WITH gone AS (
              DELETE FROM tools WHERE id = $1 AND tenant_id = $2 AND NOT EXISTS
                 (SELECT 1 FROM tool_set_members m JOIN tasks t ON t.tool_set = m.digest
-                 WHERE m.tool_id = $1 AND t.state <> 'deleted') RETURNING id
+                 WHERE m.tool_id = $1 AND (t.state <> 'deleted' OR t.kept_until IS NOT NULL)) RETURNING id
          )
          SELECT audit_append($3, $4, $5) FROM gone",
     );

@@ -10,6 +10,7 @@ mod calls;
 mod events;
 mod grants;
 mod keys;
+mod life;
 mod log;
 mod open;
 mod port;

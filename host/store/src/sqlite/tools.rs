@@ -169,7 +169,7 @@ pub(super) async fn delete(
                 .prepare_cached(
                     "SELECT EXISTS (SELECT 1 FROM tools WHERE id = ?1 AND tenant_id = ?2) AND NOT EXISTS
                         (SELECT 1 FROM tool_set_members m JOIN tasks t ON t.tool_set = m.digest
-                         WHERE m.tool_id = ?1 AND t.state <> 'deleted')",
+                         WHERE m.tool_id = ?1 AND (t.state <> 'deleted' OR t.kept_until IS NOT NULL))",
                 )?
                 .query_row([&id, &owner], |row| row.get(0))?;
             if free {
