@@ -97,12 +97,22 @@ impl Edge {
             },
             wait_default: Duration::from_secs(30),
             wait_max: Duration::from_secs(60),
+            drain_notice: Duration::ZERO,
             resource: None,
             cors_origins: vec![HeaderValue::from_static("https://app.example")],
         };
         change(&mut options);
         let (stop, streams) = (CancellationToken::new(), Arc::default());
-        let api = Arc::new(Api { services, options, metrics, stop, streams, peers: Peers::default(), tokens: None });
+        let api = Arc::new(Api {
+            services,
+            options,
+            metrics,
+            leaving: CancellationToken::new(),
+            stop,
+            streams,
+            peers: Peers::default(),
+            tokens: None,
+        });
         let key = key(&api, Scopes::all()).await;
         Self { router: router(api.clone()), api, store, key, _data: data }
     }

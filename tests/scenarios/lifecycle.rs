@@ -281,6 +281,7 @@ fn restoring_needs_room_for_what_was_packed() {
     let (one, two) = (client.task(), client.task());
     client.put(&format!("/v1/tasks/{one}/files/x"), &vec![0; 90_000]).expect(201);
     archived(&server, &one);
+    client.follow(&one, &[], "").until(|event| is_step(event, "pack", "finished"));
     // Zeros: the archive leaves room.
     client.put(&format!("/v1/tasks/{two}/files/y"), &vec![0; 90_000]).expect(201);
     let problem = post(&client, &one, "restore").problem(507, "workspace_full");
@@ -370,4 +371,92 @@ fn filling_a_workspace_is_told_step_by_step() {
         let events = client.events_until(failed["id"].as_str().unwrap(), "task.failed");
         assert!(events.iter().any(|event| is_step(event, "import", "failed")), "{events:?}");
     }
+}
+
+fn metric(client: &Client, name: &str) -> u64 {
+    let text = String::from_utf8(client.get("/metrics").body).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("bulkhead_{name} "))).unwrap();
+    line.parse().unwrap()
+}
+
+#[test]
+fn nothing_is_remembered_of_tasks_that_are_put_aside() {
+    on_both(|options| {
+        let server = Server::start(options());
+        let client = server.client();
+        client.register("fixtures/touch");
+        client.register("fixtures/echo");
+        let tasks: Vec<_> = (0..12).map(|_| client.task()).collect();
+        for task in &tasks {
+            client.put(&format!("/v1/tasks/{task}/files/x"), b"x").expect(201);
+            assert_eq!(client.get(&format!("/v1/tasks/{task}/files/x")).body, b"x");
+            client.call(task, "echo", json!({"text": "x"}));
+            client.events_until(task, "call.ended");
+        }
+        assert!(metric(&client, "tasks_remembered") >= 12);
+        for (index, task) in tasks.iter().enumerate() {
+            match index % 3 {
+                0 => archived(&server, task),
+                1 => drop(client.delete(&format!("/v1/tasks/{task}")).expect(204)),
+                _ => drop(client.delete(&format!("/v1/tasks/{task}?purge=true")).expect(204)),
+            }
+        }
+        until("nothing is remembered", || (metric(&client, "tasks_remembered") == 0).then_some(()));
+        for name in ["tasks_watched", "calls_running", "calls_queued", "event_streams"] {
+            until(name, || (metric(&client, name) == 0).then_some(()));
+        }
+    });
+}
+
+#[test]
+fn what_belongs_to_no_task_is_swept_after_a_while_and_nothing_else() {
+    on_both(|options| {
+        let options =
+            options().with("BULKHEAD_LIFECYCLE__SWEEP_MS", 100).with("BULKHEAD_LIFECYCLE__SWEEP_GRACE_MS", 1_500);
+        let server = Server::start(options);
+        let client = server.client();
+        let (ready, packed_one, kept) = (client.task(), client.task(), client.task());
+        for task in [&ready, &packed_one, &kept] {
+            client.put(&format!("/v1/tasks/{task}/files/x"), b"x").expect(201);
+        }
+        archived(&server, &packed_one);
+        client.delete(&format!("/v1/tasks/{kept}")).expect(204);
+        let root = directory(&server, &ready).unwrap();
+        let tenant = root.parent().unwrap();
+        let nobodys = "task_01hzzzzzzzzzzzzzzzzzzzzzzz";
+        std::fs::create_dir_all(tenant.join(nobodys).join("a")).unwrap();
+        std::fs::create_dir(tenant.join("no id")).unwrap();
+        let archives = archive(&server, &packed_one).unwrap();
+        let other = archives.parent().unwrap().join("task_01hyyyyyyyyyyyyyyyyyyyyyyy.tar.gz");
+        std::fs::write(&other, b"x").unwrap();
+        until("they are seen", || (metric(&client, "workspace_strays") == 2).then_some(()));
+        assert!(tenant.join(nobodys).exists() && other.exists(), "another host may be just making them");
+        until("they go", || (!tenant.join(nobodys).exists() && !other.exists()).then_some(()));
+        until("they are counted", || (metric(&client, "workspace_strays_swept_total") == 2).then_some(()));
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(tenant.join("no id").exists() && directory(&server, &ready).is_some());
+        for task in [&packed_one, &kept] {
+            post(&client, task, "restore").expect(204);
+            assert_eq!(client.get(&format!("/v1/tasks/{task}/files/x")).body, b"x");
+        }
+
+        // What an earlier run left in its directory is packed.
+        post(&client, &ready, "archive").expect(204);
+        packed(&server, &ready);
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join("y"), b"the directory counts").unwrap();
+        packed(&server, &ready);
+        post(&client, &ready, "restore").expect(204);
+        assert_eq!(client.get(&format!("/v1/tasks/{ready}/files/y")).body, b"the directory counts");
+
+        // A database that knows hardly anything of what lies here is likely the wrong one.
+        for index in 0..9 {
+            std::fs::create_dir(tenant.join(format!("task_01hzzzzzzzzzzzzzzzzzzzzzz{index}"))).unwrap();
+        }
+        until("it is an error", || server.log().contains("is it the right one?").then_some(()));
+        std::thread::sleep(Duration::from_secs(3));
+        for index in 0..9 {
+            assert!(tenant.join(format!("task_01hzzzzzzzzzzzzzzzzzzzzzz{index}")).exists());
+        }
+    });
 }

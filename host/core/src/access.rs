@@ -228,6 +228,12 @@ impl Access {
         Ok(frozen)
     }
 
+    /// Of how many tasks something is remembered.
+    pub(crate) fn remembered(&self) -> u64 {
+        self.frozen.run_pending_tasks();
+        self.frozen.entry_count()
+    }
+
     /// Forgets what is remembered of a task: it is archived or deleted.
     pub(crate) fn forget(&self, id: TaskId) {
         self.frozen.invalidate(&id);

@@ -185,6 +185,8 @@ section! {
         wait_default_ms: u64 = 30_000, number("milliseconds", 0, HOUR_MS);
         /// Longest time that a request may ask to wait for the end of a call. Proxies break off requests that take longer.
         wait_max_ms: u64 = 60_000, number("milliseconds", 0, HOUR_MS);
+        /// How long requests are still answered once the server is asked to stop, while `/readyz` says that it does: longer than a balancer takes to notice. 0: not at all.
+        drain_notice_ms: u64 = 0, number("milliseconds", 0, 600_000);
     }
 }
 
@@ -303,6 +305,10 @@ section! {
         keep_deleted_ms: u64 = 24 * HOUR_MS, number("milliseconds", 0, DECADE_MS);
         /// Time between two looks for tasks whose time is over. Each look does a bounded number of things, and only what the look before found too.
         every_ms: u64 = 30_000, number("milliseconds", 50, HOUR_MS);
+        /// Time between two looks for workspaces and archives that belong to no task, as after a crash or of a restored database. 0: never.
+        sweep_ms: u64 = HOUR_MS, number("milliseconds", 0, 30 * 24 * HOUR_MS);
+        /// How long something must belong to no task before it is removed. Another host may be just making it.
+        sweep_grace_ms: u64 = HOUR_MS, number("milliseconds", 0, 30 * 24 * HOUR_MS);
         /// Workspaces packed or unpacked at once; each takes a process and a core.
         at_once: u64 = 2, number("workspaces", 1, 64);
         /// How long packing a workspace may take; then its directory stays. Unpacking may take four times as long.

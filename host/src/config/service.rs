@@ -10,6 +10,7 @@ use bulkhead_core::ports::rates::{Counted, Counts, Rate};
 use bulkhead_core::quota::{Extent, UserQuota};
 use bulkhead_core::service::ServiceConfig;
 use bulkhead_core::service::overdue::LifeConfig;
+use bulkhead_core::service::sweep::SweepConfig;
 use bulkhead_core::service::upkeep;
 use bulkhead_core::task::Lifetimes;
 use bulkhead_sandbox::{CgroupParent, WasmConfig};
@@ -71,6 +72,10 @@ impl Config {
                 tasks: self.quota.tasks_per_user,
             },
             life: self.life_config(),
+            sweep: SweepConfig {
+                every: (self.lifecycle.sweep_ms > 0).then(|| Duration::from_millis(self.lifecycle.sweep_ms)),
+                grace: Duration::from_millis(self.lifecycle.sweep_grace_ms),
+            },
             keep: self.keep_config(),
             follow: Duration::from_millis(self.cluster.follow_ms),
             rules: self.rules(),

@@ -226,6 +226,11 @@ impl Store for MemoryStore {
         Ok(tasks.take(limit as usize).cloned().collect())
     }
 
+    async fn tasks_of(&self, ids: &[TaskId]) -> Result<Vec<Task>, StoreError> {
+        let state = self.state();
+        Ok(ids.iter().filter_map(|id| state.tasks.get(id)).map(|entry| entry.task.clone()).collect())
+    }
+
     async fn note_extent(&self, task: TaskId, extent: Extent) -> Result<(), StoreError> {
         self.state().note_extent(task, extent);
         Ok(())

@@ -60,6 +60,9 @@ use crate::quota::{Extent, Quotas};
 /// Between two looks whether a call on its way into the store has arrived.
 const ACCEPTING: Duration = Duration::from_millis(10);
 
+/// Between two looks for calls that wait and can be given to other hosts.
+const HAND_OVER_EVERY: Duration = Duration::from_millis(100);
+
 /// Everything that dispatch works with.
 #[derive(Clone)]
 pub struct DispatchParts {
@@ -270,15 +273,38 @@ impl Dispatcher {
     }
 
     /// Accepts nothing more, lets running calls end for a while, then ends
-    /// them, and waits until their ends are stored. Queued calls stay queued.
+    /// them, and waits until their ends are stored. Queued calls stay queued: for
+    /// other hosts that reach their workspaces at once, else for the next start.
     pub async fn shutdown(&self) {
         self.inner.stopping.store(true, Ordering::SeqCst);
         self.inner.tracker.close();
-        if tokio::time::timeout(self.inner.config.drain, self.inner.tracker.wait()).await.is_err() {
+        let drained = async {
+            tokio::select! {
+                () = self.inner.tracker.wait() => {}
+                () = self.keep_handing_over() => {}
+            }
+        };
+        if tokio::time::timeout(self.inner.config.drain, drained).await.is_err() {
             self.inner.stop_now.cancel();
             self.inner.tracker.wait().await;
         }
+        // What waited for those that ended last.
+        if self.inner.parts.cluster.is_shared() {
+            self.hand_over().await;
+        }
         lock(&self.inner.active).clear();
+    }
+}
+
+impl Dispatcher {
+    async fn keep_handing_over(&self) {
+        if !self.inner.parts.cluster.is_shared() {
+            return std::future::pending().await;
+        }
+        loop {
+            self.hand_over().await;
+            tokio::time::sleep(HAND_OVER_EVERY).await;
+        }
     }
 }
 

@@ -66,6 +66,9 @@ pub trait Archives: Send + Sync + 'static {
     async fn unpack(&self, tenant: TenantId, task: TaskId, most: Extent) -> Result<Imported, ArchiveError>;
     /// Where a workspace is.
     async fn place(&self, tenant: TenantId, task: TaskId) -> Result<Place, ArchiveError>;
+    /// What lies on the disk: the tasks of the first tenant after this one that has a
+    /// directory or an archive; none after the last.
+    async fn found(&self, after: Option<TenantId>) -> Result<Option<(TenantId, Vec<TaskId>)>, ArchiveError>;
     /// Removes an archive that no longer counts. Fine if there is none.
     async fn discard(&self, tenant: TenantId, task: TaskId) -> Result<(), ArchiveError>;
 }

@@ -15,6 +15,10 @@ pub trait Meter: Send + Sync + 'static {
     fn events_appended(&self, count: u64);
     /// Something was let through that `rule` of the door would refuse.
     fn access_would_refuse(&self, rule: &'static str);
+    /// So many workspaces lie on the disk that belong to no task.
+    fn strays(&self, count: u64);
+    /// One of them was removed.
+    fn stray_swept(&self);
     /// An administrator was given another's thing.
     fn admin_accessed(&self);
 }

@@ -320,6 +320,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<Task>, StoreError>;
     /// Tasks of any owner in a state, oldest first (for recovery).
     async fn tasks_in_state(&self, state: TaskState, limit: u32) -> Result<Vec<Task>, StoreError>;
+    /// Tasks of any owner by their ids; those that are not there are left out (for the sweep).
+    async fn tasks_of(&self, ids: &[TaskId]) -> Result<Vec<Task>, StoreError>;
     /// Notes what a task's workspace takes.
     async fn note_extent(&self, task: TaskId, extent: Extent) -> Result<(), StoreError>;
     /// What an owner's tasks take, those left out that are deleted and not kept.

@@ -76,9 +76,21 @@ impl Tasks {
                 state => Err(wrong_state(task, state, "only a ready task can be archived".into())),
             };
         }
+        self.pack_with(task, turn);
+        Ok(())
+    }
+
+    /// Packs the workspace of a task that is archived still, once it has its turn.
+    pub(super) async fn pack_later(&self, task: &Task) {
+        let turn = self.parts.turns.take(task.id).await;
+        if self.now(task).await.is_ok_and(|now| now.state == TaskState::Archived) {
+            self.pack_with(task, turn);
+        }
+    }
+
+    fn pack_with(&self, task: &Task, turn: Held) {
         let (this, task) = (self.clone(), task.clone());
         self.tracker.spawn(async move { this.pack(&task, turn).await });
-        Ok(())
     }
 
     /// Packs the workspace of an archived task that nobody uses. If it can't be, the
@@ -165,13 +177,21 @@ impl Tasks {
     /// What it means to a client that a workspace could not be had.
     fn failed(&self, task: &Task, error: ArchiveError) -> Error {
         match error {
-            ArchiveError::NoRoom(_) => self.parts.quotas.full(),
             ArchiveError::Unfit(reason) => {
                 wrong_state(task, task.state, format!("its workspace can't be unpacked: {reason}"))
             }
+            error => self.failure(error),
+        }
+    }
+
+    /// The same, of no task in particular.
+    pub(super) fn failure(&self, error: ArchiveError) -> Error {
+        match error {
+            ArchiveError::NoRoom(_) => self.parts.quotas.full(),
             ArchiveError::Stopped => Error::Stopping,
             ArchiveError::Workspace(error) => error.into(),
             ArchiveError::Io(error) => WorkspaceError::Io(error).into(),
+            ArchiveError::Unfit(reason) => WorkspaceError::Io(std::io::Error::other(reason)).into(),
         }
     }
 

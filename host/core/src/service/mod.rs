@@ -11,6 +11,7 @@ mod lifecycle;
 pub mod overdue;
 pub mod sessions;
 mod steady;
+pub mod sweep;
 pub mod tasks;
 pub mod tickets;
 pub mod tools;
@@ -90,6 +91,8 @@ pub struct ServiceConfig {
     pub quota: UserQuota,
     /// How long tasks live.
     pub life: overdue::LifeConfig,
+    /// How what belongs to nobody is swept.
+    pub sweep: sweep::SweepConfig,
     /// How long things are kept.
     pub keep: upkeep::Keep,
     /// Between two looks whether other hosts wrote to a task that is watched here.

@@ -114,13 +114,7 @@ impl Tasks {
         }
         let limits = self.parts.ceiling.narrowed(&new.limits);
         let limits = limits.map_err(|error| Error::invalid(format!("limits.{}", error.name), error.to_string()))?;
-        let ceiling = match &new.capabilities {
-            None => Ceiling::OPEN,
-            Some(named) if named.len() > MAX_CAPABILITIES => {
-                return Err(Error::invalid("capabilities", format!("names more than {MAX_CAPABILITIES}")));
-            }
-            Some(named) => Ceiling::of(named).map_err(|why| Error::invalid("capabilities", why))?,
-        };
+        let ceiling = ceiling(new.capabilities.as_deref())?;
         check_lifetimes(&new.lifetimes, &self.parts.lifetimes)?;
         let tools = self.pin(permit, new.tools).await?;
         self.parts.quotas.one_more_task(permit.owner()).await?;
@@ -303,6 +297,15 @@ impl Tasks {
         self.parts.hub.subscribe(self.parts.ports.store.clone(), (owner.tenant, id), after)
     }
 
+    /// How much is remembered of tasks: of which workspaces are used and measured, what
+    /// is frozen, who has its turn, and calls that are open.
+    pub fn remembered(&self) -> usize {
+        let (measured, _) = self.parts.quotas.remembered();
+        let frozen = self.parts.access.remembered() + measured;
+        let open = self.parts.dispatcher.active_tasks().len() + self.parts.turns.len() + self.parts.activity.len();
+        usize::try_from(frozen).unwrap_or(usize::MAX).saturating_add(open)
+    }
+
     /// How many tasks are being watched.
     pub fn watched(&self) -> usize {
         self.parts.hub.watched()
@@ -335,6 +338,17 @@ impl Tasks {
     pub(super) async fn shutdown(&self) {
         self.tracker.close();
         self.tracker.wait().await;
+    }
+}
+
+/// What a task's calls may ever be granted.
+fn ceiling(named: Option<&[Capability]>) -> Result<Ceiling, Error> {
+    match named {
+        None => Ok(Ceiling::OPEN),
+        Some(named) if named.len() > MAX_CAPABILITIES => {
+            Err(Error::invalid("capabilities", format!("names more than {MAX_CAPABILITIES}")))
+        }
+        Some(named) => Ceiling::of(named).map_err(|why| Error::invalid("capabilities", why)),
     }
 }
 

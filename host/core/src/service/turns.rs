@@ -50,6 +50,11 @@ impl Turns {
         self.stop.cancel();
     }
 
+    /// Whether somebody has a task's turn, or waits for it.
+    pub(super) fn is_taken(&self, task: TaskId) -> bool {
+        lock(&self.tasks).contains_key(&task)
+    }
+
     /// Of how many tasks somebody has, or waits for, the turn.
     pub(super) fn len(&self) -> usize {
         lock(&self.tasks).len()

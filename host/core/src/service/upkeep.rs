@@ -12,6 +12,7 @@ use super::audit::AuditLog;
 use super::hosts::Tending;
 use super::overdue::{LifeConfig, Overseer};
 use super::steady::Steady;
+use super::sweep::{SweepConfig, Sweeper};
 use super::tasks::Tasks;
 use super::tools::Tools;
 use super::{Ports, ServiceConfig};
@@ -58,6 +59,7 @@ pub struct Upkeep {
     audit: AuditLog,
     keep: Keep,
     life: LifeConfig,
+    sweep: SweepConfig,
     follow: Duration,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -73,8 +75,8 @@ impl Upkeep {
         config: &ServiceConfig,
     ) -> Self {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let ServiceConfig { keep, life, follow, .. } = *config;
-        Self { ports, dispatcher, tools, tasks, hub, audit, keep, life, follow, tracker, stop }
+        let ServiceConfig { keep, life, sweep, follow, .. } = *config;
+        Self { ports, dispatcher, tools, tasks, hub, audit, keep, life, sweep, follow, tracker, stop }
     }
 
     /// Takes over what an earlier run left, then begins retention. To be
@@ -98,6 +100,8 @@ impl Upkeep {
         });
         let (overseer, stop) = (Overseer::new(self.tasks.clone(), self.life), self.stop.clone());
         self.tracker.spawn(async move { stop.run_until_cancelled(overseer.run()).await });
+        let (sweeper, stop) = (Sweeper::new(self.tasks.clone(), self.sweep), self.stop.clone());
+        self.tracker.spawn(async move { stop.run_until_cancelled(sweeper.run()).await });
         let (audit, stop) = (self.audit.clone(), self.stop.clone());
         self.tracker.spawn(async move {
             while stop.run_until_cancelled(tokio::time::sleep(keep.refusals_every)).await.is_some() {

@@ -78,6 +78,9 @@ pub(super) async fn what_is_kept_counts_and_pins_its_tools(store: Arc<dyn Store>
     held.sort_by_key(|held| held.kept);
     let of = |task: &Task, kept| HeldTask { task: task.id, extent, kept };
     assert_eq!(held, [of(&live, false), of(&kept, true)]);
+    let unknown = world.task(owner(1), TaskState::Ready);
+    let found = store.tasks_of(&[live.id, kept.id, unknown.id, gone.id]).await.unwrap();
+    assert_eq!(found.iter().map(|task| task.id).collect::<Vec<_>>(), [live.id, kept.id, gone.id]);
 }
 
 fn times(hours: i64, idle: Option<i64>, archived: Option<i64>, age: Option<i64>) -> Times {

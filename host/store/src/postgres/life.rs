@@ -70,7 +70,11 @@ pub(super) async fn step_kept(
         Some(record) => Work::write("task", recording(statement, record)).recording(record),
         None => Work::write("task", statement),
     };
-    append.run(store, work).await
+    let stepped = append.run(store, work).await?;
+    if step == KeptStep::Purge {
+        store.shared.held.remove(id);
+    }
+    Ok(stepped)
 }
 
 /// Not fenced: it says nothing of the log, and a stream is followed on any host.
@@ -130,6 +134,13 @@ pub(super) async fn overdue(
         return Ok(Vec::new());
     }
     let ids: Vec<_> = found.iter().map(|(id, _)| id.clone()).collect();
-    let tasks = store.read(Statement::new(select_task!("id = ANY($1) ORDER BY id")).bind(ids)).await?;
-    paired(tasks.all::<TaskRow, _>()?, found)
+    paired(named(store, ids).await?, found)
+}
+
+pub(super) async fn of(store: &PostgresStore, ids: &[TaskId]) -> Result<Vec<Task>, StoreError> {
+    named(store, ids.iter().map(ToString::to_string).collect()).await
+}
+
+async fn named(store: &PostgresStore, ids: Vec<String>) -> Result<Vec<Task>, StoreError> {
+    store.read(Statement::new(select_task!("id = ANY($1) ORDER BY id")).bind(ids)).await?.all::<TaskRow, _>()
 }

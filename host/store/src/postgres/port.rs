@@ -139,6 +139,10 @@ impl Store for PostgresStore {
         tasks::in_state(self, state, limit).await
     }
 
+    async fn tasks_of(&self, ids: &[TaskId]) -> Result<Vec<Task>, StoreError> {
+        life::of(self, ids).await
+    }
+
     async fn note_extent(&self, task: TaskId, extent: Extent) -> Result<(), StoreError> {
         tasks::note_extent(self, task, extent).await
     }

@@ -146,7 +146,11 @@ pub(super) async fn move_to(
         Some(record) => Work::write("task", recording(statement, record)).recording(record),
         None => Work::write("task", statement),
     };
-    append.run(store, work).await
+    let moved = append.run(store, work).await?;
+    if to == TaskState::Deleted {
+        store.shared.held.remove(id);
+    }
+    Ok(moved)
 }
 
 pub(super) async fn get(store: &PostgresStore, owner: Owner, id: TaskId) -> Result<Option<Task>, StoreError> {

@@ -107,10 +107,16 @@ pub(super) async fn overdue(store: &SqliteStore, times: Times, limit: u32) -> Re
         return Ok(Vec::new());
     }
     let ids: Vec<_> = found.iter().map(|(id, _)| id.as_str()).collect();
-    let rows: Vec<TaskRow> = query_as(select_task!("id IN (SELECT value FROM json_each(?)) ORDER BY id"))
-        .bind(json(&ids).to_string())
-        .fetch_all(&store.readers)
-        .await
-        .map_err(read_failed)?;
-    paired(all(rows)?, found)
+    paired(named(store, json(&ids).to_string()).await?, found)
+}
+
+pub(super) async fn of(store: &SqliteStore, ids: &[TaskId]) -> Result<Vec<Task>, StoreError> {
+    named(store, json(&names(ids)).to_string()).await
+}
+
+/// The tasks whose ids are in an array.
+async fn named(store: &SqliteStore, ids: String) -> Result<Vec<Task>, StoreError> {
+    let select = query_as(select_task!("id IN (SELECT value FROM json_each(?)) ORDER BY id")).bind(ids);
+    let rows: Vec<TaskRow> = select.fetch_all(&store.readers).await.map_err(read_failed)?;
+    all(rows)
 }

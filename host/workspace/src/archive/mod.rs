@@ -136,6 +136,10 @@ impl Archives for ChildArchiver {
         self.run(move |layout| layout.place(tenant, task)).await
     }
 
+    async fn found(&self, after: Option<TenantId>) -> Result<Option<(TenantId, Vec<TaskId>)>, ArchiveError> {
+        self.run(move |layout| layout.found(after)).await
+    }
+
     async fn discard(&self, tenant: TenantId, task: TaskId) -> Result<(), ArchiveError> {
         self.run(move |layout| layout.remove_archive(tenant, task)).await
     }

@@ -1,16 +1,18 @@
 //! The data directory: where workspaces lie, how they come and go.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bulkhead_core::id::{TaskId, TenantId};
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::archive::Place;
 use bulkhead_core::ports::workspace::WorkspaceError;
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use crate::scratch::{Scratch, Temporary, make_private};
@@ -142,6 +144,26 @@ impl Layout {
         }
     }
 
+    /// What lies here of the first tenant after this one.
+    pub(crate) fn found(&self, after: Option<TenantId>) -> Result<Option<(TenantId, Vec<TaskId>)>, WorkspaceError> {
+        let mut tenants: BTreeSet<TenantId> = BTreeSet::new();
+        for dir in [&self.workspaces, &self.archives] {
+            tenants.extend(ids::<TenantId>(dir.as_fd(), "").map_err(error::host)?);
+        }
+        let Some(tenant) = tenants.into_iter().find(|tenant| after.is_none_or(|after| *tenant > after)) else {
+            return Ok(None);
+        };
+        let mut tasks = BTreeSet::new();
+        for (dir, suffix) in [(&self.workspaces, ""), (&self.archives, ".tar.gz")] {
+            match beneath::open_dir(dir.as_fd(), tenant.to_string().as_bytes()) {
+                Ok(dir) => tasks.extend(ids::<TaskId>(dir.as_fd(), suffix).map_err(error::host)?),
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(error::host(errno)),
+            }
+        }
+        Ok(Some((tenant, tasks.into_iter().collect())))
+    }
+
     /// Where a workspace is.
     pub(crate) fn place(&self, tenant: TenantId, task: TaskId) -> Result<Place, WorkspaceError> {
         let is_there = |result: rustix::io::Result<Stat>| match result {
@@ -159,6 +181,19 @@ impl Layout {
             None => Place::Nowhere,
         })
     }
+}
+
+/// The entries of a directory whose names are ids, with this suffix.
+fn ids<T: FromStr>(dir: BorrowedFd<'_>, suffix: &str) -> rustix::io::Result<Vec<T>> {
+    let mut ids = Vec::new();
+    let mut entries = Dir::read_from(dir)?;
+    while let Some(entry) = entries.read() {
+        let entry = entry?;
+        let name = entry.file_name().to_str().ok().and_then(|name| name.strip_suffix(suffix));
+        // Nothing else is made here; what is there is somebody's who knows why.
+        ids.extend(name.and_then(|name| name.parse().ok()));
+    }
+    Ok(ids)
 }
 
 fn archive_name(task: TaskId) -> String {
