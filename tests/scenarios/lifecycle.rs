@@ -416,6 +416,11 @@ fn what_belongs_to_no_task_is_swept_after_a_while_and_nothing_else() {
         let server = Server::start(options);
         let client = server.client();
         let (ready, packed_one, kept) = (client.task(), client.task(), client.task());
+        let tool = client.register("fixtures/echo");
+        client.register("fixtures/touch");
+        let components = || std::fs::read_dir(server.data().join("components")).unwrap().count();
+        assert_eq!(components(), 2);
+        client.delete(&format!("/v1/tools/{}", tool["id"].as_str().unwrap())).expect(204);
         for task in [&ready, &packed_one, &kept] {
             client.put(&format!("/v1/tasks/{task}/files/x"), b"x").expect(201);
         }
@@ -432,6 +437,7 @@ fn what_belongs_to_no_task_is_swept_after_a_while_and_nothing_else() {
         until("they are seen", || (metric(&client, "workspace_strays") == 2).then_some(()));
         assert!(tenant.join(nobodys).exists() && other.exists(), "another host may be just making them");
         until("they go", || (!tenant.join(nobodys).exists() && !other.exists()).then_some(()));
+        until("the component of no tool goes", || (components() == 1).then_some(()));
         until("they are counted", || (metric(&client, "workspace_strays_swept_total") == 2).then_some(()));
         std::thread::sleep(Duration::from_secs(2));
         assert!(tenant.join("no id").exists() && directory(&server, &ready).is_some());
@@ -459,4 +465,44 @@ fn what_belongs_to_no_task_is_swept_after_a_while_and_nothing_else() {
             assert!(tenant.join(format!("task_01hzzzzzzzzzzzzzzzzzzzzzz{index}")).exists());
         }
     });
+}
+
+#[test]
+fn a_worker_of_one_task_finds_the_workspace_that_came_back() {
+    let server = Server::start(options().with("BULKHEAD_WORKERS__ISOLATION", "strict"));
+    let client = server.client();
+    client.register("fixtures/touch");
+    let task = client.task();
+    let touch = |name: &str| client.call(&task, "touch", json!({"create": [{"path": name, "content": "x"}]}));
+    let first = touch("a");
+    archived(&server, &task);
+    post(&client, &task, "restore").expect(204);
+    let second = touch("b");
+    assert_eq!((&first["state"], &second["state"]), (&json!("succeeded"), &json!("succeeded")), "{second}");
+    let listed = client.get(&format!("/v1/tasks/{task}/entries")).expect(200);
+    let names: Vec<_> = listed["entries"].as_array().unwrap().iter().map(|entry| entry["path"].clone()).collect();
+    assert_eq!(names, ["a", "b"], "{first}");
+}
+
+#[test]
+fn a_stream_on_one_host_keeps_a_task_alive_that_another_holds() {
+    let database = postgres().database(None);
+    let on = || {
+        options()
+            .with("DATABASE_URL", postgres().url(postgres().port(), &database))
+            .with("BULKHEAD_LIFECYCLE__ARCHIVE_IDLE_MS", 2_000)
+            .with("BULKHEAD_HTTP__HEARTBEAT_MS", 300)
+    };
+    let holder = Server::start(on());
+    let other = Server::beside(&holder, on());
+    let (watched, idle) = (holder.client().task(), holder.client().task());
+    let stream = other.client().follow(&watched, &[], "");
+    packed(&holder, &idle);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(state(&holder.client(), &watched), "ready");
+    drop(stream);
+    packed(&holder, &watched);
+    // By way of the other host.
+    post(&other.client(), &idle, "restore").expect(204);
+    assert_eq!(state(&other.client(), &idle), "ready");
 }

@@ -181,6 +181,12 @@ impl Store for MemoryStore {
         Ok(self.state().tools.values().filter(|tool| tool.state == ToolState::Compiling).cloned().collect())
     }
 
+    async fn components_of_tools(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        let state = self.state();
+        let has = |digest: &&Digest| state.tools.values().any(|tool| tool.digest == **digest);
+        Ok(digests.iter().filter(has).copied().collect())
+    }
+
     async fn delete_tool(&self, owner: ToolOwner, id: ToolId, audit: NewAudit) -> Result<bool, StoreError> {
         Ok(self.state().delete_tool(owner, id, audit))
     }

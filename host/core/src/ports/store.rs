@@ -292,6 +292,8 @@ pub trait Store: Send + Sync + 'static {
     async fn pinnable_tools(&self, tenant: TenantId) -> Result<Vec<Tool>, StoreError>;
     /// Tools that were left compiling, oldest first.
     async fn compiling_tools(&self) -> Result<Vec<Tool>, StoreError>;
+    /// Those of these components that a tool has, in any state (for the sweep).
+    async fn components_of_tools(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError>;
     /// Deletes a tool of this owner that no task pins. False if there is none or it is pinned.
     async fn delete_tool(&self, owner: ToolOwner, id: ToolId, audit: NewAudit) -> Result<bool, StoreError>;
     /// The set with this digest.

@@ -5,7 +5,7 @@
 //! belongs to nobody for all of the grace time, by the monotonic clock, is looked
 //! up once more, in its turn, and goes. If the database knows less than half of
 //! what lies there, it is more likely the wrong one than all of that garbage:
-//! then nothing goes, and an error says so.
+//! then nothing goes, and an error says so. Components that no tool has go likewise.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -13,11 +13,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::tasks::Tasks;
+use crate::digest::Digest;
 use crate::dispatch::chain;
 use crate::error::Error;
 use crate::id::{TaskId, TenantId};
 use crate::ports::archive::Place;
 use crate::ports::cluster::{Holder, Lease};
+use crate::ports::sandbox::SandboxError;
 use crate::task::{Task, TaskState};
 
 /// Tasks that are looked up at once.
@@ -42,6 +44,8 @@ pub(super) struct Sweeper {
     config: SweepConfig,
     /// Since when they are known to belong to nobody.
     strays: HashMap<(TenantId, TaskId), Instant>,
+    /// The same of components that no tool has.
+    components: HashMap<Digest, Instant>,
 }
 
 /// What a round saw.
@@ -54,7 +58,7 @@ struct Seen {
 
 impl Sweeper {
     pub(super) fn new(tasks: Tasks, config: SweepConfig) -> Self {
-        Self { tasks, config, strays: HashMap::new() }
+        Self { tasks, config, strays: HashMap::new(), components: HashMap::new() }
     }
 
     pub(super) async fn run(mut self) {
@@ -65,7 +69,11 @@ impl Sweeper {
                 continue;
             }
             // A store that does not answer knows nothing, and so does this round.
-            if let Err(error) = self.round().await {
+            let swept = async {
+                self.round().await?;
+                self.components().await
+            };
+            if let Err(error) = swept.await {
                 tracing::warn!(error = %chain(&error), "what belongs to nobody could not be looked for");
             }
         }
@@ -100,6 +108,42 @@ impl Sweeper {
         }
         for task in seen.archived {
             self.pack_again(task).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes components that no tool has. A database that knows none of many is the
+    /// wrong one.
+    async fn components(&mut self) -> Result<(), Error> {
+        let ports = &self.tasks.parts.ports;
+        let found = ports.components.found().await;
+        let found = found.map_err(|error| SandboxError::new("components could not be listed", error))?;
+        let mut unknown: HashSet<_> = found.iter().copied().collect();
+        for digests in found.chunks(LOOKED_UP) {
+            for digest in ports.store.components_of_tools(digests).await? {
+                unknown.remove(&digest);
+            }
+        }
+        if unknown.len() == found.len() && unknown.len() > FEW {
+            self.components.clear();
+            tracing::error!(
+                unknown = unknown.len(),
+                "the database knows none of the components that lie here; is it the right one?"
+            );
+            return Ok(());
+        }
+        self.components.retain(|digest, _| unknown.contains(digest));
+        let now = Instant::now();
+        for digest in unknown {
+            self.components.entry(digest).or_insert(now);
+        }
+        let due = self.components.iter().filter(|(_, since)| since.elapsed() >= self.config.grace);
+        let due: Vec<_> = due.map(|(digest, _)| *digest).take(REMOVED).collect();
+        for digest in due {
+            self.components.remove(&digest);
+            if self.tasks.parts.tools.sweep(digest).await? {
+                tracing::info!(%digest, "removed a component that no tool has");
+            }
         }
         Ok(())
     }

@@ -184,3 +184,14 @@ pub(super) async fn set(store: &PostgresStore, digest: Digest) -> Result<Option<
     let reading = Reading { table: "tool_sets", row: &name };
     tools.map(|tools| Ok(ToolSet { digest, tools: reading.json("tools", &tools)? })).transpose()
 }
+
+pub(super) async fn components_of(store: &PostgresStore, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+    let names: Vec<_> = digests.iter().map(ToString::to_string).collect();
+    let select = Statement::new("SELECT DISTINCT digest FROM tools WHERE digest = ANY($1)").bind(names);
+    let answer = store.read(select).await?;
+    let digest = |row: &sqlx::postgres::PgRow| {
+        let text: &str = row.try_get("digest").map_err(unreadable)?;
+        Reading { table: "tools", row: text }.parse("digest", text)
+    };
+    answer.rows.iter().map(digest).collect()
+}

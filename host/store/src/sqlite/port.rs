@@ -105,6 +105,10 @@ impl Store for SqliteStore {
         tools::compiling(self).await
     }
 
+    async fn components_of_tools(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        tools::components_of(self, digests).await
+    }
+
     async fn delete_tool(&self, owner: ToolOwner, id: ToolId, audit: NewAudit) -> Result<bool, StoreError> {
         tools::delete(self, owner, id, audit).await
     }

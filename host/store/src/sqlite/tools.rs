@@ -191,3 +191,15 @@ pub(super) async fn set(store: &SqliteStore, digest: Digest) -> Result<Option<To
     let reading = Reading { table: "tool_sets", row: &name };
     tools.map(|tools| Ok(ToolSet { digest, tools: reading.json("tools", &tools)? })).transpose()
 }
+
+pub(super) async fn components_of(store: &SqliteStore, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+    let names: Vec<_> = digests.iter().map(ToString::to_string).collect();
+    let found: Vec<String> =
+        query_scalar("SELECT DISTINCT digest FROM tools WHERE digest IN (SELECT value FROM json_each(?))")
+            .bind(json(&names).to_string())
+            .fetch_all(&store.readers)
+            .await
+            .map_err(read_failed)?;
+    let digest = |text: &String| Reading { table: "tools", row: text }.parse("digest", text);
+    found.iter().map(digest).collect()
+}

@@ -95,11 +95,11 @@ impl Entry {
     /// Reads the next header; none at the end of the archive.
     pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
         let Some(described) = block(from)? else { return Ok(None) };
-        let length = described.entry_size()?;
+        let length = described.entry_size().map_err(|_| damaged())?;
         if described.entry_type() != EntryType::XHeader || length > MAX_RECORDS {
             return Err(damaged());
         }
-        let mut records = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        let mut records = vec![0; usize::try_from(length).map_err(|_| damaged())?];
         from.read_exact(&mut records)?;
         skip(from, padding(length))?;
         let header = block(from)?.ok_or_else(damaged)?;
@@ -107,7 +107,7 @@ impl Entry {
             kind: header.entry_type(),
             path: Vec::new(),
             link: Vec::new(),
-            mode: header.mode()? & RIGHTS,
+            mode: header.mode().map_err(|_| damaged())? & RIGHTS,
             seconds: 0,
             nanoseconds: 0,
             size: 0,
@@ -183,7 +183,7 @@ fn block(from: &mut impl Read) -> io::Result<Option<Header>> {
     }
     let sum = header.as_bytes().iter().enumerate();
     let sum: u32 = sum.map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) }).sum();
-    if header.cksum()? == sum { Ok(Some(header)) } else { Err(damaged()) }
+    if header.cksum().ok() == Some(sum) { Ok(Some(header)) } else { Err(damaged()) }
 }
 
 fn copy(to: &mut [u8; 100], from: &[u8]) {

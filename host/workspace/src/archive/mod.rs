@@ -17,6 +17,8 @@
 
 mod format;
 mod pack;
+#[cfg(feature = "fuzz")]
+pub(crate) mod seeds;
 mod unpack;
 
 use std::os::fd::{AsFd, OwnedFd};

@@ -144,7 +144,7 @@ impl<W: Write> Packer<'_, W> {
             FileType::Directory => {
                 self.done.directories += 1;
                 self.write(&Entry::of(EntryType::Directory, &path, &stat))?;
-                let below = unlocked(dir.as_fd(), name, |dir, name| beneath::open_dir(dir, name));
+                let below = unlocked(dir.as_fd(), name, beneath::open_dir);
                 let mut frame = self.frame(path.clone(), below.map_err(unreadable(&path))?)?;
                 frame.stat = stat;
                 return Ok(Some(frame));

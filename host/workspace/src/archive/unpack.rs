@@ -56,6 +56,7 @@ fn failed(errno: Errno) -> ImportError {
     match errno {
         // It passes a link or a file, or is there already: no packer writes that.
         Errno::LOOP | Errno::NOTDIR | Errno::EXIST | Errno::ISDIR | Errno::NOENT | Errno::XDEV => broken(damaged()),
+        Errno::NAMETOOLONG | Errno::ILSEQ | Errno::INVAL | Errno::ACCESS => broken(damaged()),
         errno => ImportError::Io(errno.into()),
     }
 }
