@@ -45,12 +45,12 @@ pub struct LifeConfig {
 }
 
 /// The time that goes on evenly.
-struct Steady {
+struct EvenTime {
     began: Timestamp,
     since: Instant,
 }
 
-impl Steady {
+impl EvenTime {
     fn now(&self, wall: Timestamp) -> Timestamp {
         let elapsed = i64::try_from(self.since.elapsed().as_millis()).unwrap_or(i64::MAX);
         self.began.plus_millis(elapsed).min(wall)
@@ -61,15 +61,15 @@ impl Steady {
 pub(super) struct Overseer {
     tasks: Tasks,
     config: LifeConfig,
-    steady: Steady,
+    even: EvenTime,
     /// Those that the last round found.
     found: HashMap<TaskId, Overdue>,
 }
 
 impl Overseer {
     pub(super) fn new(tasks: Tasks, config: LifeConfig) -> Self {
-        let steady = Steady { began: tasks.parts.ports.ids.now(), since: Instant::now() };
-        Self { tasks, config, steady, found: HashMap::new() }
+        let even = EvenTime { began: tasks.parts.ports.ids.now(), since: Instant::now() };
+        Self { tasks, config, even, found: HashMap::new() }
     }
 
     pub(super) async fn run(mut self) {
@@ -86,7 +86,7 @@ impl Overseer {
 
     async fn round(&mut self) -> Result<(), Error> {
         let ports = self.tasks.parts.ports.clone();
-        let times = Times { now: self.steady.now(ports.ids.now()), lifetimes: self.config.lifetimes };
+        let times = Times { now: self.even.now(ports.ids.now()), lifetimes: self.config.lifetimes };
         let in_use = self.in_use(&self.tasks.parts.hub);
         let used: Vec<_> = in_use.iter().copied().collect();
         for tasks in used.chunks(NOTED) {
@@ -141,10 +141,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_time_that_counts_does_not_jump() {
         let at = Timestamp::from_millis;
-        let steady = Steady { began: at(1_000_000), since: Instant::now() };
+        let even = EvenTime { began: at(1_000_000), since: Instant::now() };
         tokio::time::advance(Duration::from_millis(500)).await;
-        assert_eq!(steady.now(at(1_000_500)), at(1_000_500));
-        assert_eq!(steady.now(at(9_000_000_000)), at(1_000_500), "forwards it goes on evenly");
-        assert_eq!(steady.now(at(900_000)), at(900_000), "backwards nothing is old");
+        assert_eq!(even.now(at(1_000_500)), at(1_000_500));
+        assert_eq!(even.now(at(9_000_000_000)), at(1_000_500), "forwards it goes on evenly");
+        assert_eq!(even.now(at(900_000)), at(900_000), "backwards nothing is old");
     }
 }
