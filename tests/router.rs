@@ -68,13 +68,15 @@ impl Edge {
         });
         let importer = ChildImporter::new(config.importer("/nowhere".into())).unwrap();
         let store = Arc::new(MemoryStore::new());
+        let workspaces = Arc::new(LocalWorkspaces::new(data.path()).unwrap());
         let ports = Ports {
             rates: Arc::new(LocalRates::new(RateConfig::default())),
             live: None,
             cluster: Arc::new(Alone::new(store.clone())),
             store: store.clone(),
             sandbox: Arc::new(FakeSandbox::default()),
-            workspaces: Arc::new(LocalWorkspaces::new(data.path()).unwrap()),
+            archives: Arc::new(workspaces.archiver(config.archiver("/nowhere".into()))),
+            workspaces,
             importer: Arc::new(importer),
             components: Arc::new(ComponentFiles::new(config.components(), None)),
             ids: Arc::new(System),
@@ -95,12 +97,22 @@ impl Edge {
             },
             wait_default: Duration::from_secs(30),
             wait_max: Duration::from_secs(60),
+            drain_notice: Duration::ZERO,
             resource: None,
             cors_origins: vec![HeaderValue::from_static("https://app.example")],
         };
         change(&mut options);
         let (stop, streams) = (CancellationToken::new(), Arc::default());
-        let api = Arc::new(Api { services, options, metrics, stop, streams, peers: Peers::default(), tokens: None });
+        let api = Arc::new(Api {
+            services,
+            options,
+            metrics,
+            leaving: CancellationToken::new(),
+            stop,
+            streams,
+            peers: Peers::default(),
+            tokens: None,
+        });
         let key = key(&api, Scopes::all()).await;
         Self { router: router(api.clone()), api, store, key, _data: data }
     }

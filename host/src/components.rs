@@ -37,6 +37,30 @@ impl Components for ComponentFiles {
         self.write(digest, bytes).await
     }
 
+    async fn found(&self) -> Result<Vec<Digest>, Error> {
+        let directory = self.directory.clone();
+        blocking(move || {
+            let mut found = Vec::new();
+            for entry in std::fs::read_dir(&directory)? {
+                let name = entry?.file_name();
+                // What has another name was not put here.
+                let hex = name.to_str().and_then(|name| name.strip_suffix(".wasm"));
+                found.extend(hex.and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok()));
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn remove(&self, digest: Digest) -> Result<(), Error> {
+        let (directory, path) = (self.directory.clone(), self.path(digest));
+        blocking(move || match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => sync_directory(&directory),
+        })
+        .await
+    }
+
     async fn get(&self, digest: Digest) -> Result<Bytes, Error> {
         match (self.read(digest).await, &self.behind) {
             (Err(error), Some(behind)) if error.kind() == ErrorKind::NotFound => {
@@ -102,5 +126,10 @@ mod tests {
         std::fs::write(directory.path().join(format!("{}.wasm", digest.hex())), "abd").expect("changed");
         assert_eq!(files.get(digest).await.expect_err("refused").kind(), ErrorKind::InvalidData);
         assert!(files.get(Digest::of(b"other")).await.is_err());
+        std::fs::write(directory.path().join("other.wasm"), "x").expect("written");
+        assert_eq!(files.found().await.expect("read"), [digest]);
+        files.remove(digest).await.expect("removed");
+        files.remove(digest).await.expect("gone");
+        assert_eq!(files.found().await.expect("read"), []);
     }
 }

@@ -54,6 +54,9 @@ pub struct Metrics {
     would_refuse: Family<Rule, Counter>,
     admin_accessed: Counter,
     accesses_lost: Counter,
+    remembered: Gauge,
+    strays: Gauge,
+    swept: Counter,
 }
 
 /// What others count, read when somebody asks.
@@ -146,6 +149,9 @@ impl Metrics {
             would_refuse: Family::default(),
             admin_accessed: Counter::default(),
             accesses_lost: Counter::default(),
+            remembered: Gauge::default(),
+            strays: Gauge::default(),
+            swept: Counter::default(),
             registry: Registry::default(),
         };
         registry.register("calls_accepted", "Calls that were stored", metrics.accepted.clone());
@@ -166,16 +172,22 @@ impl Metrics {
         registry.register("admin_accessed", "Others' things given to administrators", metrics.admin_accessed.clone());
         let help = "Entries of access logs that could not be stored";
         registry.register("accesses_lost", help, metrics.accesses_lost.clone());
+        registry.register("tasks_remembered", "What is held in memory of tasks", metrics.remembered.clone());
+        let help = "Workspaces on the disk that belong to no task";
+        registry.register("workspace_strays", help, metrics.strays.clone());
+        let help = "Workspaces that belonged to no task and were removed";
+        registry.register("workspace_strays_swept", help, metrics.swept.clone());
         registry.register_collector(Box::new(Elsewhere(read)));
         Arc::new(Self { registry, ..metrics })
     }
 
     /// The text that `/metrics` answers with.
-    pub fn render(&self, running: usize, queued: usize, watched: usize) -> String {
+    pub fn render(&self, (running, queued): (usize, usize), watched: usize, remembered: usize) -> String {
         let gauge = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         gauge(&self.running, running);
         gauge(&self.queued, queued);
         gauge(&self.watched, watched);
+        gauge(&self.remembered, remembered);
         let mut text = String::new();
         // Writing to a String can't fail.
         let _ = encode(&mut text, &self.registry);
@@ -236,6 +248,14 @@ impl Meter for Metrics {
 
     fn accesses_lost(&self, count: u64) {
         self.accesses_lost.inc_by(count);
+    }
+
+    fn strays(&self, count: u64) {
+        self.strays.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    fn stray_swept(&self) {
+        self.swept.inc();
     }
 
     fn admin_accessed(&self) {

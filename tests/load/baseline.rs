@@ -93,13 +93,15 @@ fn task(owner: Owner, tools: &ToolSet) -> Task {
         ceiling: Ceiling::OPEN,
         created_at: now,
         updated_at: now,
+        lifetimes: Default::default(),
+        kept_until: None,
         last_seq: 0,
         first_seq: 1,
     }
 }
 
 fn made(task: &Task) -> NewAudit {
-    NewAudit::new(task.created_at, task.owner, task.id, None, &AuditBody::TaskArchived {})
+    NewAudit::new(task.created_at, task.owner, task.id, None, &AuditBody::TaskArchived { reason: None })
 }
 
 fn call(task: &Task) -> (AcceptCall, EndCall) {

@@ -57,6 +57,7 @@ async fn services(data: &std::path::Path, full: bool) -> Services {
         cluster: Arc::new(Alone::new(store.clone())),
         store,
         sandbox: Arc::new(WasmSandbox::new(wasm).unwrap()),
+        archives: Arc::new(workspaces.archiver(config.archiver(exe.clone()))),
         workspaces,
         importer: Arc::new(ChildImporter::new(config.importer(exe)).unwrap()),
         components: Arc::new(ComponentFiles::new(config.components(), None)),
@@ -88,6 +89,7 @@ async fn task(services: &Services) -> Arc<FrozenTask> {
         tools: None,
         limits: LimitsPatch::default(),
         capabilities: None,
+        lifetimes: Default::default(),
     };
     let task = services.tasks.create(&permit, new).await.unwrap();
     services.access.frozen_task(&principal, Operation::CallsCreate, task.id).await.unwrap()

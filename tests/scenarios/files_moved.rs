@@ -138,7 +138,7 @@ fn a_content_that_was_sent_before_is_not_sent_again() {
         assert_eq!(client.get(&format!("/v1/tasks/{two}/files/x/f")).body, content);
         put(&client, &one, "again", content).expect(201);
         for task in [&one, &two] {
-            client.delete(&format!("/v1/tasks/{task}")).expect(204);
+            client.delete(&format!("/v1/tasks/{task}?purge=true")).expect(204);
         }
         let three = client.task();
         put(&client, &three, "f", content).problem(404, "content_unknown");

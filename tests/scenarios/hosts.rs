@@ -347,3 +347,75 @@ fn redis_may_go_and_come_in_the_middle_of_a_stream() {
         assert!(metric(&server.client(), "redis_lost_total") >= 1);
     }
 }
+
+#[test]
+fn a_host_that_stops_finishes_what_runs_and_gives_away_what_waits() {
+    let (database, volume) = (postgres().database(None), tempfile::tempdir().unwrap());
+    let on = || {
+        options(&database, postgres().port())
+            .with("BULKHEAD_CLUSTER__VOLUME", volume.path().display())
+            .with("BULKHEAD_CLUSTER__LEASE_MS", 60_000)
+            .with("BULKHEAD_DISPATCH__RUNNING", 1)
+            .with("BULKHEAD_DISPATCH__DRAIN_MS", 60_000)
+    };
+    let a = Server::start(on());
+    let b = Server::beside(&a, on());
+    let (near, far) = (a.client(), b.client());
+    near.register("fixtures/sleeper_rw");
+    let (busy, waits) = (near.task(), near.task());
+    let call = |task: &str, ms: u64| {
+        let body = json!({"tool": "sleeper_rw", "arguments": {"ms": ms}});
+        near.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202)
+    };
+    let running = call(&busy, 15_000);
+    near.follow(&busy, &[], "").until(|event| event["type"] == "call.started");
+    let behind = call(&busy, 10);
+    let others: Vec<_> = (0..5).map(|_| call(&waits, 10)).collect();
+    for call in [&behind, &others[4]] {
+        assert_eq!(near.get(&format!("/v1/calls/{}", id(call))).expect(200)["state"], "queued");
+    }
+    let begun = Instant::now();
+    a.terminate();
+    // Those of another task are run by the other host while this one still drains.
+    let ended = |call: &Value| {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            let now = eventually(|| far.get(&format!("/v1/calls/{}?wait=1", id(call)))).expect(200);
+            if now["outcome"].is_object() {
+                assert_eq!((&now["state"], &now["attempts"]), (&json!("succeeded"), &json!(1)), "{now}");
+                return;
+            }
+            assert!(Instant::now() < until, "{now}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    others.iter().for_each(ended);
+    let calls = far.get(&format!("/v1/tasks/{busy}/calls")).expect(200);
+    let of_busy: Vec<_> = calls["items"].as_array().unwrap().iter().map(|call| call["state"].clone()).collect();
+    assert_eq!(of_busy, ["queued", "running"]);
+    // What ran ends as if nothing were; what waited for it goes on elsewhere, long before a lease is over.
+    [&running, &behind].into_iter().for_each(ended);
+    assert!(begun.elapsed() < Duration::from_secs(50), "nobody waited for the lease");
+    for task in [&busy, &waits] {
+        let log = far.follow(task, &[], "").until(|event| {
+            event["type"] == "call.ended" && (event["call"] == behind["id"] || event["call"] == others[4]["id"])
+        });
+        let starts: Vec<_> = log.iter().filter(|event| event["type"] == "call.started").map(|e| &e["call"]).collect();
+        let distinct: std::collections::HashSet<_> = starts.iter().map(|call| call.as_str().unwrap()).collect();
+        assert_eq!(starts.len(), distinct.len(), "none starts twice");
+    }
+    assert!(a.log().contains("calls that waited were given to other hosts"), "{}", a.log());
+}
+
+#[test]
+fn a_host_that_is_leaving_says_so_while_it_still_answers() {
+    let server = Server::start(Options::default().with("BULKHEAD_HTTP__DRAIN_NOTICE_MS", 5_000));
+    let client = server.client();
+    let task = client.task();
+    client.get("/readyz").expect(200);
+    server.terminate();
+    until("it says that it is leaving", || client.get("/readyz").status == 503);
+    client.get("/readyz").problem(503, "stopping");
+    client.get("/healthz").expect(200);
+    assert_eq!(client.get(&format!("/v1/tasks/{task}")).expect(200)["state"], "ready");
+}

@@ -21,6 +21,7 @@ mod hosts;
 mod imports;
 mod isolation;
 mod kills;
+mod lifecycle;
 mod parts;
 mod policy;
 mod postgres;

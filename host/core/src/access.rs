@@ -80,7 +80,7 @@ pub(crate) fn not_ready(id: &TaskId, state: Option<TaskState>) -> Option<Error> 
         Some(TaskState::Ready) => return None,
         None | Some(TaskState::Deleted) => return Some(Error::not_found("task", id)),
         Some(TaskState::Initializing) => "its workspace is being filled; wait for the event `task.ready`",
-        Some(TaskState::Archived) => "restore it first",
+        Some(TaskState::Archived) => "restore it first, with `POST /v1/tasks/{id}/restore`",
         Some(TaskState::Failed) => "its workspace could not be filled; make a new task",
     };
     let state = state.map(|state| state.to_string()).unwrap_or_default();
@@ -226,6 +226,17 @@ impl Access {
         let frozen = Arc::new(FrozenTask { id, owner: task.owner, tools, limits: task.limits, ceiling: task.ceiling });
         self.frozen.insert(id, frozen.clone());
         Ok(frozen)
+    }
+
+    /// Of how many tasks something is remembered.
+    pub(crate) fn remembered(&self) -> u64 {
+        self.frozen.run_pending_tasks();
+        self.frozen.entry_count()
+    }
+
+    /// Forgets what is remembered of a task: it is archived or deleted.
+    pub(crate) fn forget(&self, id: TaskId) {
+        self.frozen.invalidate(&id);
     }
 
     /// The tools of a task.

@@ -77,8 +77,10 @@ pub enum Error {
     /// The task's workspace is as large as its limits allow, or all of the
     /// user's together.
     #[error(
-        "the workspace is full: `{limit}` is {value}; delete something first, or have it raised: for a limit make the \
-         task with a higher one, a quota is the operator's{}", beside(*aside)
+        "the workspace is full: `{limit}` is {value}; delete something first{}, or have it raised: for a limit make the \
+         task with a higher one, a quota is the operator's{}",
+        purge_hint(limit),
+        beside(*aside)
     )]
     WorkspaceFull {
         /// The limit's name.
@@ -151,6 +153,15 @@ pub enum Error {
     /// The host is stopping.
     #[error("the host is stopping")]
     Stopping,
+}
+
+/// Deleting a task makes no room for its user at once.
+fn purge_hint(limit: &str) -> &'static str {
+    if limit.starts_with("quota.") {
+        " (a deleted task is kept for a while and counts; `DELETE /v1/tasks/{id}?purge=true` removes it at once)"
+    } else {
+        ""
+    }
 }
 
 impl Error {

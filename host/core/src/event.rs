@@ -12,7 +12,7 @@ use crate::id::{CallId, QuestionId, UserId};
 use crate::limits::Usage;
 use crate::outcome::{Content, Fault};
 use crate::ports::egress::EgressError;
-use crate::task::Source;
+use crate::task::{Overdue, Source};
 
 /// Number of an event in its task, from 1 without gaps.
 pub type Seq = u64;
@@ -101,6 +101,32 @@ impl ChangeCounts {
     }
 }
 
+/// Something that is done for a task and takes time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskStep {
+    /// Its workspace is filled: cloned, or unpacked from an upload.
+    Import,
+    /// What was filled in is measured against the quotas.
+    Quota,
+    /// The workspace of an archived task is packed.
+    Pack,
+    /// It is unpacked again.
+    Unpack,
+}
+
+/// How far a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepStatus {
+    /// It begins.
+    Started,
+    /// It is done.
+    Finished,
+    /// It failed, as `detail` says.
+    Failed,
+}
+
 /// What an event says. `type` and `data` on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data")]
@@ -120,12 +146,50 @@ pub enum EventBody {
         /// Why.
         reason: String,
     },
+    /// A step that takes time began, or ended.
+    #[serde(rename = "task.step")]
+    TaskStep {
+        /// Which.
+        step: TaskStep,
+        /// How far it is.
+        status: StepStatus,
+        /// How long it took, once it has ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        duration_ms: Option<u64>,
+        /// Why it failed, or what is to be known besides.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+        /// Files, directories and links that were moved.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        entries: Option<u64>,
+        /// Their bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bytes: Option<u64>,
+    },
     /// The task takes no calls until it is ready again.
     #[serde(rename = "task.archived")]
-    TaskArchived {},
-    /// The workspace is gone. The last event of a task.
+    TaskArchived {
+        /// Why, if nobody asked for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<Overdue>,
+    },
+    /// The task is deleted. The last event of a task that is not restored and was not kept.
     #[serde(rename = "task.deleted")]
-    TaskDeleted {},
+    TaskDeleted {
+        /// Why, if nobody asked for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<Overdue>,
+        /// Until when it can be restored, RFC 3339; absent if it can't be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kept_until: Option<String>,
+    },
+    /// The workspace that was kept of a deleted task is gone. The last event of a task.
+    #[serde(rename = "task.purged")]
+    TaskPurged {
+        /// Why, if nobody asked for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<Overdue>,
+    },
     /// A call was accepted and waits for a slot.
     #[serde(rename = "call.queued")]
     CallQueued {

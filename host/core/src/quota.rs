@@ -6,7 +6,7 @@
 //! worker that was taken over hides is found by the next walk, and a walk comes
 //! again after a hundred times its own cost.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::id::TaskId;
 use crate::limits::Limits;
-use crate::ports::store::Store;
+use crate::ports::store::{HeldTask, Store};
 use crate::ports::workspace::Workspaces;
 use crate::principal::Owner;
 
@@ -99,6 +99,8 @@ pub struct UserQuota {
 #[derive(Default)]
 struct Holdings {
     tasks: HashMap<TaskId, Extent>,
+    /// Those that are deleted and kept: what they take counts, they themselves don't.
+    kept: HashSet<TaskId>,
     /// Of all of them.
     sum: Extent,
 }
@@ -111,6 +113,7 @@ impl Holdings {
     }
 
     fn remove(&mut self, task: TaskId) {
+        self.kept.remove(&task);
         let before = self.tasks.remove(&task);
         self.sum = self.sum.less(before.unwrap_or_default());
     }
@@ -194,7 +197,11 @@ impl Quotas {
     /// If so, or the store fails.
     pub async fn one_more_task(&self, owner: Owner) -> Result<(), Error> {
         let holdings = self.holdings(owner).await?;
-        if lock(&holdings).tasks.len() as u64 >= self.user.tasks {
+        let live = {
+            let holdings = lock(&holdings);
+            holdings.tasks.len().saturating_sub(holdings.kept.len()) as u64
+        };
+        if live >= self.user.tasks {
             return Err(Error::OverLimit { what: "tasks of this user; delete one first", limit: self.user.tasks });
         }
         Ok(())
@@ -232,6 +239,54 @@ impl Quotas {
         if let Some(holdings) = self.held.get(&owner) {
             lock(&holdings).remove(task);
         }
+    }
+
+    /// A task is deleted and kept from now on, or no longer.
+    pub fn keep(&self, owner: Owner, task: TaskId, kept: bool) {
+        self.known.invalidate(&task);
+        if let Some(holdings) = self.held.get(&owner) {
+            let mut holdings = lock(&holdings);
+            if kept {
+                holdings.kept.insert(task)
+            } else {
+                holdings.kept.remove(&task)
+            };
+        }
+    }
+
+    /// A task's workspace is packed, and takes so much.
+    ///
+    /// # Errors
+    /// If the store fails, or what lies beside it can't be walked.
+    pub async fn archived(&self, owner: Owner, task: TaskId, extent: Extent) -> Result<(), Error> {
+        self.known.invalidate(&task);
+        // What its files put aside is beside the archive, as it was beside the directory.
+        let extent = extent.plus(self.workspaces.measure_aside((owner.tenant, task)).await?);
+        self.hold(owner, task, extent);
+        Ok(self.store.note_extent(task, extent).await?)
+    }
+
+    /// What the workspace of a packed task may take when it is unpacked.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn room_to_unpack(&self, owner: Owner, task: TaskId) -> Result<Extent, Error> {
+        let holdings = self.holdings(owner).await?;
+        let holdings = lock(&holdings);
+        let others = holdings.sum.less(holdings.tasks.get(&task).copied().unwrap_or_default());
+        Ok(self.user.workspaces.less(others))
+    }
+
+    /// The refusal of what all workspaces of a user together have no room for.
+    pub fn full(&self) -> Error {
+        full("quota.workspace_bytes_per_user", self.user.workspaces.bytes)
+    }
+
+    /// How many workspaces and owners are remembered.
+    pub fn remembered(&self) -> (u64, u64) {
+        self.known.run_pending_tasks();
+        self.held.run_pending_tasks();
+        (self.known.entry_count(), self.held.entry_count())
     }
 
     /// Walks the workspace and remembers what it takes.
@@ -290,8 +345,11 @@ impl Quotas {
         // Who was first: what was noted meanwhile must not be lost.
         Ok(self.held.get_with(owner, || {
             let mut holdings = Holdings::default();
-            for (task, extent) in held {
+            for HeldTask { task, extent, kept } in held {
                 holdings.set(task, extent);
+                if kept {
+                    holdings.kept.insert(task);
+                }
             }
             Arc::new(Mutex::new(holdings))
         }))

@@ -25,7 +25,7 @@ pub enum TaskState {
     Ready,
     /// Kept, but takes no calls until it is ready again.
     Archived,
-    /// Its workspace is gone; its record and events stay until retention.
+    /// Its workspace is gone, or kept for a while; its record and events stay until retention.
     Deleted,
     /// Its workspace could not be filled.
     Failed,
@@ -96,6 +96,70 @@ pub enum Source {
     Archive,
 }
 
+/// How long a task may be without use, and live, in milliseconds. Each narrows what
+/// the operator configured; absent, that alone counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lifetimes {
+    /// Without a call, a file operation or an open stream: then it is archived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_idle_ms: Option<u64>,
+    /// Archived: then it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delete_archived_ms: Option<u64>,
+    /// Since it was made: then it is deleted, whatever it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_ms: Option<u64>,
+}
+
+/// What the host itself does to a task whose time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overdue {
+    /// Archived, because nobody used it for so long.
+    Idle,
+    /// Deleted, because it was archived, or had failed, for so long.
+    ArchivedLong,
+    /// Deleted, because it is so old.
+    Age,
+    /// Purged, because it was deleted for so long.
+    DeletedLong,
+}
+
+impl Overdue {
+    /// The text form, as stored and sent.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::ArchivedLong => "archived_long",
+            Self::Age => "age",
+            Self::DeletedLong => "deleted_long",
+        }
+    }
+}
+
+impl FromStr for Overdue {
+    type Err = UnknownState;
+
+    fn from_str(text: &str) -> Result<Self, UnknownState> {
+        [Self::Idle, Self::ArchivedLong, Self::Age, Self::DeletedLong]
+            .into_iter()
+            .find(|why| why.as_str() == text)
+            .ok_or_else(|| UnknownState(text.to_owned()))
+    }
+}
+
+/// A step of a task that is deleted and kept for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptStep {
+    /// From `ready` or `archived` to `deleted`, kept until then.
+    Keep(Timestamp),
+    /// Back to `archived`; its age counts from now on.
+    Bring,
+    /// No longer kept: `deleted` for good.
+    Purge,
+}
+
 /// A task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
@@ -123,6 +187,10 @@ pub struct Task {
     pub created_at: Timestamp,
     /// When its state last changed.
     pub updated_at: Timestamp,
+    /// How long it may be without use, and live.
+    pub lifetimes: Lifetimes,
+    /// Until when it can be restored, if it is deleted and kept.
+    pub kept_until: Option<Timestamp>,
     /// The number of its last event; 0 if there is none.
     pub last_seq: Seq,
     /// The number of the oldest event that is still kept; `last_seq + 1` if none is.

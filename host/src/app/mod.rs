@@ -206,6 +206,7 @@ impl App {
             services,
             options: options(config, auth),
             metrics,
+            leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             streams: Arc::new(Streams::new(redis.clone().map(|redis| redis as Arc<dyn Connections>))),
             peers: Peers::default(),
@@ -242,9 +243,12 @@ impl App {
         let (router, token) = (router(api.clone()), api.stop.clone());
         // Who is refused is counted by where it comes from.
         let router = router.into_make_service_with_connect_info::<SocketAddr>();
+        let (leaving, notice) = (api.leaving.clone(), api.options.drain_notice);
         let on_stop = async move {
             stop.await;
             tracing::info!("stopping");
+            leaving.cancel();
+            tokio::time::sleep(notice).await;
             token.cancel();
         };
         let server = axum::serve(listener, router).with_graceful_shutdown(on_stop).into_future();
@@ -401,6 +405,7 @@ fn ports(
     meter: Arc<Metrics>,
     egress: Arc<HttpEgress>,
 ) -> Result<Ports, StartError> {
+    let archives = workspaces.archiver(config.archiver(exe.clone()));
     let importer = ChildImporter::new(config.importer(exe)).map_err(system("the importer"))?;
     let ids: Arc<dyn Ids> = Arc::new(System);
     let alone: Arc<dyn Rates> = Arc::new(LocalRates::new(config.rates()));
@@ -409,6 +414,7 @@ fn ports(
         cluster,
         sandbox,
         workspaces,
+        archives: Arc::new(archives),
         importer: Arc::new(importer),
         components: Arc::new(ComponentFiles::new(config.components(), store.components())),
         ids,
@@ -438,6 +444,7 @@ fn options(config: &Config, auth: Auth) -> Options {
         },
         wait_default: Duration::from_millis(http.wait_default_ms),
         wait_max: Duration::from_millis(http.wait_max_ms),
+        drain_notice: Duration::from_millis(http.drain_notice_ms),
         resource: resource(config),
         // Checked when the configuration was read.
         cors_origins: http.cors_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect(),

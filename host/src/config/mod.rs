@@ -34,7 +34,8 @@ use serde_json::{Map, Value};
 pub use error::{ConfigError, Fault, Origin};
 pub use sections::{
     Access, Always, AuditHeads, Auth, Cgroup, Cluster, Dispatch, EgressLimits, Experimental, FileRules, Http, Import,
-    Isolation, Keep, Log, LogFormat, PolicyFile, Quota, Rates, Redis, Rule, Store, Synchronous, Tokens, Tools, Workers,
+    Isolation, Keep, Lifecycle, Log, LogFormat, PolicyFile, Quota, Rates, Redis, Rule, Store, Synchronous, Tokens,
+    Tools, Workers,
 };
 pub use sources::Flag;
 
@@ -66,6 +67,8 @@ pub struct Config {
     pub quota: Quota,
     /// Files of workspaces, and what is known of them.
     pub files: FileRules,
+    /// The life of tasks.
+    pub lifecycle: Lifecycle,
     /// How often principals may do what.
     pub rate: Rates,
     /// What the door in front of owned things does.
@@ -112,6 +115,7 @@ impl Default for Config {
             import: Import::default(),
             quota: Quota::default(),
             files: FileRules::default(),
+            lifecycle: Lifecycle::default(),
             rate: Rates::default(),
             access: Access::default(),
             tokens: Tokens::default(),

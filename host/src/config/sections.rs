@@ -13,6 +13,7 @@ const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
 const HOUR_MS: u64 = 3_600_000;
+const DECADE_MS: u64 = 10 * 365 * 24 * HOUR_MS;
 
 /// Shorthand for the table below.
 const fn number(unit: &'static str, min: u64, max: u64) -> Kind {
@@ -184,6 +185,8 @@ section! {
         wait_default_ms: u64 = 30_000, number("milliseconds", 0, HOUR_MS);
         /// Longest time that a request may ask to wait for the end of a call. Proxies break off requests that take longer.
         wait_max_ms: u64 = 60_000, number("milliseconds", 0, HOUR_MS);
+        /// How long requests are still answered once the server is asked to stop, while `/readyz` says that it does: longer than a balancer takes to notice. 0: not at all.
+        drain_notice_ms: u64 = 0, number("milliseconds", 0, 600_000);
     }
 }
 
@@ -277,37 +280,9 @@ section! {
     }
 }
 
-section! {
-    /// What one user may hold.
-    Quota = "quota" {
-        /// Bytes of all workspaces of a user together, by their files' sizes. A disk that one user fills stops everybody.
-        workspace_bytes_per_user: u64 = 64 * GIB, number("bytes", KIB, 1024 * 1024 * GIB);
-        /// Files, directories and links of all workspaces of a user together. Each takes an inode.
-        workspace_entries_per_user: u64 = 5_000_000, number("entries", 1, 10_000_000_000);
-        /// Tasks of a user that are not deleted. Each is a directory and a log.
-        tasks_per_user: u64 = 10_000, number("tasks", 1, 10_000_000);
-    }
-}
+mod held;
 
-section! {
-    /// Files of workspaces, and what is known of them.
-    FileRules = "files" {
-        /// How long what clients delete is kept, so that they can have it back. It takes room in the quota until then, or until it is purged. 0: nothing is kept.
-        keep_deleted_ms: u64 = 24 * HOUR_MS, number("milliseconds", 0, 366 * 24 * HOUR_MS);
-        /// How long an upload that goes on over several requests may take; what came of it takes room in the quota.
-        upload_ms: u64 = 24 * HOUR_MS, number("milliseconds", 1_000, 366 * 24 * HOUR_MS);
-        /// Such uploads of one task at once. Each is a file and a row.
-        uploads_per_task: u64 = 32, number("uploads", 1, 10_000);
-        /// Age after which an entry of the history of files is removed. Events go sooner.
-        history_hours: u64 = 90 * 24, number("hours", 1, 10 * 365 * 24);
-        /// Entries of a task's history of files; the oldest go. Each is a row.
-        history_per_task: u64 = 100_000, number("entries", 100, 100_000_000);
-        /// Age after which an entry of the access log is removed.
-        access_hours: u64 = 30 * 24, number("hours", 1, 10 * 365 * 24);
-        /// Entries of the access log that may wait to be stored, which happens four times a second; a request that finds so many waits. A server that is killed loses them.
-        access_queue: u64 = 4_096, number("entries", 64, 1_000_000);
-    }
-}
+pub use held::{FileRules, Lifecycle, Quota};
 
 section! {
     /// How often principals may do what, evenly over a minute. 0: as often as they like.
@@ -446,7 +421,7 @@ section! {
         events_hours: u64 = 7 * 24, number("hours", 1, 10 * 365 * 24);
         /// Bytes of events that a task keeps at most, the newest. A guest that prints all day must not fill the disk.
         events_bytes_per_task: u64 = 64 * MIB, number("bytes", 64 * KIB, 64 * GIB);
-        /// Age after which the record of a deleted task is removed, with its calls and events. Its workspace is removed at once.
+        /// Age after which the record of a deleted task is removed, with its calls and events. It counts from when its workspace went, see `lifecycle.keep_deleted_ms`.
         deleted_hours: u64 = 24, number("hours", 0, 10 * 365 * 24);
         /// Age after which an audit record is removed.
         audit_hours: u64 = 90 * 24, number("hours", 1, 10 * 365 * 24);
@@ -496,6 +471,7 @@ pub(super) fn rest() -> impl Iterator<Item = Key> {
         Import::KEYS,
         Quota::KEYS,
         FileRules::KEYS,
+        Lifecycle::KEYS,
         Rates::KEYS,
         Access::KEYS,
         Tokens::KEYS,

@@ -10,7 +10,10 @@ use bulkhead_core::ports::rates::{Counted, Counts, Rate};
 use bulkhead_core::quota::{Extent, UserQuota};
 use bulkhead_core::service::ServiceConfig;
 use bulkhead_core::service::files::FilesConfig;
+use bulkhead_core::service::overdue::LifeConfig;
+use bulkhead_core::service::sweep::SweepConfig;
 use bulkhead_core::service::upkeep;
+use bulkhead_core::task::Lifetimes;
 use bulkhead_sandbox::{CgroupParent, WasmConfig};
 use bulkhead_store::{HostConfig, PostgresConfig, PostgresUrl, RedisConfig, RedisUrl, SharedRate, SqliteConfig};
 use bulkhead_workspace::import::{ImportConfig, ImportLimits};
@@ -68,6 +71,11 @@ impl Config {
                     entries: self.quota.workspace_entries_per_user,
                 },
                 tasks: self.quota.tasks_per_user,
+            },
+            life: self.life_config(),
+            sweep: SweepConfig {
+                every: (self.lifecycle.sweep_ms > 0).then(|| Duration::from_millis(self.lifecycle.sweep_ms)),
+                grace: Duration::from_millis(self.lifecycle.sweep_grace_ms),
             },
             keep: self.keep_config(),
             follow: Duration::from_millis(self.cluster.follow_ms),
@@ -130,6 +138,20 @@ impl Config {
             coalesce: Duration::from_millis(dispatch.coalesce_ms),
             coalesce_bytes: size(dispatch.coalesce_bytes),
             drain: Duration::from_millis(dispatch.drain_ms),
+        }
+    }
+
+    fn life_config(&self) -> LifeConfig {
+        let life = &self.lifecycle;
+        let time = |time: u64| (time > 0).then_some(time);
+        LifeConfig {
+            lifetimes: Lifetimes {
+                archive_idle_ms: time(life.archive_idle_ms),
+                delete_archived_ms: time(life.delete_archived_ms),
+                max_age_ms: time(life.max_age_ms),
+            },
+            keep_deleted_ms: i64::try_from(life.keep_deleted_ms).unwrap_or(i64::MAX),
+            every: Duration::from_millis(life.every_ms),
         }
     }
 
@@ -286,6 +308,22 @@ impl Config {
             at_once: size(import.at_once),
             local_git_roots: import.git_local_roots.clone(),
             ..ImportConfig::new(exe, self.absolute_data().join("import"))
+        }
+    }
+
+    /// The configuration of packing workspaces, whose children are `exe`. What may be
+    /// in a workspace may be packed.
+    pub fn archiver(&self, exe: PathBuf) -> ImportConfig {
+        let life = &self.lifecycle;
+        ImportConfig {
+            limits: ImportLimits {
+                max_bytes: self.quota.workspace_bytes_per_user,
+                max_entries: self.quota.workspace_entries_per_user,
+                ..ImportLimits::default()
+            },
+            timeout: Duration::from_millis(life.timeout_ms),
+            at_once: size(life.at_once),
+            ..ImportConfig::new(exe, PathBuf::new())
         }
     }
 

@@ -76,6 +76,8 @@ pub struct Options {
     pub wait_default: Duration,
     /// How long a client may wait at most.
     pub wait_max: Duration,
+    /// How long requests are still answered once the host is asked to stop.
+    pub drain_notice: Duration,
     /// What clients are told about issuers of tokens, if there are some.
     pub resource: Option<Arc<Resource>>,
     /// Origins that browsers may call from.
@@ -90,6 +92,8 @@ pub struct Api {
     pub options: Options,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Told before: whoever balances load should send requests elsewhere.
+    pub leaving: CancellationToken,
     /// Ends streams when the host stops.
     pub stop: CancellationToken,
     /// Event streams that are open.
@@ -210,6 +214,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         streams: StreamOptions { per_user: 0, heartbeat: Duration::ZERO, stall: Duration::ZERO, age: Duration::ZERO },
         wait_default: Duration::ZERO,
         wait_max: Duration::ZERO,
+        drain_notice: Duration::ZERO,
         resource: None,
         cors_origins: Vec::new(),
     };

@@ -25,7 +25,7 @@ pub async fn health() -> Json<Value> {
 #[utoipa::path(get, path = "/readyz", tag = "system", security(()),
     responses((status = 200, body = Object), (status = 503, body = Problem)))]
 pub async fn ready(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {
-    if api.stop.is_cancelled() {
+    if api.leaving.is_cancelled() {
         return Err(Problem::new("stopping", "the host is stopping").retry_after(5));
     }
     api.services.upkeep.ping().await?;
@@ -54,8 +54,8 @@ pub async fn whoami(Caller(caller): Caller) -> Json<WhoAmI> {
 /// Metrics in the OpenMetrics text format.
 pub async fn metrics(State(api): State<Arc<Api>>, Caller(caller): Caller) -> Result<Response, Problem> {
     api.services.access.permit(&caller, Operation::MetricsGet).await?;
-    let (running, queued) = api.services.calls.load();
-    let text = api.metrics.render(running, queued, api.services.tasks.watched());
+    let tasks = &api.services.tasks;
+    let text = api.metrics.render(api.services.calls.load(), tasks.watched(), tasks.remembered());
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }

@@ -10,6 +10,7 @@ use bulkhead_core::id::{SessionId, TaskId};
 use bulkhead_core::limits::LimitsPatch;
 use bulkhead_core::principal::Principal;
 use bulkhead_core::service::tasks::{Fill, NewTask};
+use bulkhead_core::task::Lifetimes;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -57,6 +58,7 @@ pub async fn create(State(api): State<Arc<Api>>, Caller(caller): Caller, body: J
         tools: new.tools,
         limits: new.limits,
         capabilities: new.capabilities,
+        lifetimes: new.lifecycle,
     };
     Ok(created(&api.services.tasks.create(&permit, new).await?))
 }
@@ -76,7 +78,8 @@ pub async fn create_from_archive(
     let session = session(&api, &caller, query.session.as_deref()).await?;
     let tools = query.tools.map(|names| names.split(',').map(str::to_owned).collect());
     let fill = Fill::Archive(stream_of(request));
-    let new = NewTask { session, label: query.label, fill, tools, limits: LimitsPatch::default(), capabilities: None };
+    let (limits, lifetimes) = (LimitsPatch::default(), Lifetimes::default());
+    let new = NewTask { session, label: query.label, fill, tools, limits, capabilities: None, lifetimes };
     Ok(created(&api.services.tasks.create(&permit, new).await?))
 }
 
@@ -87,13 +90,17 @@ pub async fn create_from_archive(
 pub struct TaskQuery {
     /// Only those of this session.
     pub session: Option<String>,
+    /// Those that are deleted and can be restored, and no others.
+    #[serde(default)]
+    pub deleted: bool,
     /// Only those made before the one with this id.
     pub before: Option<String>,
     /// At most this many: 1 to 200, 50 if absent.
     pub limit: Option<u32>,
 }
 
-/// Lists own tasks, those deleted left out.
+/// Lists own tasks, those deleted left out; or with `deleted=true` those that are
+/// deleted and can be restored.
 #[utoipa::path(get, path = "/v1/tasks", tag = "tasks", params(TaskQuery),
     responses((status = 200, body = Items<TaskBody>), (status = "4XX", body = Problem)))]
 pub async fn list(
@@ -106,7 +113,7 @@ pub async fn list(
     let session =
         session.map_err(|_| Problem::new("invalid_request", "`session` is not an id").with("field", "session"))?;
     let (page, limit) = page(&PageQuery { before: query.before, limit: query.limit })?;
-    let tasks = api.services.tasks.list(&permit, session, page).await?;
+    let tasks = api.services.tasks.list(&permit, session, query.deleted, page).await?;
     Ok(Json(Items::page(tasks, limit, |task| task.id.to_string())))
 }
 
@@ -122,21 +129,34 @@ pub async fn get(
     Ok(Json(TaskBody::from(task.task())))
 }
 
-/// Cancels a task's calls and removes its workspace. Its record and events
-/// stay until retention.
-#[utoipa::path(delete, path = "/v1/tasks/{task}", tag = "tasks", params(("task" = String, Path)),
+/// How a task is deleted.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct DeleteQuery {
+    /// For good: nothing is kept, and what was kept of a deleted one is removed.
+    #[serde(default)]
+    pub purge: bool,
+}
+
+/// Cancels a task's calls and deletes it. For a while it can be restored, and
+/// what its workspace takes counts; `purge=true` removes that at once. Its
+/// record and events stay until retention.
+#[utoipa::path(delete, path = "/v1/tasks/{task}", tag = "tasks", params(("task" = String, Path), DeleteQuery),
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub async fn delete(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
     Id(id): Id<TaskId>,
+    Query(query): Query<DeleteQuery>,
 ) -> Result<StatusCode, Problem> {
     let task = api.services.access.task(&caller, Operation::TasksDelete, id).await?;
-    api.services.tasks.delete(&task).await?;
+    api.services.tasks.delete(&task, query.purge).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Puts a task aside: it takes no calls until it is restored.
+/// Puts a task aside: it takes no calls until it is restored. Calls that go on may
+/// end; then its workspace is packed.
 #[utoipa::path(post, path = "/v1/tasks/{task}/archive", tag = "tasks", params(("task" = String, Path)),
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub async fn archive(
@@ -149,7 +169,8 @@ pub async fn archive(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes an archived task ready again.
+/// Makes a task ready again that is archived, or deleted and kept. Answers once its
+/// workspace is unpacked.
 #[utoipa::path(post, path = "/v1/tasks/{task}/restore", tag = "tasks", params(("task" = String, Path)),
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub async fn restore(

@@ -143,7 +143,7 @@ async fn calls(store: Arc<dyn Store>, client: u64, time: Duration) -> u64 {
 }
 
 fn audit() -> NewAudit {
-    NewAudit::of_operator(Timestamp::from_millis(1), &AuditBody::TaskArchived {})
+    NewAudit::of_operator(Timestamp::from_millis(1), &AuditBody::TaskArchived { reason: None })
 }
 
 fn owner() -> Owner {
@@ -168,6 +168,8 @@ fn task(client: u64) -> Task {
         ceiling: Ceiling::OPEN,
         created_at: Timestamp::from_millis(1),
         updated_at: Timestamp::from_millis(1),
+        lifetimes: Default::default(),
+        kept_until: None,
         last_seq: 0,
         first_seq: 1,
     }

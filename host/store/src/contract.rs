@@ -16,6 +16,7 @@ pub(crate) mod files;
 mod grants;
 mod idempotency;
 mod keys;
+mod life;
 mod retention;
 mod sessions;
 mod tasks;
@@ -63,6 +64,10 @@ suite! {
     tasks::are_found_by_state_for_recovery,
     tasks::of_one_id_are_stored_once,
     tasks::know_what_their_workspaces_take,
+    life::deleted_ones_are_kept_brought_back_and_purged,
+    life::what_is_kept_counts_and_pins_its_tools,
+    life::their_time_is_over_when_nobody_uses_them,
+    life::their_own_times_are_narrower,
     events::are_numbered_without_gaps,
     events::are_numbered_without_gaps_under_concurrency,
     events::are_read_in_pages,

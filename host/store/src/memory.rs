@@ -5,6 +5,7 @@
 mod audit;
 mod files;
 mod grants;
+mod life;
 mod state;
 mod tools;
 
@@ -21,12 +22,13 @@ use bulkhead_core::grants::{Grant, Grants};
 use bulkhead_core::id::{CallId, GrantId, SessionId, TaskId, TenantId, ToolId};
 use bulkhead_core::key::{KeyId, KeyRecord};
 use bulkhead_core::ports::store::{
-    AcceptCall, Accepted, Appended, EndCall, EventPage, Page, Retained, Retention, Store, StoreError, Thing,
+    AcceptCall, Accepted, Appended, EndCall, EventPage, HeldTask, Page, Retained, Retention, Store, StoreError, Thing,
+    Times,
 };
 use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
 use bulkhead_core::session::Session;
-use bulkhead_core::task::{Task, TaskState};
+use bulkhead_core::task::{KeptStep, Overdue, Task, TaskState};
 use bulkhead_core::ticket::TicketRecord;
 use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
 
@@ -180,6 +182,12 @@ impl Store for MemoryStore {
         Ok(self.state().tools.values().filter(|tool| tool.state == ToolState::Compiling).cloned().collect())
     }
 
+    async fn components_of_tools(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        let state = self.state();
+        let has = |digest: &&Digest| state.tools.values().any(|tool| tool.digest == **digest);
+        Ok(digests.iter().filter(has).copied().collect())
+    }
+
     async fn delete_tool(&self, owner: ToolOwner, id: ToolId, audit: NewAudit) -> Result<bool, StoreError> {
         Ok(self.state().delete_tool(owner, id, audit))
     }
@@ -208,11 +216,12 @@ impl Store for MemoryStore {
         &self,
         owner: Owner,
         session: Option<SessionId>,
+        kept: bool,
         page: Page<TaskId>,
     ) -> Result<Vec<Task>, StoreError> {
         let wanted = |task: &Task| {
             task.owner == owner
-                && task.state != TaskState::Deleted
+                && (if kept { task.kept_until.is_some() } else { task.state != TaskState::Deleted })
                 && session.is_none_or(|session| task.session == Some(session))
         };
         Ok(page_of(self.state().tasks.iter().map(|(id, entry)| (id, &entry.task)), &page, wanted))
@@ -224,16 +233,38 @@ impl Store for MemoryStore {
         Ok(tasks.take(limit as usize).cloned().collect())
     }
 
+    async fn tasks_of(&self, ids: &[TaskId]) -> Result<Vec<Task>, StoreError> {
+        let state = self.state();
+        Ok(ids.iter().filter_map(|id| state.tasks.get(id)).map(|entry| entry.task.clone()).collect())
+    }
+
     async fn note_extent(&self, task: TaskId, extent: Extent) -> Result<(), StoreError> {
         self.state().note_extent(task, extent);
         Ok(())
     }
 
-    async fn task_extents(&self, owner: Owner) -> Result<Vec<(TaskId, Extent)>, StoreError> {
-        let state = self.state();
-        let of_owner =
-            state.tasks.values().filter(|entry| entry.task.owner == owner && entry.task.state != TaskState::Deleted);
-        Ok(of_owner.map(|entry| (entry.task.id, entry.extent)).collect())
+    async fn task_extents(&self, owner: Owner) -> Result<Vec<HeldTask>, StoreError> {
+        Ok(self.state().extents(owner))
+    }
+
+    async fn step_kept(
+        &self,
+        id: TaskId,
+        step: KeptStep,
+        at: Timestamp,
+        events: Vec<NewEvent>,
+        audit: Option<NewAudit>,
+    ) -> Result<Option<Appended>, StoreError> {
+        Ok(self.state().step_kept(id, step, at, events, audit))
+    }
+
+    async fn note_active(&self, tasks: &[TaskId], times: Times) -> Result<(), StoreError> {
+        self.state().note_active(tasks, times);
+        Ok(())
+    }
+
+    async fn overdue_tasks(&self, times: Times, limit: u32) -> Result<Vec<(Task, Overdue)>, StoreError> {
+        Ok(self.state().overdue(times, limit))
     }
 
     async fn move_task(

@@ -8,6 +8,7 @@ mod file;
 mod grant;
 mod tool;
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use bulkhead_core::key::{KeyId, KeyRecord};
 use bulkhead_core::ports::store::StoreError;
 use bulkhead_core::principal::Owner;
 use bulkhead_core::session::Session;
-use bulkhead_core::task::Task;
+use bulkhead_core::task::{KeptStep, Lifetimes, Overdue, Task};
 use serde::de::DeserializeOwned;
 use sqlx::FromRow;
 
@@ -149,6 +150,10 @@ pub(super) struct TaskRow {
     updated_at: i64,
     last_seq: i64,
     first_seq: i64,
+    kept_until: Option<i64>,
+    archive_idle_ms: Option<i64>,
+    delete_archived_ms: Option<i64>,
+    max_age_ms: Option<i64>,
 }
 
 impl TryFrom<TaskRow> for Task {
@@ -156,6 +161,7 @@ impl TryFrom<TaskRow> for Task {
 
     fn try_from(row: TaskRow) -> Result<Self, StoreError> {
         let reading = Reading { table: "tasks", row: &row.id };
+        let millis = |column, value: Option<i64>| value.map(|value| reading.number(column, value)).transpose();
         Ok(Self {
             id: reading.parse("id", &row.id)?,
             owner: reading.owner(&row.tenant_id, &row.user_id)?,
@@ -169,6 +175,12 @@ impl TryFrom<TaskRow> for Task {
             updated_at: Timestamp::from_millis(row.updated_at),
             last_seq: reading.number("last_seq", row.last_seq)?,
             first_seq: reading.number("first_seq", row.first_seq)?,
+            kept_until: row.kept_until.map(Timestamp::from_millis),
+            lifetimes: Lifetimes {
+                archive_idle_ms: millis("archive_idle_ms", row.archive_idle_ms)?,
+                delete_archived_ms: millis("delete_archived_ms", row.delete_archived_ms)?,
+                max_age_ms: millis("max_age_ms", row.max_age_ms)?,
+            },
             label: row.label,
             failure: row.failure,
         })
@@ -205,6 +217,49 @@ pub(super) fn all<R, T: TryFrom<R, Error = StoreError>>(rows: Vec<R>) -> Result<
 /// The domain value of a row that may not be there.
 pub(super) fn maybe<R, T: TryFrom<R, Error = StoreError>>(row: Option<R>) -> Result<Option<T>, StoreError> {
     row.map(T::try_from).transpose()
+}
+
+/// A step of a task that is kept, as columns.
+pub(super) struct KeptRow {
+    pub(super) from: &'static [&'static str],
+    pub(super) to: &'static str,
+    /// Whether it is kept before.
+    pub(super) kept: bool,
+    pub(super) until: Option<i64>,
+    /// Whether its age counts from then on.
+    pub(super) renews: bool,
+}
+
+impl KeptRow {
+    pub(super) fn of(step: KeptStep) -> Self {
+        let (from, to): (&[_], _) = match step {
+            KeptStep::Keep(_) => (&["ready", "archived"], "deleted"),
+            KeptStep::Bring => (&["deleted"], "archived"),
+            KeptStep::Purge => (&["deleted"], "deleted"),
+        };
+        let until = match step {
+            KeptStep::Keep(until) => Some(until.as_millis()),
+            KeptStep::Bring | KeptStep::Purge => None,
+        };
+        Self { from, to, kept: until.is_none(), until, renews: step == KeptStep::Bring }
+    }
+}
+
+/// A time as it is stored.
+pub(super) fn millis(time: Option<u64>) -> Option<i64> {
+    time.map(|time| i64::try_from(time).unwrap_or(i64::MAX))
+}
+
+/// Each task with why its time is over.
+pub(super) fn overdue(tasks: Vec<Task>, found: Vec<(String, String)>) -> Result<Vec<(Task, Overdue)>, StoreError> {
+    let why: HashMap<_, _> = found.into_iter().collect();
+    let pair = |task: Task| {
+        let id = task.id.to_string();
+        let reading = Reading { table: "tasks", row: &id };
+        let why = reading.present("why", why.get(&id))?;
+        Ok((task, reading.parse("why", why)?))
+    };
+    tasks.into_iter().map(pair).collect()
 }
 
 /// A value as JSON. What is stored is made of plain strings, numbers and JSON

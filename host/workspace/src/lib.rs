@@ -10,13 +10,15 @@
 //! 2. What is half made lies outside of the guest's view and is moved in at
 //!    once ([`LocalWorkspaces`]).
 //! 3. What comes from outside (archives, git) is unpacked by a confined child
-//!    process ([`import`]), of which the host reads one line of JSON.
+//!    process ([`import`]), of which the host reads one line of JSON; so are whole
+//!    workspaces packed and unpacked ([`ChildArchiver`]).
 //!
 //! Deliberately absent: quotas of what a guest writes (the sandbox keeps them,
 //! because it sees each write), and following of links for anybody.
 
 #![deny(unsafe_code)]
 
+mod archive;
 pub mod beneath;
 mod error;
 mod gate;
@@ -25,6 +27,7 @@ mod local;
 mod remove;
 mod scratch;
 
+pub use archive::ChildArchiver;
 pub use local::LocalWorkspaces;
 
 #[cfg(test)]

@@ -9,9 +9,15 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulkhead_core::id::{TaskId, TenantId};
+use bulkhead_core::ports::archive::{ArchiveError, Archives as _, Place};
 use bulkhead_core::ports::import::{Import, ImportError, Imported, Importer};
+use bulkhead_core::ports::workspace::Workspaces as _;
+use bulkhead_core::quota::Extent;
+use bulkhead_workspace::LocalWorkspaces;
 use bulkhead_workspace::import::{ChildImporter, ImportConfig};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 /// Cargo builds the examples of a package with its tests.
 fn child() -> PathBuf {
@@ -202,4 +208,47 @@ async fn time_is_limited() {
     let (_client, slow) = tokio::io::duplex(64);
     let result = host.importer.import(Arc::clone(&host.root), Import::Archive(Box::pin(slow))).await;
     assert_eq!(refusal(result).0, "limit_time");
+}
+
+#[tokio::test]
+async fn workspaces_are_packed_and_unpacked_by_a_confined_child() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let workspaces = LocalWorkspaces::new(dir.path()).expect("opens");
+    let mut config = ImportConfig::new(child(), PathBuf::new());
+    config.args_prefix = Vec::new();
+    let archives = workspaces.archiver(config);
+    let (tenant, task, stop) = (TenantId::from_parts(1, 1), TaskId::from_parts(1, 2), CancellationToken::new());
+    workspaces.create(tenant, task).await.expect("makes");
+    let root = dir.path().join(format!("workspaces/{tenant}/{task}"));
+    fs::create_dir_all(root.join("a/b")).expect("makes");
+    fs::write(root.join("a/f"), "content").expect("writes");
+    fs::hard_link(root.join("a/f"), root.join("a/b/g")).expect("links");
+    let packed = archives.pack(tenant, task, &stop).await.expect("packs");
+    assert_eq!((packed.content.files, packed.content.directories, packed.content.bytes), (2, 2, 14));
+    assert!(!root.exists());
+    assert_eq!(archives.place(tenant, task).await.expect("looks"), Place::Archive { bytes: packed.bytes });
+    assert_eq!(archives.found(None).await.expect("looks"), Some((tenant, vec![task])));
+    assert_eq!(archives.found(Some(tenant)).await.expect("looks"), None);
+    let most = |bytes| Extent { bytes, entries: 4 };
+    assert!(matches!(archives.unpack(tenant, task, most(13)).await, Err(ArchiveError::NoRoom(_))));
+    assert!(!root.exists());
+    // The name in another directory needs a right of its own behind the wall.
+    assert_eq!(archives.unpack(tenant, task, most(14)).await.expect("unpacks"), packed.content);
+    assert_eq!(archives.place(tenant, task).await.expect("looks"), Place::Directory, "the directory counts");
+    let inode = |name: &str| std::os::unix::fs::MetadataExt::ino(&fs::metadata(root.join(name)).expect("is there"));
+    assert_eq!(inode("a/f"), inode("a/b/g"));
+    stop.cancel();
+    assert!(matches!(archives.pack(tenant, task, &stop).await, Err(ArchiveError::Stopped)));
+    assert!(root.exists());
+    workspaces.remove(tenant, task).await.expect("removes");
+    assert_eq!(archives.place(tenant, task).await.expect("looks"), Place::Nowhere);
+
+    // By hand: it says whether it is confined.
+    let limits = r#"{"limits":{"max_bytes":1000,"max_entries":10,"max_depth":9},"seconds":9,"git":null}"#;
+    let file = fs::File::create(dir.path().join("x")).expect("makes");
+    let mut command = Command::new(child());
+    let output = command.args(["pack", limits]).stdin(file).current_dir(dir.path()).output().expect("runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("\"done\"") || said.contains("\"refused\""), "{said}");
+    assert_eq!(said.contains("\"confined\":true"), confined(&Host::new(|_| ())), "{said}");
 }

@@ -11,6 +11,7 @@ use crate::grants::{Capability, Ceiling, Grants, Mode, SubPath, WorkspaceAccess}
 use crate::id::{GrantId, QuestionId, TenantId, ToolId, UserId};
 use crate::limits::{Limits, Usage};
 use crate::outcome::Outcome;
+use crate::task::Overdue;
 
 /// How something was decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,18 +207,36 @@ pub enum AuditBody {
     },
     /// A task takes no calls until it is restored.
     #[serde(rename = "task.archived")]
-    TaskArchived {},
+    TaskArchived {
+        /// Why, if nobody asked for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<Overdue>,
+    },
     /// A task takes calls again.
     #[serde(rename = "task.restored")]
     TaskRestored {},
-    /// A task is about to be deleted: its calls are cancelled and its workspace goes.
+    /// A task is about to be deleted, or purged: its calls are cancelled.
     #[serde(rename = "task.deleting")]
-    TaskDeleting {},
-    /// A task was deleted, with its workspace.
+    TaskDeleting {
+        /// Why, if nobody asked for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<Overdue>,
+    },
+    /// A task was deleted, with its workspace unless that is kept for a while.
     #[serde(rename = "task.deleted")]
     TaskDeleted {
         /// What the ceiling of its calls' limits was.
         limits: Limits,
+        /// Until when it can be restored, RFC 3339; absent if it can't be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kept_until: Option<String>,
+    },
+    /// The workspace that was kept of a deleted task is gone.
+    #[serde(rename = "task.purged")]
+    TaskPurged {
+        /// Why, if nobody asked for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<Overdue>,
     },
     /// A ticket for a task's events was given.
     #[serde(rename = "ticket.given")]
@@ -340,7 +359,7 @@ mod tests {
     fn a_record_is_a_kind_and_data() {
         let body = AuditBody::CallRevoked { reason: "x".into() };
         assert_eq!(body.encode(), ("call.revoked".to_owned(), r#"{"reason":"x"}"#.into()));
-        let body = AuditBody::TaskArchived {};
+        let body = AuditBody::TaskArchived { reason: None };
         assert_eq!(body.encode(), ("task.archived".to_owned(), "{}".into()));
         let body = AuditBody::CallRevoked { reason: r#"","data":{}}"#.into() };
         assert_eq!(&*body.encode().1, r#"{"reason":"\",\"data\":{}}"}"#);

@@ -169,6 +169,22 @@ impl<T> Lanes<T> {
         }
     }
 
+    /// Takes everything that waits out, of tasks of which nothing runs that uses their
+    /// workspace and nothing is on its way in.
+    pub(super) fn withdraw(&mut self) -> Vec<(Claim, T)> {
+        let mut withdrawn = Vec::new();
+        for lane in self.lanes.values_mut().filter(|lane| !lane.writer && lane.readers == 0 && lane.reserved == 0) {
+            withdrawn.extend(lane.queue.drain(..));
+        }
+        for (claim, _) in &withdrawn {
+            self.turns.remove(claim.owner, claim.task);
+            self.queued -= 1;
+            less(&mut self.queued_by_owner, claim.owner);
+            self.tidy(claim.task);
+        }
+        withdrawn
+    }
+
     /// Gives a reserved place back.
     pub(super) fn forsake(&mut self, claim: Claim) {
         self.unreserve(claim);

@@ -18,7 +18,7 @@ mod sink;
 mod submit;
 mod tools;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -56,6 +56,12 @@ use crate::ports::sandbox::Sandbox;
 use crate::ports::store::{EndCall, Store};
 use crate::ports::workspace::Workspaces;
 use crate::quota::{Extent, Quotas};
+
+/// Between two looks whether a call on its way into the store has arrived.
+const ACCEPTING: Duration = Duration::from_millis(10);
+
+/// Between two looks for calls that wait and can be given to other hosts.
+const HAND_OVER_EVERY: Duration = Duration::from_millis(100);
 
 /// Everything that dispatch works with.
 #[derive(Clone)]
@@ -113,7 +119,7 @@ struct Inner {
     lanes: Mutex<Lanes<Arc<Call>>>,
     active: Mutex<HashMap<CallId, Active>>,
     /// Calls on their way into the store: they may be there already, and are no strays.
-    accepting: Mutex<HashSet<CallId>>,
+    accepting: Mutex<HashMap<CallId, TaskId>>,
     questions: Questions,
     tracker: TaskTracker,
     /// Once set, no call is accepted and none leaves the queue.
@@ -209,6 +215,34 @@ impl Dispatcher {
         }
     }
 
+    /// Waits until a task that takes no more calls has none that goes on.
+    pub async fn idle(&self, task: TaskId) {
+        loop {
+            // In this order: a call leaves the one after it has come into the other.
+            let accepting = lock(&self.inner.accepting).values().any(|of| *of == task);
+            let open: Vec<_> = lock(&self.inner.active)
+                .values()
+                .filter(|active| active.call.task == task)
+                .map(|active| active.done.subscribe())
+                .collect();
+            if open.is_empty() && !accepting {
+                return;
+            }
+            for mut done in open {
+                let _ = done.wait_for(submit::is_ended).await;
+            }
+            if accepting {
+                // It takes as long as the store does.
+                tokio::time::sleep(ACCEPTING).await;
+            }
+        }
+    }
+
+    /// The tasks that have calls here.
+    pub fn active_tasks(&self) -> Vec<TaskId> {
+        lock(&self.inner.active).values().map(|active| active.call.task).collect()
+    }
+
     /// Lets a client wait for the end of a call, if it is in this process.
     pub fn waiter(&self, call: CallId) -> Option<Waiter> {
         lock(&self.inner.active).get(&call).map(|active| Waiter { done: active.done.subscribe() })
@@ -239,15 +273,38 @@ impl Dispatcher {
     }
 
     /// Accepts nothing more, lets running calls end for a while, then ends
-    /// them, and waits until their ends are stored. Queued calls stay queued.
+    /// them, and waits until their ends are stored. Queued calls stay queued: for
+    /// other hosts that reach their workspaces at once, else for the next start.
     pub async fn shutdown(&self) {
         self.inner.stopping.store(true, Ordering::SeqCst);
         self.inner.tracker.close();
-        if tokio::time::timeout(self.inner.config.drain, self.inner.tracker.wait()).await.is_err() {
+        let drained = async {
+            tokio::select! {
+                () = self.inner.tracker.wait() => {}
+                () = self.keep_handing_over() => {}
+            }
+        };
+        if tokio::time::timeout(self.inner.config.drain, drained).await.is_err() {
             self.inner.stop_now.cancel();
             self.inner.tracker.wait().await;
         }
+        // What waited for those that ended last.
+        if self.inner.parts.cluster.is_shared() {
+            self.hand_over().await;
+        }
         lock(&self.inner.active).clear();
+    }
+}
+
+impl Dispatcher {
+    async fn keep_handing_over(&self) {
+        if !self.inner.parts.cluster.is_shared() {
+            return std::future::pending().await;
+        }
+        loop {
+            self.hand_over().await;
+            tokio::time::sleep(HAND_OVER_EVERY).await;
+        }
     }
 }
 

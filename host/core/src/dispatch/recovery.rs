@@ -4,7 +4,7 @@
 //! A call that was running has had its one attempt: it ends as `interrupted`.
 //! A call that was queued goes back into its lane, if its workspace is here.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,12 +12,12 @@ use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 
 use super::lanes::Claim;
-use super::{Dispatcher, Inner, lock};
+use super::{Dispatcher, Inner, chain, lock};
 use crate::call::{Call, CallState};
 use crate::error::Error;
 use crate::event::NewEvent;
 use crate::grants::WorkspaceAccess;
-use crate::id::CallId;
+use crate::id::{CallId, TaskId};
 use crate::outcome::{Ending, Fault, Outcome, code};
 use crate::ports::cluster::Orphan;
 
@@ -112,6 +112,49 @@ impl Dispatcher {
         self.inner.parts.sandbox.kill_guests();
     }
 
+    /// Gives calls that wait to other hosts that reach their workspaces: this one
+    /// starts none any more. Those of tasks in which others run wait for their end.
+    pub(super) async fn hand_over(&self) {
+        // Out of the lanes first: nobody starts them meanwhile.
+        let withdrawn = lock(&self.inner.lanes).withdraw();
+        let mut waiting: HashMap<TaskId, Vec<_>> = HashMap::new();
+        for (claim, call) in withdrawn {
+            waiting.entry(claim.task).or_default().push((claim, call));
+        }
+        if waiting.is_empty() {
+            return;
+        }
+        let mut open: HashMap<TaskId, usize> = HashMap::new();
+        for active in lock(&self.inner.active).values() {
+            *open.entry(active.call.task).or_default() += 1;
+        }
+        // All that is open of a task waits: none is being started, and none runs without a workspace.
+        let tasks = waiting.iter().filter(|(task, calls)| open.get(task) == Some(&calls.len()));
+        let tasks: Vec<_> = tasks.map(|(task, _)| *task).collect();
+        let gone = match self.inner.parts.cluster.let_go(&tasks).await {
+            Ok(gone) => gone,
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "calls that wait could not be given to other hosts yet");
+                Vec::new()
+            }
+        };
+        let mut calls = 0_u64;
+        for (task, waiting) in waiting {
+            for (claim, call) in waiting {
+                if gone.contains(&task) {
+                    // Who waits for it here is told that it will not end here.
+                    lock(&self.inner.active).remove(&call.id);
+                    calls += 1;
+                } else {
+                    lock(&self.inner.lanes).enqueue_stored(claim, call);
+                }
+            }
+        }
+        if calls > 0 {
+            tracing::info!(calls, tasks = gone.len(), "calls that waited were given to other hosts");
+        }
+    }
+
     /// Goes on after [`Dispatcher::suspend`].
     ///
     /// # Errors
@@ -126,7 +169,7 @@ impl Inner {
     /// Whether a call is known here, or is about to be.
     fn is_active(&self, call: CallId) -> bool {
         // In this order: it leaves the one after it has come into the other.
-        lock(&self.accepting).contains(&call) || lock(&self.active).contains_key(&call)
+        lock(&self.accepting).contains_key(&call) || lock(&self.active).contains_key(&call)
     }
 
     /// Ends a call that nobody runs, or puts it back into its lane.

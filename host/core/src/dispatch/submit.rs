@@ -16,7 +16,7 @@ use crate::access::not_ready;
 use crate::call::{Call, CallState};
 use crate::error::Error;
 use crate::event::{EventBody, NewEvent};
-use crate::id::CallId;
+use crate::id::{CallId, TaskId};
 use crate::outcome::{Ending, Fault, Outcome, code};
 use crate::ports::store::{AcceptCall, Accepted, Idempotency, StoreError};
 
@@ -101,8 +101,8 @@ struct Accepting {
 }
 
 impl Accepting {
-    fn begin(inner: &Arc<Inner>, call: CallId) -> Self {
-        lock(&inner.accepting).insert(call);
+    fn begin(inner: &Arc<Inner>, task: TaskId, call: CallId) -> Self {
+        lock(&inner.accepting).insert(call, task);
         Self { inner: inner.clone(), call }
     }
 }
@@ -168,7 +168,7 @@ impl Inner {
         };
         let events = vec![NewEvent::new(at, Some(call.id), &event)];
         let call = Arc::new(call);
-        let _accepting = Accepting::begin(self, call.id);
+        let _accepting = Accepting::begin(self, call.task, call.id);
         let accept = AcceptCall { call: call.clone(), idempotency, own_limits, events: events.clone() };
         let accepted = self.parts.store.accept_call(accept).await;
         if slot.is_none() && !matches!(accepted, Ok(Accepted::New(_))) {

@@ -66,9 +66,17 @@ pub trait Cluster: Send + Sync + 'static {
     /// reached; says who holds it. `None` if there is no such task.
     async fn hold(&self, task: TaskId) -> Result<Option<Holder>, StoreError>;
 
+    /// How often [`Cluster::hold`] has taken a task from others, or from nobody: calls may
+    /// be open in it.
+    fn taken(&self) -> u64;
+
     /// Holds here up to `limit` tasks with open calls that nobody holds who lives,
     /// and gives those calls: they are this host's to end or to take up again.
     async fn take_over(&self, limit: u32) -> Result<Vec<Orphan>, StoreError>;
+
+    /// Takes nothing from now on, and lets go of those of these tasks that another host
+    /// which lives can take over with their workspaces; says which.
+    async fn let_go(&self, tasks: &[TaskId]) -> Result<Vec<TaskId>, StoreError>;
 
     /// The open calls of tasks that this host holds.
     async fn held_calls(&self) -> Result<Vec<Call>, StoreError>;
@@ -114,7 +122,15 @@ impl Cluster for Alone {
         Ok(Some(Holder::Here))
     }
 
+    fn taken(&self) -> u64 {
+        0
+    }
+
     async fn take_over(&self, _: u32) -> Result<Vec<Orphan>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn let_go(&self, _: &[TaskId]) -> Result<Vec<TaskId>, StoreError> {
         Ok(Vec::new())
     }
 

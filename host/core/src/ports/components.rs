@@ -12,4 +12,8 @@ pub trait Components: Send + Sync + 'static {
     async fn put(&self, digest: Digest, bytes: Bytes) -> Result<(), std::io::Error>;
     /// Reads a component and checks that its bytes have the digest.
     async fn get(&self, digest: Digest) -> Result<Bytes, std::io::Error>;
+    /// Those that lie here and that this host alone may remove.
+    async fn found(&self) -> Result<Vec<Digest>, std::io::Error>;
+    /// Removes one of those. Fine if it is gone.
+    async fn remove(&self, digest: Digest) -> Result<(), std::io::Error>;
 }

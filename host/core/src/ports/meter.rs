@@ -17,6 +17,10 @@ pub trait Meter: Send + Sync + 'static {
     fn access_would_refuse(&self, rule: &'static str);
     /// Entries of access logs could not be stored.
     fn accesses_lost(&self, count: u64);
+    /// So many workspaces lie on the disk that belong to no task.
+    fn strays(&self, count: u64);
+    /// One of them was removed.
+    fn stray_swept(&self);
     /// An administrator was given another's thing.
     fn admin_accessed(&self);
 }

@@ -1,6 +1,7 @@
 //! Ports: what core needs of the outside, as traits. Adapters implement them;
 //! only the composition root names an adapter.
 
+pub mod archive;
 pub mod cluster;
 pub mod components;
 pub mod egress;

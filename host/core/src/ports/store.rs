@@ -20,7 +20,7 @@ use crate::ports::files::FileRecords;
 use crate::principal::Owner;
 use crate::quota::Extent;
 use crate::session::Session;
-use crate::task::{Task, TaskState};
+use crate::task::{KeptStep, Lifetimes, Overdue, Task, TaskState};
 use crate::ticket::TicketRecord;
 use crate::tool::{Tool, ToolOwner, ToolSet, ToolState};
 
@@ -173,6 +173,38 @@ pub struct Retained {
     pub audit: u64,
 }
 
+/// What a task takes of its owner's quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldTask {
+    /// Which.
+    pub task: TaskId,
+    /// What its workspace takes, or its archive.
+    pub extent: Extent,
+    /// Whether it is deleted and kept.
+    pub kept: bool,
+}
+
+/// A time that is never over, in milliseconds: some ten million years.
+pub const NEVER_MS: i64 = 1 << 58;
+
+/// When tasks' times are over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// The time now.
+    pub now: Timestamp,
+    /// What the operator configured; a task's own narrow it.
+    pub lifetimes: Lifetimes,
+}
+
+impl Times {
+    /// What was configured, in milliseconds: idle, archived, age.
+    pub fn configured(&self) -> [i64; 3] {
+        let Lifetimes { archive_idle_ms, delete_archived_ms, max_age_ms } = self.lifetimes;
+        [archive_idle_ms, delete_archived_ms, max_age_ms]
+            .map(|time| time.and_then(|time| i64::try_from(time).ok()).map_or(NEVER_MS, |time| time.min(NEVER_MS)))
+    }
+}
+
 /// A thing that has an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thing {
@@ -261,6 +293,8 @@ pub trait Store: FileRecords {
     async fn pinnable_tools(&self, tenant: TenantId) -> Result<Vec<Tool>, StoreError>;
     /// Tools that were left compiling, oldest first.
     async fn compiling_tools(&self) -> Result<Vec<Tool>, StoreError>;
+    /// Those of these components that a tool has, in any state (for the sweep).
+    async fn components_of_tools(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError>;
     /// Deletes a tool of this owner that no task pins. False if there is none or it is pinned.
     async fn delete_tool(&self, owner: ToolOwner, id: ToolId, audit: NewAudit) -> Result<bool, StoreError>;
     /// The set with this digest.
@@ -278,19 +312,39 @@ pub trait Store: FileRecords {
     ) -> Result<Appended, StoreError>;
     /// The owner's task with this id.
     async fn task(&self, owner: Owner, id: TaskId) -> Result<Option<Task>, StoreError>;
-    /// The owner's tasks, those deleted left out; of one session, if given.
+    /// The owner's tasks; of one session, if given. Those deleted are left out, or, if
+    /// they are `kept`, they alone are there.
     async fn list_tasks(
         &self,
         owner: Owner,
         session: Option<SessionId>,
+        kept: bool,
         page: Page<TaskId>,
     ) -> Result<Vec<Task>, StoreError>;
     /// Tasks of any owner in a state, oldest first (for recovery).
     async fn tasks_in_state(&self, state: TaskState, limit: u32) -> Result<Vec<Task>, StoreError>;
+    /// Tasks of any owner by their ids; those that are not there are left out (for the sweep).
+    async fn tasks_of(&self, ids: &[TaskId]) -> Result<Vec<Task>, StoreError>;
     /// Notes what a task's workspace takes.
     async fn note_extent(&self, task: TaskId, extent: Extent) -> Result<(), StoreError>;
-    /// What the workspaces of an owner's tasks take, those deleted left out.
-    async fn task_extents(&self, owner: Owner) -> Result<Vec<(TaskId, Extent)>, StoreError>;
+    /// What an owner's tasks take, those left out that are deleted and not kept.
+    async fn task_extents(&self, owner: Owner) -> Result<Vec<HeldTask>, StoreError>;
+    /// A step of a task that is deleted and kept; `None` if it is in another state.
+    /// Appends the events.
+    async fn step_kept(
+        &self,
+        id: TaskId,
+        step: KeptStep,
+        at: Timestamp,
+        events: Vec<NewEvent>,
+        audit: Option<NewAudit>,
+    ) -> Result<Option<Appended>, StoreError>;
+    /// Notes that tasks are used now, other than by what is in their logs. Seldom more
+    /// than ten times in the time after which they would be idle.
+    async fn note_active(&self, tasks: &[TaskId], times: Times) -> Result<(), StoreError>;
+    /// Up to `limit` tasks whose time is over, and why, of those that this host holds or
+    /// nobody does who lives.
+    async fn overdue_tasks(&self, times: Times, limit: u32) -> Result<Vec<(Task, Overdue)>, StoreError>;
     /// Moves a task to `to`, if its state is one of those `to` is reached from;
     /// `None` if it is not. Appends the events.
     async fn move_task(

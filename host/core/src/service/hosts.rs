@@ -29,6 +29,10 @@ const TAKE_OVER_EVERY: Duration = Duration::from_secs(2);
 /// So many looks later calls are looked for that this host holds and does not run.
 const STRAYS_EVERY: u32 = 15;
 
+/// Looks for such calls, one after the other, after a task was taken: they are taken up
+/// when they were seen twice.
+const LOOKS_AFTER_TAKING: u32 = 3;
+
 /// So much more seldom the store is looked at while other hosts are heard.
 const LOOKS_WHEN_HEARD: u32 = 25;
 
@@ -205,6 +209,7 @@ impl Tending {
     /// Takes over what hosts that are gone have left.
     async fn take_over(&self) {
         let (mut round, mut strays) = (0_u32, HashSet::new());
+        let (mut taken, mut looks) = (self.ports.cluster.taken(), 0);
         loop {
             tokio::time::sleep(TAKE_OVER_EVERY).await;
             round = round.wrapping_add(1);
@@ -215,7 +220,13 @@ impl Tending {
             if let Err(error) = self.tools.recover().await {
                 tracing::warn!(error = %chain(&error), "tools of other hosts could not be taken over");
             }
-            if round.is_multiple_of(STRAYS_EVERY) {
+            // What somebody asked for was taken with what waited in it.
+            let now = self.ports.cluster.taken();
+            if std::mem::replace(&mut taken, now) != now {
+                looks = LOOKS_AFTER_TAKING;
+            }
+            if looks > 0 || round.is_multiple_of(STRAYS_EVERY) {
+                looks = looks.saturating_sub(1);
                 note(self.dispatcher.take_up_strays(&mut strays).await, "open calls could not be looked for");
             }
         }

@@ -7,11 +7,15 @@ pub mod files;
 pub mod grants;
 pub mod hosts;
 pub mod keys;
+mod lifecycle;
+pub mod overdue;
 pub mod sessions;
 mod steady;
+pub mod sweep;
 pub mod tasks;
 pub mod tickets;
 pub mod tools;
+mod turns;
 pub mod upkeep;
 
 use std::sync::Arc;
@@ -19,12 +23,14 @@ use std::time::Duration;
 
 use crate::access::Access;
 use crate::access::rules::{Rules, Softened};
+use crate::activity::Activity;
 use crate::audit::refusals::Refusals;
 use crate::clock::Ids;
 use crate::dispatch::{DispatchConfig, DispatchParts, Dispatcher};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::policy::Policies;
+use crate::ports::archive::Archives;
 use crate::ports::cluster::Cluster;
 use crate::ports::components::Components;
 use crate::ports::egress::Egress;
@@ -50,6 +56,8 @@ pub struct Ports {
     pub sandbox: Arc<dyn Sandbox>,
     /// The file layer.
     pub workspaces: Arc<dyn Workspaces>,
+    /// What packs those of archived tasks.
+    pub archives: Arc<dyn Archives>,
     /// What fills new workspaces.
     pub importer: Arc<dyn Importer>,
     /// The bytes of components.
@@ -81,6 +89,10 @@ pub struct ServiceConfig {
     pub max_arguments_bytes: u64,
     /// What the tasks of one user may hold together.
     pub quota: UserQuota,
+    /// How long tasks live.
+    pub life: overdue::LifeConfig,
+    /// How what belongs to nobody is swept.
+    pub sweep: sweep::SweepConfig,
     /// How long things are kept.
     pub keep: upkeep::Keep,
     /// Between two looks whether other hosts wrote to a task that is watched here.
@@ -144,6 +156,7 @@ impl Services {
         };
         let dispatcher = Dispatcher::new(parts, config.dispatch);
         let tools = tools::Tools::new(ports.clone(), &config, refusals);
+        let activity = Arc::new(Activity::default());
         let parts = tasks::TaskParts {
             ports: ports.clone(),
             access: access.clone(),
@@ -152,9 +165,13 @@ impl Services {
             quotas: quotas.clone(),
             tools: tools.clone(),
             ceiling: config.limits.clone(),
+            activity: activity.clone(),
+            turns: Arc::default(),
+            lifetimes: config.life.lifetimes,
+            keep_deleted_ms: config.life.keep_deleted_ms,
         };
         let tasks = tasks::Tasks::new(parts);
-        let files = files::Files::new(ports.clone(), hub.clone(), quotas, config.files);
+        let files = files::Files::new(ports.clone(), hub.clone(), (quotas, activity), config.files);
         Self {
             calls: calls::Calls::new(ports.clone(), dispatcher.clone(), policies.clone(), &config),
             files: files.clone(),

@@ -1,19 +1,23 @@
-//! Tasks: create, fill, list, archive, restore, delete, follow.
+//! Tasks: create, fill, list, follow. What becomes of them is [`super::lifecycle`].
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::Ports;
+use super::lifecycle::Step;
 use super::sessions::check_label;
 use super::tools::Tools;
+use super::turns::Turns;
 use crate::access::{Access, OwnedSession, OwnedTask, Permit};
+use crate::activity::Activity;
 use crate::audit::{AuditBody, NewAudit};
 use crate::clock::NewId as _;
 use crate::dispatch::{Dispatcher, chain};
 use crate::error::Error;
-use crate::event::{ChangeCounts, ChangedBy, EventBody, NewEvent, Seq};
+use crate::event::{ChangeCounts, ChangedBy, EventBody, NewEvent, Seq, StepStatus, TaskStep};
 use crate::grants::{Capability, Ceiling};
 use crate::hub::{Hub, Subscription};
 use crate::id::{SessionId, TaskId};
@@ -22,7 +26,7 @@ use crate::ports::import::{Import, ImportError, Imported};
 use crate::ports::store::Page;
 use crate::ports::workspace::ByteStream;
 use crate::quota::{Extent, Quotas};
-use crate::task::{Source, Task, TaskState};
+use crate::task::{Lifetimes, Source, Task, TaskState};
 use crate::tool::{MAX_CAPABILITIES, PinnedTool, ToolSet};
 
 /// Most tools that a request may name.
@@ -43,6 +47,8 @@ pub struct NewTask {
     /// What its calls may ever be granted; whatever the policy and the tools
     /// say, if absent.
     pub capabilities: Option<Vec<Capability>>,
+    /// How long it may be without use, and live; narrows what the operator configured.
+    pub lifetimes: Lifetimes,
 }
 
 /// What a workspace is filled with at first.
@@ -63,8 +69,8 @@ pub enum Fill {
 /// The use cases of tasks.
 #[derive(Clone)]
 pub struct Tasks {
-    parts: TaskParts,
-    tracker: TaskTracker,
+    pub(super) parts: TaskParts,
+    pub(super) tracker: TaskTracker,
 }
 
 /// What the use cases of tasks work with.
@@ -78,6 +84,12 @@ pub(super) struct TaskParts {
     pub(super) tools: Tools,
     /// Of every task's limits.
     pub(super) ceiling: Limits,
+    pub(super) activity: Arc<Activity>,
+    pub(super) turns: Arc<Turns>,
+    /// What the operator configured.
+    pub(super) lifetimes: Lifetimes,
+    /// How long what was deleted is kept, in milliseconds.
+    pub(super) keep_deleted_ms: i64,
 }
 
 impl Tasks {
@@ -102,13 +114,8 @@ impl Tasks {
         }
         let limits = self.parts.ceiling.narrowed(&new.limits);
         let limits = limits.map_err(|error| Error::invalid(format!("limits.{}", error.name), error.to_string()))?;
-        let ceiling = match &new.capabilities {
-            None => Ceiling::OPEN,
-            Some(named) if named.len() > MAX_CAPABILITIES => {
-                return Err(Error::invalid("capabilities", format!("names more than {MAX_CAPABILITIES}")));
-            }
-            Some(named) => Ceiling::of(named).map_err(|why| Error::invalid("capabilities", why))?,
-        };
+        let ceiling = ceiling(new.capabilities.as_deref())?;
+        check_lifetimes(&new.lifetimes, &self.parts.lifetimes)?;
         let tools = self.pin(permit, new.tools).await?;
         self.parts.quotas.one_more_task(permit.owner()).await?;
         if !matches!(new.fill, Fill::Empty) {
@@ -135,6 +142,8 @@ impl Tasks {
             ceiling,
             created_at: now,
             updated_at: now,
+            lifetimes: new.lifetimes,
+            kept_until: None,
             last_seq: 0,
             first_seq: 1,
         };
@@ -185,10 +194,19 @@ impl Tasks {
     }
 
     async fn fill(&self, task: &Task, import: Import) {
+        self.step(task, TaskStep::Import, StepStatus::Started, Step::default()).await;
+        let begun = Instant::now();
         let filled = match self.parts.ports.workspaces.open(task.owner.tenant, task.id).await {
             Ok(root) => {
                 let imported = self.parts.ports.importer.import(root.clone(), import).await;
-                self.within_quota(task, &root).await.and(imported)
+                let told = imported.as_ref().map(|imported| *imported).map_err(ToString::to_string);
+                self.stepped(task, TaskStep::Import, begun, told).await;
+                let begun = Instant::now();
+                let within = self.within_quota(task, &root).await;
+                if let Err(error) = &within {
+                    self.stepped(task, TaskStep::Quota, begun, Err(error.to_string())).await;
+                }
+                within.and(imported)
             }
             Err(error) => Err(ImportError::Io(std::io::Error::other(error))),
         };
@@ -232,7 +250,7 @@ impl Tasks {
         Err(ImportError::Refused { code: "quota", reason: reason.into() })
     }
 
-    async fn move_to(
+    pub(super) async fn move_to(
         &self,
         task: &Task,
         to: TaskState,
@@ -251,7 +269,7 @@ impl Tasks {
         Ok(moved.is_some())
     }
 
-    /// The owner's tasks, newest first.
+    /// The owner's tasks, newest first; or those that are deleted and `kept`.
     ///
     /// # Errors
     /// If the store fails.
@@ -259,9 +277,10 @@ impl Tasks {
         &self,
         permit: &Permit,
         session: Option<SessionId>,
+        kept: bool,
         page: Page<TaskId>,
     ) -> Result<Vec<Task>, Error> {
-        Ok(self.parts.ports.store.list_tasks(permit.owner(), session, page).await?)
+        Ok(self.parts.ports.store.list_tasks(permit.owner(), session, kept, page).await?)
     }
 
     /// The tools that a task pins.
@@ -272,73 +291,19 @@ impl Tasks {
         self.parts.access.tool_set(task.task()).await
     }
 
-    /// Takes no calls until restored.
-    ///
-    /// # Errors
-    /// If the task is not ready, or the store fails.
-    pub async fn archive(&self, task: &OwnedTask) -> Result<(), Error> {
-        let bodies = (EventBody::TaskArchived {}, AuditBody::TaskArchived {});
-        self.shift(task, TaskState::Archived, bodies, "only a ready task can be archived").await
-    }
-
-    /// Takes calls again.
-    ///
-    /// # Errors
-    /// If the task is not archived, or the store fails.
-    pub async fn restore(&self, task: &OwnedTask) -> Result<(), Error> {
-        let bodies = (EventBody::TaskReady {}, AuditBody::TaskRestored {});
-        self.shift(task, TaskState::Ready, bodies, "only an archived task can be restored").await
-    }
-
-    async fn shift(
-        &self,
-        task: &OwnedTask,
-        to: TaskState,
-        (event, record): (EventBody, AuditBody),
-        remedy: &'static str,
-    ) -> Result<(), Error> {
-        let (id, state) = (task.task().id, task.task().state);
-        // `ready` is also reached from `initializing`, but not by a client.
-        if state != TaskState::Initializing && self.move_to(task.task(), to, None, &[event], Some(record)).await? {
-            return Ok(());
-        }
-        Err(Error::WrongState { what: format!("the task `{id}`"), state: state.to_string(), remedy: remedy.into() })
-    }
-
-    /// Cancels the task's calls and removes its workspace. Record and events
-    /// stay until retention.
-    ///
-    /// # Errors
-    /// If the store or the file layer fails.
-    pub async fn delete(&self, task: &OwnedTask) -> Result<(), Error> {
-        let task = task.task().clone();
-        let (id, owner) = (task.id, task.owner);
-        let this = self.clone();
-        let deleting = self.tracker.spawn(async move {
-            // First put aside: from here on no call is accepted. If the host
-            // dies in between, the task is archived and can be deleted again.
-            let record = NewAudit::new(this.parts.ports.ids.now(), owner, id, None, &AuditBody::TaskDeleting {});
-            this.parts.ports.store.append_audit(vec![record]).await?;
-            this.move_to(&task, TaskState::Archived, None, &[], None).await?;
-            this.parts.dispatcher.cancel_task(id).await;
-            this.parts.dispatcher.forget_task(owner.tenant, id).await;
-            this.parts.ports.workspaces.remove(owner.tenant, id).await?;
-            // State and last event in one commit: a reader that sees the one
-            // has the other.
-            let record = AuditBody::TaskDeleted { limits: task.limits.clone() };
-            this.move_to(&task, TaskState::Deleted, None, &[EventBody::TaskDeleted {}], Some(record)).await?;
-            // What was still being filled in meanwhile.
-            this.parts.ports.workspaces.remove(owner.tenant, id).await?;
-            this.parts.quotas.end(owner, id);
-            Ok(())
-        });
-        deleting.await.unwrap_or(Err(Error::Stopping))
-    }
-
     /// Follows a task's events after a number.
     pub fn follow(&self, task: &OwnedTask, after: Seq) -> Subscription {
         let Task { id, owner, .. } = *task.task();
         self.parts.hub.subscribe(self.parts.ports.store.clone(), (owner.tenant, id), after)
+    }
+
+    /// How much is remembered of tasks: of which workspaces are used and measured, what
+    /// is frozen, who has its turn, and calls that are open.
+    pub fn remembered(&self) -> usize {
+        let (measured, _) = self.parts.quotas.remembered();
+        let frozen = self.parts.access.remembered() + measured;
+        let open = self.parts.dispatcher.active_tasks().len() + self.parts.turns.len() + self.parts.activity.len();
+        usize::try_from(frozen).unwrap_or(usize::MAX).saturating_add(open)
     }
 
     /// How many tasks are being watched.
@@ -364,11 +329,45 @@ impl Tasks {
         }
     }
 
-    /// Waits until nothing is being filled or deleted.
+    /// Asks whoever packs to step back: what is not packed stays as it is.
+    pub(super) fn stop_packing(&self) {
+        self.parts.turns.stop();
+    }
+
+    /// Waits until nothing is being filled, packed or deleted.
     pub(super) async fn shutdown(&self) {
         self.tracker.close();
         self.tracker.wait().await;
     }
+}
+
+/// What a task's calls may ever be granted.
+fn ceiling(named: Option<&[Capability]>) -> Result<Ceiling, Error> {
+    match named {
+        None => Ok(Ceiling::OPEN),
+        Some(named) if named.len() > MAX_CAPABILITIES => {
+            Err(Error::invalid("capabilities", format!("names more than {MAX_CAPABILITIES}")))
+        }
+        Some(named) => Ceiling::of(named).map_err(|why| Error::invalid("capabilities", why)),
+    }
+}
+
+/// A task's own times are shorter than what the operator configured, and long enough
+/// that a round notices them.
+fn check_lifetimes(own: &Lifetimes, most: &Lifetimes) -> Result<(), Error> {
+    const LEAST_MS: u64 = 1_000;
+    for (name, own, most) in [
+        ("archive_idle_ms", own.archive_idle_ms, most.archive_idle_ms),
+        ("delete_archived_ms", own.delete_archived_ms, most.delete_archived_ms),
+        ("max_age_ms", own.max_age_ms, most.max_age_ms),
+    ] {
+        let most = most.unwrap_or(u64::MAX >> 8);
+        if own.is_some_and(|own| own < LEAST_MS || own > most) {
+            let reason = format!("must be {LEAST_MS} to {most} milliseconds");
+            return Err(Error::invalid(format!("lifecycle.{name}"), reason));
+        }
+    }
+    Ok(())
 }
 
 fn imported_event(imported: Imported) -> EventBody {

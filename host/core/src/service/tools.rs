@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{RwLock, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,6 +49,8 @@ struct Inner {
     finished: watch::Sender<u64>,
     /// Preparations under way: one entry for each that is queued or runs.
     under_way: Mutex<HashMap<ToolId, Reached>>,
+    /// Shared by who registers, between a component and its tool; alone has it who sweeps.
+    registering: RwLock<()>,
 }
 
 /// The stage that a preparation has reached.
@@ -109,6 +111,7 @@ impl Tools {
             stop: CancellationToken::new(),
             finished: watch::Sender::new(0),
             under_way: Mutex::default(),
+            registering: RwLock::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -156,6 +159,7 @@ impl Tools {
         }
         let digest = Digest::of(&component);
         let size = component.len() as u64;
+        let _registering = inner.registering.read().await;
         let put = inner.ports.components.put(digest, component).await;
         put.map_err(|error| SandboxError::new("the component could not be stored", error))?;
         let (id, created_at) = (inner.ports.ids.tool_id(), inner.ports.ids.now());
@@ -166,6 +170,19 @@ impl Tools {
         }
         self.prepare(tool.clone());
         Ok((tool, true))
+    }
+
+    /// Removes a component that no tool has, if that is still so.
+    pub(super) async fn sweep(&self, digest: Digest) -> Result<bool, Error> {
+        let inner = &self.inner;
+        // Nobody is between a component that is there already and its tool.
+        let _alone = inner.registering.write().await;
+        if !inner.ports.store.components_of_tools(&[digest]).await?.is_empty() {
+            return Ok(false);
+        }
+        let removed = inner.ports.components.remove(digest).await;
+        removed.map_err(|error| SandboxError::new("a component could not be removed", error))?;
+        Ok(true)
     }
 
     /// Compiles and describes in the background.

@@ -11,7 +11,9 @@ use tokio_util::task::TaskTracker;
 use super::audit::AuditLog;
 use super::files::Files;
 use super::hosts::Tending;
+use super::overdue::{LifeConfig, Overseer};
 use super::steady::Steady;
+use super::sweep::{SweepConfig, Sweeper};
 use super::tasks::Tasks;
 use super::tools::Tools;
 use super::{Ports, ServiceConfig};
@@ -59,6 +61,8 @@ pub struct Upkeep {
     /// None until it was told.
     files: Option<Files>,
     keep: Keep,
+    life: LifeConfig,
+    sweep: SweepConfig,
     follow: Duration,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -74,19 +78,9 @@ impl Upkeep {
         config: &ServiceConfig,
     ) -> Self {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        Self {
-            ports,
-            dispatcher,
-            tools,
-            tasks,
-            hub,
-            audit,
-            files: None,
-            keep: config.keep,
-            follow: config.follow,
-            tracker,
-            stop,
-        }
+        let ServiceConfig { keep, life, sweep, follow, .. } = *config;
+        let files = None;
+        Self { ports, dispatcher, tools, tasks, hub, audit, files, keep, life, sweep, follow, tracker, stop }
     }
 
     /// Tends files, too.
@@ -116,6 +110,10 @@ impl Upkeep {
                 ports.rates.tidy();
             }
         });
+        let (overseer, stop) = (Overseer::new(self.tasks.clone(), self.life), self.stop.clone());
+        self.tracker.spawn(async move { stop.run_until_cancelled(overseer.run()).await });
+        let (sweeper, stop) = (Sweeper::new(self.tasks.clone(), self.sweep), self.stop.clone());
+        self.tracker.spawn(async move { stop.run_until_cancelled(sweeper.run()).await });
         let (audit, stop) = (self.audit.clone(), self.stop.clone());
         self.tracker.spawn(async move {
             while stop.run_until_cancelled(tokio::time::sleep(keep.refusals_every)).await.is_some() {
@@ -144,6 +142,7 @@ impl Upkeep {
         self.stop.cancel();
         self.tracker.close();
         self.tracker.wait().await;
+        self.tasks.stop_packing();
         self.dispatcher.shutdown().await;
         self.tasks.shutdown().await;
         self.tools.shutdown().await;

@@ -30,7 +30,7 @@ pub use grant::{
 };
 pub use key::{KeyBody, WhoAmI};
 pub use session::{NewSession, SessionBody};
-pub use task::{ArchiveQuery, CeilingBody, NewTaskBody, SourceBody, TaskBody};
+pub use task::{ArchiveQuery, CeilingBody, LifecycleBody, NewTaskBody, SourceBody, TaskBody};
 pub use tool::{ManifestBody, PinnedToolBody, ProgressBody, Rejection, ToolBody};
 
 /// Most things on one page.

@@ -3,7 +3,7 @@
 use bulkhead_core::grants::{Capability, Ceiling};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::limits::LimitsPatch;
-use bulkhead_core::task::{Source, Task};
+use bulkhead_core::task::{Lifetimes, Source, Task};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -34,6 +34,13 @@ pub struct TaskBody {
     /// left to the policy and the tools.
     #[schema(value_type = CeilingBody)]
     pub capabilities: Ceiling,
+    /// How long it may be without use, and live, where that is less than the server's own.
+    #[serde(skip_serializing_if = "is_default")]
+    #[schema(value_type = LifecycleBody)]
+    pub lifecycle: Lifetimes,
+    /// Until when it can be restored, if it is deleted and kept; RFC 3339, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_until: Option<String>,
     /// Number of its last event; 0 if there is none.
     pub last_event: u64,
     /// RFC 3339, UTC.
@@ -53,6 +60,8 @@ impl From<&Task> for TaskBody {
             source: task.source.clone(),
             limits: task.limits.clone(),
             capabilities: task.ceiling.clone(),
+            lifecycle: task.lifetimes,
+            kept_until: task.kept_until.map(|until| until.to_string()),
             last_event: task.last_seq,
             created_at: task.created_at.to_string(),
             updated_at: task.updated_at.to_string(),
@@ -94,6 +103,23 @@ pub struct CeilingBody {
     secrets: Option<Vec<String>>,
 }
 
+/// How long a task may be without use, and live, in milliseconds. What is absent is
+/// left to the server, `lifecycle` in its configuration.
+#[derive(Debug, Serialize, ToSchema)]
+#[allow(dead_code, reason = "describes the JSON of core's `Lifetimes` for the document")]
+pub struct LifecycleBody {
+    /// Without a call, a file operation or an open stream: then it is archived.
+    archive_idle_ms: Option<u64>,
+    /// Archived, or failed: then it is deleted.
+    delete_archived_ms: Option<u64>,
+    /// Since it was made: then it is deleted, whatever it does.
+    max_age_ms: Option<u64>,
+}
+
+fn is_default(lifetimes: &Lifetimes) -> bool {
+    *lifetimes == Lifetimes::default()
+}
+
 /// What makes a task.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -116,6 +142,10 @@ pub struct NewTaskBody {
     /// grants, and of answers. Whatever policy and tools say, if absent.
     #[schema(value_type = Option<Vec<CapabilityBody>>)]
     pub capabilities: Option<Vec<Capability>>,
+    /// How long it may be without use, and live: less than the server's own.
+    #[serde(default)]
+    #[schema(value_type = LifecycleBody)]
+    pub lifecycle: Lifetimes,
 }
 
 /// The query of a task made from an archive.

@@ -11,7 +11,7 @@ use bulkhead_core::files::{
 };
 use bulkhead_core::id::{AccessId, DeletedId, UploadId};
 use bulkhead_core::ports::files::{FileRetention, FileStep, HistoryPage};
-use bulkhead_core::ports::store::{Appended, Store};
+use bulkhead_core::ports::store::{Appended, HeldTask, Store};
 use bulkhead_core::ports::workspace::EntryKind;
 use bulkhead_core::quota::Extent;
 use bulkhead_core::task::{Task, TaskState};
@@ -70,7 +70,7 @@ pub(super) async fn each_change_is_in_the_history(store: Arc<dyn Store>) {
     let changed = changed.await.unwrap().unwrap();
     assert_eq!(changed, Appended { first: last.last + 1, last: last.last + 1 });
     let kept: Vec<_> = store.task_extents(owner(1)).await.unwrap();
-    assert_eq!(kept, [(task.id, extent(7, 2))]);
+    assert_eq!(kept, [HeldTask { task: task.id, extent: extent(7, 2), kept: false }]);
 
     let mut expected: Vec<_> = (1..).zip(&events).flat_map(|(seq, event)| entries_of(event, seq)).collect();
     expected.extend((last.first..).zip(&ended).flat_map(|(seq, event)| entries_of(event, seq)));

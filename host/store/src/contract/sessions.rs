@@ -41,16 +41,16 @@ pub(super) async fn a_deleted_one_leaves_its_tasks(store: Arc<dyn Store>) {
     store.create_task(&inside, &ToolSet::new([]), vec![], audit()).await.unwrap();
     let outside = world.ready_task(owner(1)).await;
 
-    let of_session = store.list_tasks(owner(1), Some(session.id), page(None, 9)).await.unwrap();
+    let of_session = store.list_tasks(owner(1), Some(session.id), false, page(None, 9)).await.unwrap();
     assert_eq!(of_session, std::slice::from_ref(&inside));
-    assert_eq!(store.list_tasks(owner(2), Some(session.id), page(None, 9)).await.unwrap(), []);
+    assert_eq!(store.list_tasks(owner(2), Some(session.id), false, page(None, 9)).await.unwrap(), []);
 
     assert!(store.delete_session(owner(1), session.id).await.unwrap());
     assert!(!store.delete_session(owner(1), session.id).await.unwrap());
     assert_eq!(store.session(owner(1), session.id).await.unwrap(), None);
     let left = Task { session: None, ..inside };
-    assert_eq!(store.list_tasks(owner(1), None, page(None, 9)).await.unwrap(), [outside, left]);
-    assert_eq!(store.list_tasks(owner(1), Some(session.id), page(None, 9)).await.unwrap(), []);
+    assert_eq!(store.list_tasks(owner(1), None, false, page(None, 9)).await.unwrap(), [outside, left]);
+    assert_eq!(store.list_tasks(owner(1), Some(session.id), false, page(None, 9)).await.unwrap(), []);
 }
 
 pub(super) async fn things_know_whose_they_are(store: Arc<dyn Store>) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bulkhead_core::ports::store::{Appended, EndCall, Store, StoreError};
+use bulkhead_core::ports::store::{Appended, EndCall, HeldTask, Store, StoreError};
 use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
 use bulkhead_core::task::{Task, TaskState};
@@ -24,7 +24,7 @@ pub(super) async fn belong_to_their_owner(store: Arc<dyn Store>) {
     let other_tenant = Owner { tenant: owner(2).tenant, user: owner(1).user };
     for stranger in [owner(2), other_user, other_tenant] {
         assert_eq!(store.task(stranger, task.id).await.unwrap(), None);
-        assert_eq!(store.list_tasks(stranger, None, page(None, 9)).await.unwrap(), []);
+        assert_eq!(store.list_tasks(stranger, None, false, page(None, 9)).await.unwrap(), []);
     }
 }
 
@@ -38,7 +38,7 @@ pub(super) async fn are_paged_newest_first(store: Arc<dyn Store>) {
     store.move_task(ids[3], TaskState::Deleted, None, at(1), vec![], None).await.unwrap().unwrap();
     let (mut seen, mut before) = (Vec::new(), None);
     loop {
-        let tasks = store.list_tasks(owner(1), None, page(before, 2)).await.unwrap();
+        let tasks = store.list_tasks(owner(1), None, false, page(before, 2)).await.unwrap();
         let Some(last) = tasks.last() else { break };
         before = Some(last.id);
         assert!(tasks.len() <= 2);
@@ -121,9 +121,10 @@ pub(super) async fn know_what_their_workspaces_take(store: Arc<dyn Store>) {
     store.end_call(ended.clone()).await.unwrap().unwrap();
     // Who comes too late changes nothing.
     assert_eq!(store.end_call(EndCall { extent: Some(extent(1)), ..ended }).await.unwrap(), None);
+    let held = |task: &Task, bytes| HeldTask { task: task.id, extent: extent(bytes), kept: false };
     let mut extents = store.task_extents(owner(1)).await.unwrap();
-    extents.sort_by_key(|(_, extent)| extent.bytes);
-    assert_eq!(extents, [(one.id, extent(7)), (two.id, extent(9))]);
+    extents.sort_by_key(|held| held.extent.bytes);
+    assert_eq!(extents, [held(&one, 7), held(&two, 9)]);
     store.move_task(one.id, TaskState::Deleted, None, at(2), vec![], None).await.unwrap().unwrap();
-    assert_eq!(store.task_extents(owner(1)).await.unwrap(), [(two.id, extent(9))]);
+    assert_eq!(store.task_extents(owner(1)).await.unwrap(), [held(&two, 9)]);
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bulkhead_core::digest::Digest;
 use bulkhead_core::ports::store::Store;
 use bulkhead_core::task::TaskState;
 use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
@@ -25,6 +26,10 @@ pub(super) async fn the_same_component_is_stored_once(store: Arc<dyn Store>) {
     let state = ready("a", "does");
     assert!(store.finish_tool(first.id, &state).await.unwrap());
     assert_eq!(store.create_tool(&again, audit()).await.unwrap(), Some(Tool { state, ..first }));
+
+    let (known, unknown) = (again.digest, Digest::of(b"of no tool"));
+    assert_eq!(store.components_of_tools(&[unknown, known]).await.unwrap(), [known]);
+    assert_eq!(store.components_of_tools(&[unknown]).await.unwrap(), []);
 
     // Another owner may have the same component.
     for owner in [tenant(2), OPERATOR] {

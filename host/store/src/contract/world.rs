@@ -15,7 +15,7 @@ use bulkhead_core::outcome::{Content, Ending, Outcome};
 use bulkhead_core::ports::store::{AcceptCall, Accepted, Appended, EndCall, Idempotency, Page, Store};
 use bulkhead_core::principal::Owner;
 use bulkhead_core::session::Session;
-use bulkhead_core::task::{Source, Task, TaskState};
+use bulkhead_core::task::{Lifetimes, Source, Task, TaskState};
 use bulkhead_core::tool::{Artifact, Manifest, PinnedTool, Tool, ToolOwner, ToolSet, ToolState};
 
 /// The time at which all tests play, in milliseconds.
@@ -139,6 +139,8 @@ impl World {
             ceiling: Ceiling::OPEN,
             created_at: at(number as i64),
             updated_at: at(number as i64),
+            lifetimes: Lifetimes::default(),
+            kept_until: None,
             last_seq: 0,
             first_seq: 1,
         }

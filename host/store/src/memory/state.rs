@@ -56,6 +56,10 @@ pub(super) struct Entry {
     pub(super) extent: Extent,
     /// What happened to its files.
     pub(super) history: VecDeque<HistoryEntry>,
+    /// When it was last used, other than by what is in its log.
+    pub(super) active_at: Timestamp,
+    /// From when its age counts, if not from its making.
+    pub(super) aged_from: Timestamp,
 }
 
 /// A used idempotency key.
@@ -67,7 +71,7 @@ pub(super) struct Used {
 }
 
 impl Entry {
-    fn append(&mut self, events: Vec<NewEvent>) -> Appended {
+    pub(super) fn append(&mut self, events: Vec<NewEvent>) -> Appended {
         let first = self.task.last_seq + 1;
         for body in events {
             self.task.last_seq += 1;
@@ -120,8 +124,9 @@ impl State {
         }
         self.sets.entry(tools.digest).or_insert_with(|| tools.clone());
         let task = Task { tool_set: tools.digest, last_seq: 0, first_seq: 1, ..task.clone() };
-        let mut entry =
-            Entry { task, events: VecDeque::new(), bytes: 0, extent: Extent::default(), history: VecDeque::new() };
+        let (active_at, aged_from) = Default::default();
+        let (log, history, bytes, extent) = Default::default();
+        let mut entry = Entry { task, events: log, bytes, extent, history, active_at, aged_from };
         let appended = entry.append(events);
         self.tasks.insert(entry.task.id, entry);
         self.audit.append(audit);

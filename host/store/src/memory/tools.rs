@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bulkhead_core::audit::NewAudit;
 use bulkhead_core::id::{TenantId, ToolId};
 use bulkhead_core::ports::store::{IDEMPOTENCY_TTL_MS, Retained, Retention, StoreError};
-use bulkhead_core::task::TaskState;
+use bulkhead_core::task::{Task, TaskState};
 use bulkhead_core::tool::{Tool, ToolOwner, ToolState};
 
 use super::state::State;
@@ -55,7 +55,7 @@ impl State {
         let pinned = self
             .tasks
             .values()
-            .filter(|entry| entry.task.state != TaskState::Deleted)
+            .filter(|entry| entry.task.state != TaskState::Deleted || entry.task.kept_until.is_some())
             .filter_map(|entry| self.sets.get(&entry.task.tool_set))
             .any(|set| set.tools.iter().any(|tool| tool.id == id));
         let free = !pinned && self.tools.get(&id).is_some_and(|tool| tool.owner == owner);
@@ -72,8 +72,10 @@ impl State {
         let expired = retention.now.plus_millis(-IDEMPOTENCY_TTL_MS);
         retained.idempotency_keys = self.used.extract_if(|_, used| used.at <= expired).count() as u64;
         retained.audit = self.audit.shorten(retention.audit_before);
-        let old = |state, at| state == TaskState::Deleted && at < retention.deleted_before;
-        for (id, entry) in self.tasks.extract_if(.., |_, entry| old(entry.task.state, entry.task.updated_at)) {
+        let old = |task: &Task| {
+            task.state == TaskState::Deleted && task.kept_until.is_none() && task.updated_at < retention.deleted_before
+        };
+        for (id, entry) in self.tasks.extract_if(.., |_, entry| old(&entry.task)) {
             retained.tasks += 1;
             retained.events += entry.events.len() as u64;
             self.calls.retain(|_, call| call.task != id);

@@ -8,6 +8,7 @@
 //! idempotency key, head of an audit chain.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -77,11 +78,11 @@ impl Held {
     }
 }
 
-/// `$1` the task, `$2` the token. A host of another volume may hold a task to end its
+/// `$1` the task, `$2` the token, `$3` whether it takes anything. A host of another volume may hold a task to end its
 /// calls; whoever reaches its workspace comes before that one.
 const HOLD: &str = "
     WITH me AS (
-        SELECT token, volume FROM hosts WHERE token = $2 AND ended_at IS NULL
+        SELECT token, volume FROM hosts WHERE token = $2 AND ended_at IS NULL AND $3
     ), seen AS (
         SELECT t.holder FROM tasks t WHERE t.id = $1 AND NOT EXISTS (
             SELECT 1 FROM hosts h WHERE h.token = t.holder AND h.ended_at IS NULL AND h.volume = t.home)
@@ -91,22 +92,51 @@ const HOLD: &str = "
         RETURNING t.id
     )
     SELECT EXISTS (SELECT 1 FROM me WHERE t.holder = me.token AND t.home = me.volume)
-               OR EXISTS (SELECT 1 FROM taken) AS here,
+               OR EXISTS (SELECT 1 FROM taken) AS here, EXISTS (SELECT 1 FROM taken) AS taken,
            (SELECT h.address FROM hosts h WHERE h.volume = t.home AND h.ended_at IS NULL AND h.token <> $2
             ORDER BY h.token = t.holder DESC NULLS LAST, h.token DESC LIMIT 1) AS address
     FROM tasks t WHERE t.id = $1";
 
 pub(super) async fn hold(store: &PostgresStore, task: TaskId) -> Result<Option<Holder>, StoreError> {
-    let statement = Statement::new(HOLD).bind_id(task).bind(store.token());
+    let takes = !store.shared.leaving.load(Ordering::Acquire);
+    let statement = Statement::new(HOLD).bind_id(task).bind(store.token()).bind(takes);
     let answer = store.write_in_turn(task, Work::write("holder", statement)).await?;
     let Some(here) = answer.get::<bool>("here")? else { return Ok(None) };
     if here {
+        if answer.get::<bool>("taken")? == Some(true) {
+            store.shared.taken.fetch_add(1, Ordering::Relaxed);
+        }
         store.shared.held.add(task);
         return Ok(Some(Holder::Here));
     }
     store.shared.held.remove(task);
     let address = answer.get::<Option<String>>("address")?.flatten();
     Ok(Some(address.map_or(Holder::Nobody, |address| Holder::Elsewhere { address })))
+}
+
+/// Only to a host that reaches the workspaces too: nobody else could do more than
+/// wait for this one.
+const LET_GO: &str = "
+    UPDATE tasks t SET holder = NULL FROM hosts me
+    WHERE t.id = ANY($1) AND t.holder = $2 AND me.token = $2 AND t.home = me.volume AND EXISTS (
+        SELECT 1 FROM hosts o WHERE o.volume = me.volume AND o.token <> $2 AND o.ended_at IS NULL)
+    RETURNING t.id";
+
+async fn let_go(store: &PostgresStore, tasks: &[TaskId]) -> Result<Vec<TaskId>, StoreError> {
+    store.shared.leaving.store(true, Ordering::Release);
+    if tasks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<_> = tasks.iter().map(ToString::to_string).collect();
+    let answer = store.write(Work::write("holder", Statement::new(LET_GO).bind(ids).bind(store.token()))).await?;
+    let mut gone = Vec::new();
+    for row in &answer.rows {
+        let id: String = row.try_get("id").map_err(unreadable)?;
+        let task = Reading { table: "tasks", row: &id }.parse("id", &id)?;
+        store.shared.held.remove(task);
+        gone.push(task);
+    }
+    Ok(gone)
 }
 
 /// Whether another host holds a task, so that a write to its log was refused.
@@ -187,6 +217,10 @@ impl Cluster for PostgresStore {
         self.token().unsigned_abs()
     }
 
+    fn taken(&self) -> u64 {
+        self.shared.taken.load(Ordering::Relaxed)
+    }
+
     async fn hold(&self, task: TaskId) -> Result<Option<Holder>, StoreError> {
         // A host that slept does not know yet that others may have taken over.
         if !self.shared.is_in_time() {
@@ -200,6 +234,10 @@ impl Cluster for PostgresStore {
 
     async fn take_over(&self, limit: u32) -> Result<Vec<Orphan>, StoreError> {
         take_over(self, limit).await
+    }
+
+    async fn let_go(&self, tasks: &[TaskId]) -> Result<Vec<TaskId>, StoreError> {
+        let_go(self, tasks).await
     }
 
     async fn held_calls(&self) -> Result<Vec<Call>, StoreError> {

@@ -23,6 +23,7 @@ mod grants;
 mod hosts;
 mod keys;
 mod lease;
+mod life;
 mod open;
 mod pool;
 mod port;
@@ -37,7 +38,7 @@ mod tickets;
 mod tools;
 mod turns;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -92,6 +93,10 @@ struct Shared {
     /// When others may believe that this host is gone; none if it has not joined.
     until: Mutex<Option<Instant>>,
     held: Held,
+    /// Whether this host takes nothing any more.
+    leaving: AtomicBool,
+    /// How often a task was taken because somebody asked for it.
+    taken: AtomicU64,
     /// The number of this opened store: the high bits of its writes, the token of its host.
     writer: AtomicU64,
     writes: AtomicU64,

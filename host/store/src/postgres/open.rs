@@ -1,7 +1,7 @@
 //! Opening: whose database that is, and what its schema is, before the first write;
 //! then the migrations, by one host at a time.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -108,6 +108,8 @@ pub(super) async fn open(config: PostgresConfig) -> Result<PostgresStore, OpenEr
         lease: watch::Sender::new(Lease::Held),
         until: Mutex::new(None),
         held: Held::default(),
+        leaving: AtomicBool::new(false),
+        taken: AtomicU64::new(0),
         writer: AtomicU64::new(writer.unsigned_abs()),
         writes: AtomicU64::new(0),
         commits: AtomicU64::new(0),

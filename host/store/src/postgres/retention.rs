@@ -109,7 +109,7 @@ const OLDEST: &str = "
 
 /// Deleted tasks whose time is over.
 fn deleted_tasks(retention: Retention) -> Statement {
-    Statement::new("SELECT id FROM tasks WHERE state = 'deleted' AND updated_at < $1 LIMIT $2")
+    Statement::new("SELECT id FROM tasks WHERE state = 'deleted' AND kept_until IS NULL AND updated_at < $1 LIMIT $2")
         .bind(retention.deleted_before.as_millis())
         .bind(RUN as i64)
 }

@@ -16,19 +16,20 @@ use super::audit::recording;
 use super::events::{Texts, append_sql, appending};
 use super::run::Failed;
 use super::statement::{Statement, Work, unreadable};
-use crate::rows::{Reading, TaskRow, json};
+use crate::rows::{TaskRow, json, millis};
 
 /// Selects what `TaskRow` has; a condition follows.
 macro_rules! select_task {
     ($condition:literal) => {
         concat!(
             "SELECT id, tenant_id, user_id, session_id, label, state, failure, source, tool_set, limits, grants,
-                    created_at, updated_at, last_seq, first_seq
+                    created_at, updated_at, last_seq, first_seq, kept_until, archive_idle_ms, delete_archived_ms, max_age_ms
              FROM tasks WHERE ",
             $condition
         )
     };
 }
+pub(super) use select_task;
 
 /// A new task has its first events' numbers from the start. Its tool set is shared
 /// with others; one that retention removes in this moment makes the statement fail,
@@ -41,8 +42,10 @@ const CREATE: &str = "
         ON CONFLICT DO NOTHING
     ), log AS (
         INSERT INTO tasks (id, tenant_id, user_id, session_id, label, state, failure, source, tool_set, limits, grants,
-                           created_at, updated_at, last_seq, log_bytes, home, holder)
-        VALUES ($1, $12, $13, $14, $15, $16, $17, $18, $9, $19, $20, $21, $22, cardinality($3::bigint[]), $8, $23, $24)
+                           created_at, updated_at, last_seq, log_bytes, home, holder, archive_idle_ms, delete_archived_ms,
+                           max_age_ms)
+        VALUES ($1, $12, $13, $14, $15, $16, $17, $18, $9, $19, $20, $21, $22, cardinality($3::bigint[]), $8, $23, $24,
+                $25, $26, $27)
         RETURNING tenant_id, user_id, last_seq
     ), appended AS (
         INSERT INTO events (task_id, seq, tenant_id, user_id, write_id, at, call_id, kind, data, size)
@@ -51,7 +54,7 @@ const CREATE: &str = "
         FROM log, unnest($3::bigint[], $4::text[], $5::text[], $6::text[], $7::bigint[])
             WITH ORDINALITY AS e (at, call_id, kind, data, size, place)
     ), recorded AS MATERIALIZED (
-        SELECT audit_append($25, $26, $27) AS number FROM log
+        SELECT audit_append($28, $29, $30) AS number FROM log
     )
     SELECT last_seq, (SELECT number FROM recorded) AS recorded FROM log";
 
@@ -83,7 +86,10 @@ pub(super) async fn create(
         .bind(task.created_at.as_millis())
         .bind(task.updated_at.as_millis())
         .bind(store.shared.host.get().map_or("", |host| &*host.volume).to_owned())
-        .bind(store.holder());
+        .bind(store.holder())
+        .bind(millis(task.lifetimes.archive_idle_ms))
+        .bind(millis(task.lifetimes.delete_archived_ms))
+        .bind(millis(task.lifetimes.max_age_ms));
     let work = Work::write("task", recording(statement, record)).recording(record);
     let mut done = store.write_in_turn(task.id, work.clone()).await;
     for _ in 1..LOOKS {
@@ -140,7 +146,11 @@ pub(super) async fn move_to(
         Some(record) => Work::write("task", recording(statement, record)).recording(record),
         None => Work::write("task", statement),
     };
-    append.run(store, work).await
+    let moved = append.run(store, work).await?;
+    if to == TaskState::Deleted {
+        store.shared.held.remove(id);
+    }
+    Ok(moved)
 }
 
 pub(super) async fn get(store: &PostgresStore, owner: Owner, id: TaskId) -> Result<Option<Task>, StoreError> {
@@ -153,17 +163,25 @@ pub(super) async fn list(
     store: &PostgresStore,
     owner: Owner,
     session: Option<SessionId>,
+    kept: bool,
     page: Page<TaskId>,
 ) -> Result<Vec<Task>, StoreError> {
-    // Two texts rather than one with an OR, so that each can use its index.
-    let text = match session {
-        Some(_) => select_task!(
+    // Four texts rather than one with ORs, so that each can use its index.
+    let text = match (session, kept) {
+        (Some(_), false) => select_task!(
             "tenant_id = $1 AND user_id = $2 AND id < $3 AND state <> 'deleted' AND session_id = $5
              ORDER BY id DESC LIMIT $4"
         ),
-        None => {
+        (None, false) => {
             select_task!("tenant_id = $1 AND user_id = $2 AND id < $3 AND state <> 'deleted' ORDER BY id DESC LIMIT $4")
         }
+        (Some(_), true) => select_task!(
+            "tenant_id = $1 AND user_id = $2 AND id < $3 AND kept_until IS NOT NULL AND session_id = $5
+             ORDER BY id DESC LIMIT $4"
+        ),
+        (None, true) => select_task!(
+            "tenant_id = $1 AND user_id = $2 AND id < $3 AND kept_until IS NOT NULL ORDER BY id DESC LIMIT $4"
+        ),
     };
     // `~` sorts after every id.
     let before = page.before.map_or_else(|| "~".to_owned(), |id| id.to_string());
@@ -209,19 +227,4 @@ pub(super) async fn note_extent(store: &PostgresStore, task: TaskId, extent: Ext
     let update = update.bind_id(task).bind(number(extent.bytes)).bind(number(extent.entries)).bind(store.token());
     store.write_in_turn(task, Work::write("task", update)).await?;
     Ok(())
-}
-
-pub(super) async fn extents(store: &PostgresStore, owner: Owner) -> Result<Vec<(TaskId, Extent)>, StoreError> {
-    let select = Statement::new(
-        "SELECT id, used_bytes, used_entries FROM tasks WHERE tenant_id = $1 AND user_id = $2 AND state <> 'deleted'",
-    );
-    let answer = store.read(select.bind_id(owner.tenant).bind_id(owner.user)).await?;
-    let extent = |row: &sqlx::postgres::PgRow| {
-        let id: &str = row.try_get("id").map_err(unreadable)?;
-        let reading = Reading { table: "tasks", row: id };
-        let number = |column| reading.number(column, row.try_get(column).map_err(unreadable)?);
-        let extent = Extent { bytes: number("used_bytes")?, entries: number("used_entries")? };
-        Ok((reading.parse("id", id)?, extent))
-    };
-    answer.rows.iter().map(extent).collect()
 }

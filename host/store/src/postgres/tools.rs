@@ -169,7 +169,7 @@ pub(super) async fn delete(
         "WITH gone AS (
              DELETE FROM tools WHERE id = $1 AND tenant_id = $2 AND NOT EXISTS
                 (SELECT 1 FROM tool_set_members m JOIN tasks t ON t.tool_set = m.digest
-                 WHERE m.tool_id = $1 AND t.state <> 'deleted') RETURNING id
+                 WHERE m.tool_id = $1 AND (t.state <> 'deleted' OR t.kept_until IS NOT NULL)) RETURNING id
          )
          SELECT audit_append($3, $4, $5) FROM gone",
     );
@@ -183,4 +183,15 @@ pub(super) async fn set(store: &PostgresStore, digest: Digest) -> Result<Option<
     let tools: Option<String> = store.read(select).await?.get("tools")?;
     let reading = Reading { table: "tool_sets", row: &name };
     tools.map(|tools| Ok(ToolSet { digest, tools: reading.json("tools", &tools)? })).transpose()
+}
+
+pub(super) async fn components_of(store: &PostgresStore, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+    let names: Vec<_> = digests.iter().map(ToString::to_string).collect();
+    let select = Statement::new("SELECT DISTINCT digest FROM tools WHERE digest = ANY($1)").bind(names);
+    let answer = store.read(select).await?;
+    let digest = |row: &sqlx::postgres::PgRow| {
+        let text: &str = row.try_get("digest").map_err(unreadable)?;
+        Reading { table: "tools", row: text }.parse("digest", text)
+    };
+    answer.rows.iter().map(digest).collect()
 }

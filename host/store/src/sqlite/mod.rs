@@ -11,6 +11,7 @@ mod events;
 mod files;
 mod grants;
 mod keys;
+mod life;
 mod log;
 mod open;
 mod port;

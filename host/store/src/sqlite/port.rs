@@ -12,17 +12,19 @@ use bulkhead_core::grants::{Grant, Grants};
 use bulkhead_core::id::{CallId, GrantId, SessionId, TaskId, TenantId, ToolId};
 use bulkhead_core::key::{KeyId, KeyRecord};
 use bulkhead_core::ports::store::{
-    AcceptCall, Accepted, Appended, EndCall, EventPage, Page, Retained, Retention, Store, StoreError, Thing,
+    AcceptCall, Accepted, Appended, EndCall, EventPage, HeldTask, Page, Retained, Retention, Store, StoreError, Thing,
+    Times,
 };
 use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
 use bulkhead_core::session::Session;
-use bulkhead_core::task::{Task, TaskState};
+use bulkhead_core::task::{KeptStep, Overdue, Task, TaskState};
 use bulkhead_core::ticket::TicketRecord;
 use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
 
 use super::{
-    SqliteStore, audit, calls, closed, events, grants, keys, read_failed, retention, sessions, tasks, tickets, tools,
+    SqliteStore, audit, calls, closed, events, grants, keys, life, read_failed, retention, sessions, tasks, tickets,
+    tools,
 };
 
 #[async_trait]
@@ -103,6 +105,10 @@ impl Store for SqliteStore {
         tools::compiling(self).await
     }
 
+    async fn components_of_tools(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        tools::components_of(self, digests).await
+    }
+
     async fn delete_tool(&self, owner: ToolOwner, id: ToolId, audit: NewAudit) -> Result<bool, StoreError> {
         tools::delete(self, owner, id, audit).await
     }
@@ -129,21 +135,45 @@ impl Store for SqliteStore {
         &self,
         owner: Owner,
         session: Option<SessionId>,
+        kept: bool,
         page: Page<TaskId>,
     ) -> Result<Vec<Task>, StoreError> {
-        tasks::list(self, owner, session, page).await
+        tasks::list(self, owner, session, kept, page).await
     }
 
     async fn tasks_in_state(&self, state: TaskState, limit: u32) -> Result<Vec<Task>, StoreError> {
         tasks::in_state(self, state, limit).await
     }
 
+    async fn tasks_of(&self, ids: &[TaskId]) -> Result<Vec<Task>, StoreError> {
+        life::of(self, ids).await
+    }
+
     async fn note_extent(&self, task: TaskId, extent: Extent) -> Result<(), StoreError> {
         tasks::note_extent(self, task, extent).await
     }
 
-    async fn task_extents(&self, owner: Owner) -> Result<Vec<(TaskId, Extent)>, StoreError> {
-        tasks::extents(self, owner).await
+    async fn task_extents(&self, owner: Owner) -> Result<Vec<HeldTask>, StoreError> {
+        life::extents(self, owner).await
+    }
+
+    async fn step_kept(
+        &self,
+        id: TaskId,
+        step: KeptStep,
+        at: Timestamp,
+        events: Vec<NewEvent>,
+        audit: Option<NewAudit>,
+    ) -> Result<Option<Appended>, StoreError> {
+        life::step_kept(self, id, step, at, events, audit).await
+    }
+
+    async fn note_active(&self, tasks: &[TaskId], times: Times) -> Result<(), StoreError> {
+        life::note_active(self, tasks, times).await
+    }
+
+    async fn overdue_tasks(&self, times: Times, limit: u32) -> Result<Vec<(Task, Overdue)>, StoreError> {
+        life::overdue(self, times, limit).await
     }
 
     async fn move_task(

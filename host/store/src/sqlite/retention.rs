@@ -122,7 +122,7 @@ fn shorten_chain(db: &Connection, chain: &str, before: i64) -> rusqlite::Result<
 }
 
 async fn deleted_tasks(store: &SqliteStore, retention: Retention) -> Result<Vec<String>, StoreError> {
-    query_scalar("SELECT id FROM tasks WHERE state = 'deleted' AND updated_at < ? LIMIT ?")
+    query_scalar("SELECT id FROM tasks WHERE state = 'deleted' AND kept_until IS NULL AND updated_at < ? LIMIT ?")
         .bind(retention.deleted_before.as_millis())
         .bind(RUN as i64)
         .fetch_all(&store.readers)

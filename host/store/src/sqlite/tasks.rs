@@ -15,19 +15,20 @@ use sqlx::query_as;
 use super::audit::Link;
 use super::log;
 use super::{SqliteStore, read_failed};
-use crate::rows::{Reading, TaskRow, all, json, maybe};
+use crate::rows::{Reading, TaskRow, all, json, maybe, millis};
 
 /// Selects what `TaskRow` has; a condition follows.
 macro_rules! select_task {
     ($condition:literal) => {
         concat!(
             "SELECT id, tenant_id, user_id, session_id, label, state, failure, source, tool_set, limits, grants,
-                    created_at, updated_at, last_seq, first_seq
+                    created_at, updated_at, last_seq, first_seq, kept_until, archive_idle_ms, delete_archived_ms, max_age_ms
              FROM tasks WHERE ",
             $condition
         )
     };
 }
+pub(super) use select_task;
 
 pub(super) async fn create(
     store: &SqliteStore,
@@ -60,8 +61,8 @@ fn insert(db: &Connection, task: &Task, tools: &ToolSet, events: &[NewEvent]) ->
     }
     db.prepare_cached(
         "INSERT INTO tasks (id, tenant_id, user_id, session_id, label, state, failure, source, tool_set,
-                            limits, grants, created_at, updated_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                            limits, grants, created_at, updated_at, archive_idle_ms, delete_archived_ms, max_age_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         id,
@@ -77,6 +78,9 @@ fn insert(db: &Connection, task: &Task, tools: &ToolSet, events: &[NewEvent]) ->
         json(&task.ceiling),
         task.created_at.as_millis(),
         task.updated_at.as_millis(),
+        millis(task.lifetimes.archive_idle_ms),
+        millis(task.lifetimes.delete_archived_ms),
+        millis(task.lifetimes.max_age_ms),
     ])?;
     log::append(db, &id, events)
 }
@@ -125,17 +129,25 @@ pub(super) async fn list(
     store: &SqliteStore,
     owner: Owner,
     session: Option<SessionId>,
+    kept: bool,
     page: Page<TaskId>,
 ) -> Result<Vec<Task>, StoreError> {
-    // Two texts rather than one with an OR, so that each can use its index.
-    let text = match session {
-        Some(_) => select_task!(
+    // Four texts rather than one with ORs, so that each can use its index.
+    let text = match (session, kept) {
+        (Some(_), false) => select_task!(
             "tenant_id = ?1 AND user_id = ?2 AND id < ?3 AND state <> 'deleted' AND session_id = ?5
              ORDER BY id DESC LIMIT ?4"
         ),
-        None => {
+        (None, false) => {
             select_task!("tenant_id = ?1 AND user_id = ?2 AND id < ?3 AND state <> 'deleted' ORDER BY id DESC LIMIT ?4")
         }
+        (Some(_), true) => select_task!(
+            "tenant_id = ?1 AND user_id = ?2 AND id < ?3 AND kept_until IS NOT NULL AND session_id = ?5
+             ORDER BY id DESC LIMIT ?4"
+        ),
+        (None, true) => select_task!(
+            "tenant_id = ?1 AND user_id = ?2 AND id < ?3 AND kept_until IS NOT NULL ORDER BY id DESC LIMIT ?4"
+        ),
     };
     // `~` sorts after every id.
     let before = page.before.map_or_else(|| "~".to_owned(), |id| id.to_string());
@@ -169,22 +181,4 @@ pub(super) fn set_extent(db: &Connection, task: &str, extent: Extent) -> rusqlit
 pub(super) async fn note_extent(store: &SqliteStore, task: TaskId, extent: Extent) -> Result<(), StoreError> {
     let task = task.to_string();
     store.write("task", move |db| set_extent(db, &task, extent)).await
-}
-
-pub(super) async fn extents(store: &SqliteStore, owner: Owner) -> Result<Vec<(TaskId, Extent)>, StoreError> {
-    let rows: Vec<(String, i64, i64)> = query_as(
-        "SELECT id, used_bytes, used_entries FROM tasks WHERE tenant_id = ? AND user_id = ? AND state <> 'deleted'",
-    )
-    .bind(owner.tenant.to_string())
-    .bind(owner.user.to_string())
-    .fetch_all(&store.readers)
-    .await
-    .map_err(read_failed)?;
-    let extent = |(id, bytes, entries): (String, i64, i64)| {
-        let reading = Reading { table: "tasks", row: &id };
-        let extent =
-            Extent { bytes: reading.number("used_bytes", bytes)?, entries: reading.number("used_entries", entries)? };
-        Ok((reading.parse("id", &id)?, extent))
-    };
-    rows.into_iter().map(extent).collect()
 }

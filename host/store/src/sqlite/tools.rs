@@ -169,7 +169,7 @@ pub(super) async fn delete(
                 .prepare_cached(
                     "SELECT EXISTS (SELECT 1 FROM tools WHERE id = ?1 AND tenant_id = ?2) AND NOT EXISTS
                         (SELECT 1 FROM tool_set_members m JOIN tasks t ON t.tool_set = m.digest
-                         WHERE m.tool_id = ?1 AND t.state <> 'deleted')",
+                         WHERE m.tool_id = ?1 AND (t.state <> 'deleted' OR t.kept_until IS NOT NULL))",
                 )?
                 .query_row([&id, &owner], |row| row.get(0))?;
             if free {
@@ -190,4 +190,16 @@ pub(super) async fn set(store: &SqliteStore, digest: Digest) -> Result<Option<To
         .map_err(read_failed)?;
     let reading = Reading { table: "tool_sets", row: &name };
     tools.map(|tools| Ok(ToolSet { digest, tools: reading.json("tools", &tools)? })).transpose()
+}
+
+pub(super) async fn components_of(store: &SqliteStore, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+    let names: Vec<_> = digests.iter().map(ToString::to_string).collect();
+    let found: Vec<String> =
+        query_scalar("SELECT DISTINCT digest FROM tools WHERE digest IN (SELECT value FROM json_each(?))")
+            .bind(json(&names).to_string())
+            .fetch_all(&store.readers)
+            .await
+            .map_err(read_failed)?;
+    let digest = |text: &String| Reading { table: "tools", row: text }.parse("digest", text);
+    found.iter().map(digest).collect()
 }

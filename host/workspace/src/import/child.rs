@@ -3,20 +3,21 @@
 //! and prints one line of JSON.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
 use bulkhead_core::ports::import::{ImportError, Imported};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 
-use super::protocol::{Report, Request};
+use super::protocol::{Kind, Report, Request};
 use super::{confine, extract_archive, git};
-use crate::beneath;
+use crate::{archive, beneath};
 
-/// The `import` subcommand. `args` are those after `import`: `archive` or
-/// `git`, and the request. Call it first thing in `main`: threads that run
+/// The `import` subcommand. `args` are those after `import`: what is to
+/// be done, and the request. Call it first thing in `main`: threads that run
 /// already would not be confined.
 ///
 /// Succeeds if it printed a report, whatever that says.
@@ -33,31 +34,45 @@ pub fn import_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(args: impl IntoIterator<Item = OsString>, confined: &mut bool) -> Result<Imported, ImportError> {
-    let request = parse(args).ok_or_else(|| failed("this command is for the server's own use"))?;
+    let (kind, request) = parse(args).ok_or_else(|| failed("this command is for the server's own use"))?;
     let here = rustix::fs::open(".", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).map_err(io)?;
     let root = beneath::open_dir(here.as_fd(), b"").map_err(io)?;
     // Git looks for repositories and settings where it is started.
     rustix::process::chdir("/").map_err(io)?;
-    confine::limit(&request).map_err(io)?;
-    *confined = confine::confine(root.as_fd(), request.git.as_ref());
-    let imported = match &request.git {
-        None => extract_archive(io::stdin().lock(), root.as_fd(), request.limits)?,
-        Some(job) => {
-            die_with_host();
+    confine::limit(kind, &request).map_err(io)?;
+    *confined = confine::confine(root.as_fd(), kind, request.git.as_ref());
+    let imported = match (kind, &request.git) {
+        (_, Some(job)) => {
+            die_with_host(copy(io::stdin().as_fd())?, PollFlags::IN);
             git::clone_into(job, root.as_fd(), request.limits)?
         }
+        (Kind::Pack | Kind::Unpack, None) => {
+            // The host reads the other end of it for as long as it lives.
+            die_with_host(copy(io::stdout().as_fd())?, PollFlags::empty());
+            let file = copy(io::stdin().as_fd())?;
+            match kind {
+                Kind::Pack => return archive::pack(root.as_fd(), File::from(file), request.limits),
+                _ => archive::unpack(File::from(file), root.as_fd(), request.limits)?,
+            }
+        }
+        (Kind::Archive | Kind::Git, None) => extract_archive(io::stdin().lock(), root.as_fd(), request.limits)?,
     };
     // A task that is said to be ready is still so after a crash.
     sync(root.as_fd())?;
     Ok(imported)
 }
 
-fn parse(args: impl IntoIterator<Item = OsString>) -> Option<Request> {
+fn parse(args: impl IntoIterator<Item = OsString>) -> Option<(Kind, Request)> {
     let mut args = args.into_iter();
     let (kind, request) = (args.next()?, args.next()?);
     let request: Request = serde_json::from_str(request.to_str()?).ok()?;
-    let fits = kind == if request.git.is_some() { "git" } else { "archive" };
-    (fits && args.next().is_none()).then_some(request)
+    let kind = Kind::ALL.into_iter().find(|known| kind == known.name())?;
+    let fits = (kind == Kind::Git) == request.git.is_some();
+    (fits && args.next().is_none()).then_some((kind, request))
+}
+
+fn copy(fd: BorrowedFd<'_>) -> Result<OwnedFd, ImportError> {
+    fd.try_clone_to_owned().map_err(ImportError::Io)
 }
 
 fn sync(root: BorrowedFd<'_>) -> Result<(), ImportError> {
@@ -73,13 +88,13 @@ fn failed(message: &'static str) -> ImportError {
 }
 
 /// Ends this process and git's when the host is gone, which holds the other end
-/// of standard input and never writes to it. (The kernel's own signal for this
-/// follows the thread that started us, and the host's threads come and go.)
-fn die_with_host() {
-    std::thread::spawn(|| {
-        let stdin = io::stdin();
+/// of `pipe` and does nothing to it of which `wait` tells. (The kernel's own
+/// signal for this follows the thread that started us, and the host's threads
+/// come and go.)
+fn die_with_host(pipe: OwnedFd, wait: PollFlags) {
+    std::thread::spawn(move || {
         loop {
-            let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+            let mut fds = [PollFd::new(&pipe, wait)];
             match rustix::event::poll(&mut fds, None) {
                 Err(rustix::io::Errno::INTR) => {}
                 _ => break,

@@ -13,7 +13,7 @@ use landlock::{
 };
 use rustix::process::{Resource, Rlimit};
 
-use super::protocol::{GitJob, Remote, Request};
+use super::protocol::{GitJob, Kind, Remote, Request};
 
 /// What is wanted of the kernel; it gives what it has.
 const WANTED: ABI = ABI::V6;
@@ -24,6 +24,8 @@ const MEMORY_ARCHIVE: u64 = 1 << 30;
 const MEMORY_GIT: u64 = 4 << 30;
 /// A pack is a little larger than what it holds.
 const FILE_OVERHEAD: u64 = 64 << 20;
+/// An archive has headers for each entry, with its path.
+const ENTRY_OVERHEAD: u64 = 8 << 10;
 
 /// Where programs lie that git consists of.
 const PROGRAMS: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store"];
@@ -50,9 +52,10 @@ const SYSTEM: &[&str] = &[
 ];
 
 /// Sets the limits of this process and of those it starts.
-pub(super) fn limit(request: &Request) -> rustix::io::Result<()> {
+pub(super) fn limit(kind: Kind, request: &Request) -> rustix::io::Result<()> {
     let git = request.git.is_some();
-    let file = request.limits.max_bytes.saturating_add(FILE_OVERHEAD);
+    let headers = if kind == Kind::Pack { request.limits.max_entries.saturating_mul(ENTRY_OVERHEAD) } else { 0 };
+    let file = request.limits.max_bytes.saturating_add(FILE_OVERHEAD).saturating_add(headers);
     for (resource, value) in [
         (Resource::Core, 0),
         (Resource::Cpu, request.seconds),
@@ -69,10 +72,14 @@ pub(super) fn limit(request: &Request) -> rustix::io::Result<()> {
 }
 
 /// Confines this thread, and those it starts. False if the kernel can't.
-pub(super) fn confine(root: BorrowedFd<'_>, git: Option<&GitJob>) -> bool {
-    let confined = match git {
-        None => confine_archive(root),
-        Some(job) => confine_git(root, job),
+pub(super) fn confine(root: BorrowedFd<'_>, kind: Kind, git: Option<&GitJob>) -> bool {
+    let confined = match (kind, git) {
+        (_, Some(job)) => confine_git(root, job),
+        // Nothing is written but the open file, which no rule is about.
+        (Kind::Pack, None) => confine_to(root, AccessFs::ReadFile | AccessFs::ReadDir),
+        // A hard link in another directory than the first name.
+        (Kind::Unpack, None) => confine_to(root, fill_access() | AccessFs::Refer),
+        (Kind::Archive | Kind::Git, None) => confine_to(root, fill_access()),
     };
     confined.is_ok_and(|confined| confined)
 }
@@ -101,8 +108,8 @@ fn fill_access() -> BitFlags<AccessFs> {
         | AccessFs::RemoveFile
 }
 
-fn confine_archive(root: BorrowedFd<'_>) -> Result<bool, RulesetError> {
-    enforce(ruleset()?.add_rule(PathBeneath::new(root, fill_access()))?)
+fn confine_to(root: BorrowedFd<'_>, access: BitFlags<AccessFs>) -> Result<bool, RulesetError> {
+    enforce(ruleset()?.add_rule(PathBeneath::new(root, access))?)
 }
 
 fn confine_git(root: BorrowedFd<'_>, job: &GitJob) -> Result<bool, RulesetError> {

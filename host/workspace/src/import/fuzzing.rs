@@ -1,5 +1,5 @@
 //! What is fuzzed here (feature `fuzz`): archives, through the writer that
-//! unpacks them, and what an import child answers. See `bulkhead_core::fuzzing`.
+//! unpacks them, archives of workspaces, and what an import child answers. See `bulkhead_core::fuzzing`.
 
 mod seeds;
 
@@ -15,11 +15,12 @@ use bulkhead_core::ports::import::{ImportError, Imported};
 
 use super::process::{Ended, judge};
 use super::{ImportConfig, ImportLimits, code, extract_archive};
-use crate::beneath;
+use crate::{archive as packing, beneath};
 
 /// The targets of this package.
-pub const TARGETS: [Target; 2] = [
+pub const TARGETS: [Target; 3] = [
     Target { name: "archive", run: archive, seeds: seeds::archive_seeds },
+    Target { name: "packed", run: packed, seeds: packing::seeds::seeds },
     Target { name: "import_report", run: import_report, seeds: seeds::import_report_seeds },
 ];
 
@@ -51,12 +52,39 @@ pub fn archive(bytes: &[u8]) {
     }
 }
 
+/// An archive of a workspace, not compressed, unpacked: nothing is outside of its
+/// root, and what is inside is within the limits.
+pub fn packed(bytes: &[u8]) {
+    let outer = tempfile::tempdir().expect("a temporary directory");
+    let root = outer.path().join("a/root");
+    std::fs::create_dir_all(&root).expect("makes");
+    std::fs::write(outer.path().join("a/secret"), "the host's").expect("writes");
+    let mut gzip = flate2::read::GzEncoder::new(bytes, flate2::Compression::fast());
+    let mut compressed = Vec::new();
+    std::io::Read::read_to_end(&mut gzip, &mut compressed).expect("compresses");
+    let result = packing::unpack(compressed.as_slice(), File::open(&root).expect("opens").as_fd(), LIMITS);
+    if let Err(ImportError::Io(error)) = &result {
+        panic!("the archive made the host fail: {error}");
+    }
+    let (inside, around): (Vec<PathBuf>, _) = paths(outer.path()).into_iter().partition(|path| path.starts_with(&root));
+    assert_eq!(around, ["a", "a/secret"].map(|path| outer.path().join(path)), "something is outside of the root");
+    assert_eq!(std::fs::read(outer.path().join("a/secret")).expect("reads"), b"the host's");
+    let metas = inside.iter().map(|path| path.symlink_metadata().expect("is there"));
+    let bytes: u64 = metas.filter(|meta| meta.is_file()).map(|meta| meta.len()).sum();
+    assert!(bytes <= LIMITS.max_bytes && inside.len() as u64 <= LIMITS.max_entries + 1, "{bytes} {inside:?}");
+    if let Ok(Imported { files, directories, symlinks, .. }) = result {
+        // Itself is among what lies inside.
+        assert_eq!(files + directories + symlinks + 1, inside.len() as u64);
+    }
+}
+
 /// Everything below a directory, through no link, sorted.
 fn paths(dir: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     let mut todo = vec![dir.to_path_buf()];
     while let Some(dir) = todo.pop() {
-        for entry in std::fs::read_dir(&dir).expect("lists") {
+        // One that may not be read was made so, and whatever is in it is below.
+        for entry in std::fs::read_dir(&dir).into_iter().flatten() {
             let path = entry.expect("an entry").path();
             if path.symlink_metadata().expect("is there").is_dir() {
                 todo.push(path.clone());

@@ -21,8 +21,8 @@ mod fill;
 #[cfg(feature = "fuzz")]
 pub mod fuzzing;
 mod git;
-mod process;
-mod protocol;
+pub(crate) mod process;
+pub(crate) mod protocol;
 mod reference;
 mod tar;
 mod url;
@@ -40,7 +40,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use crate::scratch::Scratch;
-use protocol::{GitJob, Remote, Request};
+use process::Feed;
+use protocol::{GitJob, Kind, Remote, Request};
 
 pub use archive::extract_archive;
 pub use child::import_main;
@@ -152,7 +153,7 @@ impl ChildImporter {
         // It goes when dropped, after the processes that write it are gone.
         let staging = self.scratch.bin().map_err(|errno| ImportError::Io(errno.into()))?;
         let job = GitJob { git: self.config.git.clone(), remote, reference, staging: staging.path() };
-        process::run(&self.config, &self.request(Some(job)), root, None).await
+        process::run(&self.config, Kind::Git, &self.request(Some(job)), root, Feed::Nothing).await
     }
 }
 
@@ -166,33 +167,37 @@ impl Importer for ChildImporter {
         let _permit = self.permits.acquire().await.map_err(|error| ImportError::Io(std::io::Error::other(error)))?;
         match import {
             Import::Git { url, reference } => self.import_git(root, &url, reference).await,
-            Import::Archive(body) => process::run(&self.config, &self.request(None), root, Some(body)).await,
+            Import::Archive(body) => {
+                process::run(&self.config, Kind::Archive, &self.request(None), root, Feed::Body(body)).await
+            }
         }
     }
 }
 
 /// The codes of [`ImportError::Refused`].
-mod code {
-    pub(super) const FORBIDDEN_SOURCE: &str = "forbidden_source";
-    pub(super) const UNREACHABLE: &str = "unreachable";
-    pub(super) const NOT_AN_ARCHIVE: &str = "not_an_archive";
-    pub(super) const LIMIT_ENTRIES: &str = "limit_entries";
-    pub(super) const LIMIT_BYTES: &str = "limit_bytes";
-    pub(super) const LIMIT_TIME: &str = "limit_time";
-    pub(super) const CLONE_FAILED: &str = "clone_failed";
-    pub(super) const ALL: [&str; 7] =
-        [FORBIDDEN_SOURCE, UNREACHABLE, NOT_AN_ARCHIVE, LIMIT_ENTRIES, LIMIT_BYTES, LIMIT_TIME, CLONE_FAILED];
+pub(crate) mod code {
+    pub(crate) const FORBIDDEN_SOURCE: &str = "forbidden_source";
+    pub(crate) const UNREACHABLE: &str = "unreachable";
+    pub(crate) const NOT_AN_ARCHIVE: &str = "not_an_archive";
+    pub(crate) const LIMIT_ENTRIES: &str = "limit_entries";
+    pub(crate) const LIMIT_BYTES: &str = "limit_bytes";
+    pub(crate) const LIMIT_TIME: &str = "limit_time";
+    pub(crate) const CLONE_FAILED: &str = "clone_failed";
+    /// A workspace can't be packed so that it comes back as it is.
+    pub(crate) const UNFIT: &str = "unfit";
+    pub(super) const ALL: [&str; 8] =
+        [FORBIDDEN_SOURCE, UNREACHABLE, NOT_AN_ARCHIVE, LIMIT_ENTRIES, LIMIT_BYTES, LIMIT_TIME, CLONE_FAILED, UNFIT];
 }
 
-fn refused(code: &'static str, reason: impl Into<String>) -> ImportError {
+pub(crate) fn refused(code: &'static str, reason: impl Into<String>) -> ImportError {
     ImportError::Refused { code, reason: reason.into() }
 }
 
-fn over_bytes(limit: u64) -> ImportError {
+pub(crate) fn over_bytes(limit: u64) -> ImportError {
     refused(code::LIMIT_BYTES, format!("the import is larger than the limit of {limit} bytes"))
 }
 
-fn over_entries(limit: u64) -> ImportError {
+pub(crate) fn over_entries(limit: u64) -> ImportError {
     refused(code::LIMIT_ENTRIES, format!("the import has more than the limit of {limit} entries"))
 }
 

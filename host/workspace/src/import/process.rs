@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 
-use super::protocol::{Report, Request, clean};
+use super::protocol::{Kind, Report, Request, clean};
 use super::{ImportConfig, code, over_bytes, refused};
 
 /// Longest answer; the true ones are some hundred bytes.
@@ -49,14 +49,30 @@ pub(super) struct Ended {
     pub(super) status: ExitStatus,
 }
 
+/// What the child's standard input is.
+pub(crate) enum Feed {
+    /// An archive, as a client sends it.
+    Body(ByteStream),
+    /// A pipe that is held open, which tells the child that the host is alive.
+    Nothing,
+    /// An open file.
+    File(Stdio),
+}
+
 /// Runs one import in a child process.
-pub(super) async fn run(
+pub(crate) async fn run(
     config: &ImportConfig,
+    kind: Kind,
     request: &Request,
     root: Arc<OwnedFd>,
-    body: Option<ByteStream>,
+    feed: Feed,
 ) -> Result<Imported, ImportError> {
-    let mut child = command(config, request, &root)?.spawn().map_err(ImportError::Io)?;
+    let (stdin, body) = match feed {
+        Feed::Body(body) => (Stdio::piped(), Some(body)),
+        Feed::Nothing => (Stdio::piped(), None),
+        Feed::File(file) => (file, None),
+    };
+    let mut child = command(config, kind, request, &root)?.stdin(stdin).spawn().map_err(ImportError::Io)?;
     let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
     // Dropped before `child`, which is reaped only after that.
     let mut group = Group(pid);
@@ -64,7 +80,7 @@ pub(super) async fn run(
     let work = async {
         tokio::select! {
             ended = end(&mut child, &mut group) => ended.map_err(ImportError::Io),
-            error = feed(stdin, body) => Err(error),
+            error = send(stdin, body) => Err(error),
         }
     };
     let ended = tokio::time::timeout(config.timeout, work).await.unwrap_or_else(|_| {
@@ -79,10 +95,10 @@ pub(super) async fn run(
     judge(config, ended?)
 }
 
-fn command(config: &ImportConfig, request: &Request, root: &OwnedFd) -> Result<Command, ImportError> {
+fn command(config: &ImportConfig, kind: Kind, request: &Request, root: &OwnedFd) -> Result<Command, ImportError> {
     let json = serde_json::to_string(request).map_err(|error| ImportError::Io(error.into()))?;
     let mut command = Command::new(&config.exe);
-    command.args(&config.args_prefix).arg(if request.git.is_some() { "git" } else { "archive" }).arg(json);
+    command.args(&config.args_prefix).arg(kind.name()).arg(json);
     command.env_clear();
     if let Some(path) = std::env::var_os("PATH").filter(|_| request.git.is_some()) {
         command.env("PATH", path);
@@ -90,7 +106,7 @@ fn command(config: &ImportConfig, request: &Request, root: &OwnedFd) -> Result<C
     // Between fork and exec the descriptor is still there, so its name in /proc
     // leads the child to the very directory, wherever it lies by now.
     command.current_dir(format!("/proc/self/fd/{}", root.as_raw_fd()));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
     Ok(command)
 }
@@ -148,7 +164,7 @@ async fn keep(stream: Option<impl AsyncRead + Unpin>, part: Keep) -> Vec<u8> {
 /// Sends the archive. Returns only if it breaks off: else the child's end is
 /// what counts. Without an archive the pipe is held open, which tells the child
 /// that the host is alive.
-async fn feed(stdin: Option<ChildStdin>, body: Option<ByteStream>) -> ImportError {
+async fn send(stdin: Option<ChildStdin>, body: Option<ByteStream>) -> ImportError {
     let held = match (stdin, body) {
         (Some(mut stdin), Some(mut body)) => {
             let mut buffer = vec![0; CHUNK];

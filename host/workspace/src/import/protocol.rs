@@ -13,19 +13,45 @@ use super::{ImportLimits, code};
 /// Longest reason that is passed on, in characters.
 const MAX_REASON: usize = 500;
 
-/// What the child is to do; the archive comes on its standard input.
+/// What the child is to do; its first argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Fill the workspace from the archive on standard input.
+    Archive,
+    /// Fill the workspace from a repository.
+    Git,
+    /// Pack the workspace into the file that is standard input.
+    Pack,
+    /// Unpack the file that is standard input into the workspace.
+    Unpack,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 4] = [Self::Archive, Self::Git, Self::Pack, Self::Unpack];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Archive => "archive",
+            Self::Git => "git",
+            Self::Pack => "pack",
+            Self::Unpack => "unpack",
+        }
+    }
+}
+
+/// How it is to do it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Request {
-    pub(super) limits: ImportLimits,
+pub(crate) struct Request {
+    pub(crate) limits: ImportLimits,
     /// Processor time, in seconds; the host watches the clock on the wall.
-    pub(super) seconds: u64,
-    /// The repository; none for an archive.
-    pub(super) git: Option<GitJob>,
+    pub(crate) seconds: u64,
+    /// The repository, if it is one.
+    pub(crate) git: Option<GitJob>,
 }
 
 /// A repository to be fetched.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct GitJob {
+pub(crate) struct GitJob {
     pub(super) git: PathBuf,
     pub(super) remote: Remote,
     pub(super) reference: Option<String>,
@@ -35,7 +61,7 @@ pub(super) struct GitJob {
 
 /// Where a repository is, checked.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Remote {
+pub(crate) enum Remote {
     /// On another machine.
     Https {
         /// In the normal form, so that every parser reads the same in it.

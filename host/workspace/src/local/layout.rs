@@ -1,15 +1,18 @@
 //! The data directory: where workspaces lie, how they come and go.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_core::id::{TaskId, TenantId};
 use bulkhead_core::path::WorkspacePath;
+use bulkhead_core::ports::archive::Place;
 use bulkhead_core::ports::workspace::WorkspaceError;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use crate::scratch::{Scratch, Temporary, make_private};
@@ -29,14 +32,15 @@ pub(super) enum Beside {
 
 /// The open data directory.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     workspaces: OwnedFd,
+    archives: OwnedFd,
     deleted: OwnedFd,
     uploads: OwnedFd,
     /// Held while something gets a name, or loses it, that a condition may be about.
     naming: Mutex<()>,
     /// Uploads that are not complete yet.
-    pub(super) staging: Arc<Scratch>,
+    pub(crate) staging: Arc<Scratch>,
     /// What is on its way out.
     pub(super) trash: Arc<Scratch>,
 }
@@ -44,7 +48,7 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn open(root: &Path) -> io::Result<Self> {
         make_private(root)?;
-        for name in ["workspaces", "deleted", "uploads"] {
+        for name in ["workspaces", "archives", "deleted", "uploads"] {
             make_private(&root.join(name))?;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -52,6 +56,7 @@ impl Layout {
         let fd = rustix::fs::open(root, flags, Mode::empty())?;
         Ok(Self {
             workspaces: beneath::open_dir(fd.as_fd(), b"workspaces")?,
+            archives: beneath::open_dir(fd.as_fd(), b"archives")?,
             deleted: beneath::open_dir(fd.as_fd(), b"deleted")?,
             uploads: beneath::open_dir(fd.as_fd(), b"uploads")?,
             naming: Mutex::default(),
@@ -72,7 +77,7 @@ impl Layout {
         make_durable(dir.as_fd(), &task.to_string()).map_err(error::host)
     }
 
-    pub(super) fn open_workspace(&self, tenant: TenantId, task: TaskId) -> Result<OwnedFd, WorkspaceError> {
+    pub(crate) fn open_workspace(&self, tenant: TenantId, task: TaskId) -> Result<OwnedFd, WorkspaceError> {
         let path = format!("{tenant}/{task}");
         beneath::open_dir(self.workspaces.as_fd(), path.as_bytes()).map_err(error::at(&WorkspacePath::root()))
     }
@@ -110,12 +115,12 @@ impl Layout {
         }
     }
 
-    /// Removes the workspace of a task, and what lies beside it.
+    /// Removes a workspace, what it was packed into, and what lies beside it.
     pub(super) fn remove(&self, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError> {
         for parent in [self.workspaces.as_fd(), self.deleted.as_fd(), self.uploads.as_fd()] {
             self.remove_from(parent, tenant, task)?;
         }
-        Ok(())
+        self.remove_archive(tenant, task)
     }
 
     fn remove_from(&self, all: BorrowedFd<'_>, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError> {
@@ -132,6 +137,119 @@ impl Layout {
             }
         }
     }
+
+    /// An empty directory in which a workspace can be made, and the bin it is in.
+    pub(crate) fn nursery(&self) -> Result<(OwnedFd, Temporary), WorkspaceError> {
+        let bin = self.staging.bin().map_err(error::host)?;
+        let dir = beneath::open_dir(bin.directory(), bin.name().as_bytes()).map_err(error::host)?;
+        rustix::fs::mkdirat(&dir, IN_BIN, Mode::RWXU).map_err(error::host)?;
+        let root = beneath::open_dir(dir.as_fd(), IN_BIN.as_bytes()).map_err(error::host)?;
+        Ok((root, bin))
+    }
+
+    /// Makes what lies in a nursery the workspace of a task, which has none.
+    pub(crate) fn move_in(&self, tenant: TenantId, task: TaskId, bin: &Temporary) -> Result<(), WorkspaceError> {
+        let parent = self.domain(tenant)?;
+        let dir = beneath::open_dir(bin.directory(), bin.name().as_bytes()).map_err(error::host)?;
+        let name = task.to_string();
+        rustix::fs::renameat_with(&dir, IN_BIN, &parent, &name, RenameFlags::NOREPLACE).map_err(error::host)?;
+        rustix::fs::fsync(&parent).map_err(error::host)
+    }
+
+    /// Makes a file that is whole the archive of a task, then removes the
+    /// directory. How many bytes the archive has.
+    pub(crate) fn keep_archive(
+        &self,
+        tenant: TenantId,
+        task: TaskId,
+        file: BorrowedFd<'_>,
+        temporary: Temporary,
+    ) -> Result<u64, WorkspaceError> {
+        rustix::fs::fsync(file).map_err(error::host)?;
+        let stat = rustix::fs::fstat(file).map_err(error::host)?;
+        make_durable(self.archives.as_fd(), &tenant.to_string()).map_err(error::host)?;
+        let parent = beneath::open_dir(self.archives.as_fd(), tenant.to_string().as_bytes()).map_err(error::host)?;
+        let name = archive_name(task);
+        rustix::fs::renameat(temporary.directory(), temporary.name(), &parent, &name).map_err(error::host)?;
+        temporary.keep();
+        rustix::fs::fsync(&parent).map_err(error::host)?;
+        self.remove_from(self.workspaces.as_fd(), tenant, task)?;
+        Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    }
+
+    pub(crate) fn open_archive(&self, tenant: TenantId, task: TaskId) -> Result<OwnedFd, WorkspaceError> {
+        let path = format!("{tenant}/{}", archive_name(task));
+        let opened = beneath::open_file(self.archives.as_fd(), path.as_bytes());
+        opened.map(|opened| opened.file).map_err(error::at(&WorkspacePath::root()))
+    }
+
+    pub(crate) fn remove_archive(&self, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError> {
+        let parent = match beneath::open_dir(self.archives.as_fd(), tenant.to_string().as_bytes()) {
+            Err(Errno::NOENT) => return Ok(()),
+            result => result.map_err(error::host)?,
+        };
+        match rustix::fs::unlinkat(&parent, archive_name(task), AtFlags::empty()) {
+            Ok(()) => rustix::fs::fsync(&parent).map_err(error::host),
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(error::host(errno)),
+        }
+    }
+
+    /// What lies here of the first tenant after this one.
+    pub(crate) fn found(&self, after: Option<TenantId>) -> Result<Option<(TenantId, Vec<TaskId>)>, WorkspaceError> {
+        let mut tenants: BTreeSet<TenantId> = BTreeSet::new();
+        for dir in [&self.workspaces, &self.archives, &self.deleted, &self.uploads] {
+            tenants.extend(ids::<TenantId>(dir.as_fd(), "").map_err(error::host)?);
+        }
+        let Some(tenant) = tenants.into_iter().find(|tenant| after.is_none_or(|after| *tenant > after)) else {
+            return Ok(None);
+        };
+        let mut tasks = BTreeSet::new();
+        let all = [(&self.workspaces, ""), (&self.archives, ".tar.gz"), (&self.deleted, ""), (&self.uploads, "")];
+        for (dir, suffix) in all {
+            match beneath::open_dir(dir.as_fd(), tenant.to_string().as_bytes()) {
+                Ok(dir) => tasks.extend(ids::<TaskId>(dir.as_fd(), suffix).map_err(error::host)?),
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(error::host(errno)),
+            }
+        }
+        Ok(Some((tenant, tasks.into_iter().collect())))
+    }
+
+    /// Where a workspace is.
+    pub(crate) fn place(&self, tenant: TenantId, task: TaskId) -> Result<Place, WorkspaceError> {
+        let is_there = |result: rustix::io::Result<Stat>| match result {
+            Ok(stat) => Ok(Some(u64::try_from(stat.st_size).unwrap_or(0))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(error::host(errno)),
+        };
+        let directory = beneath::look(self.workspaces.as_fd(), format!("{tenant}/{task}").as_bytes());
+        if is_there(directory.and_then(rustix::fs::fstat))?.is_some() {
+            return Ok(Place::Directory);
+        }
+        let archive = beneath::look(self.archives.as_fd(), format!("{tenant}/{}", archive_name(task)).as_bytes());
+        Ok(match is_there(archive.and_then(rustix::fs::fstat))? {
+            Some(bytes) => Place::Archive { bytes },
+            None => Place::Nowhere,
+        })
+    }
+}
+
+/// The entries of a directory whose names are ids, with this suffix.
+fn ids<T: FromStr>(dir: BorrowedFd<'_>, suffix: &str) -> rustix::io::Result<Vec<T>> {
+    let mut ids = Vec::new();
+    let mut entries = Dir::read_from(dir)?;
+    while let Some(entry) = entries.read() {
+        let entry = entry?;
+        let name = entry.file_name().to_str().ok().and_then(|name| name.strip_suffix(suffix));
+        // Nothing else is made here; what is there is somebody's who knows why.
+        ids.extend(name.and_then(|name| name.parse().ok()));
+    }
+    Ok(ids)
+}
+
+fn archive_name(task: TaskId) -> String {
+    format!("{task}.tar.gz")
 }
 
 fn make_durable(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {

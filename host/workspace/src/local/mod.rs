@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/workspaces/<tenant>/<task>/   what guests see
+//! <root>/archives/<tenant>/<task>.tar.gz  what one was packed into, see `crate::archive`
 //! <root>/staging/<process>/            uploads that are not complete yet
 //! <root>/trash/<process>/              what is on its way out
 //! <root>/deleted/<tenant>/<task>/<id>  what a client deleted, and is kept for a while
@@ -39,8 +40,10 @@ use bulkhead_core::ports::workspace::{
 };
 use bulkhead_core::quota::Extent;
 
+use crate::archive::ChildArchiver;
 use crate::gate::Gate;
-use layout::Layout;
+use crate::import::ImportConfig;
+pub(crate) use layout::Layout;
 
 /// Short operations on blocking threads at once. More don't make one disk
 /// faster, and tokio's pool of 512 has other users.
@@ -66,6 +69,11 @@ impl LocalWorkspaces {
     pub fn new(root: &Path) -> std::io::Result<Self> {
         let layout = Arc::new(Layout::open(root)?);
         Ok(Self { layout, gate: Gate::new(AT_ONCE), long: Gate::new(LONG_AT_ONCE) })
+    }
+
+    /// Packs and unpacks what lies here; `config` as in [`ImportConfig`].
+    pub fn archiver(&self, config: ImportConfig) -> ChildArchiver {
+        ChildArchiver::new(Arc::clone(&self.layout), self.long.clone(), config)
     }
 
     async fn run<T, F>(&self, job: F) -> Result<T, WorkspaceError>

@@ -161,3 +161,23 @@ fn an_owner_can_not_fill_the_queue_of_all() {
     assert!(full.to_string().contains("of this user: the limit `dispatch.queued_per_owner` is 2"), "{full}");
     assert_eq!(lanes.admit(claim(4, 2, Free)), Admission::Queue, "another owner");
 }
+
+#[test]
+fn what_waits_is_withdrawn_where_nothing_runs() {
+    let mut lanes = Lanes::<u32>::new(LaneLimits { running: 1, ..LIMITS });
+    let (busy, waits) = (claim(1, 1, Write), claim(2, 1, Write));
+    assert_eq!(lanes.admit(busy), Admission::Slot);
+    for (claim, item) in [(busy, 1), (waits, 2), (waits, 3)] {
+        assert_eq!(lanes.admit(claim), Admission::Queue);
+        lanes.enqueue(claim, item);
+    }
+    assert_eq!(lanes.withdraw(), [(waits, 2), (waits, 3)]);
+    assert_eq!((lanes.load(), lanes.withdraw()), ((1, 1), vec![]));
+    lanes.enqueue_stored(waits, 2);
+    lanes.release(busy);
+    let mut rest = lanes.withdraw();
+    rest.sort_by_key(|(_, item)| *item);
+    assert_eq!(rest, [(busy, 1), (waits, 2)]);
+    assert_eq!(lanes.load(), (0, 0));
+    assert!(lanes.lanes.is_empty() && lanes.turns.is_empty() && lanes.queued_by_owner.is_empty());
+}

@@ -26,6 +26,16 @@ impl Turns {
         tasks.push_back(task);
     }
 
+    /// Takes a task out, if it is there.
+    pub(super) fn remove(&mut self, owner: Owner, task: TaskId) {
+        let Some(tasks) = self.tasks.get_mut(&owner) else { return };
+        tasks.retain(|waiting| *waiting != task);
+        if tasks.is_empty() {
+            self.tasks.remove(&owner);
+            self.owners.retain(|waiting| *waiting != owner);
+        }
+    }
+
     /// Takes the first task that fits out, of the first owner that is not
     /// held back and has one. That owner goes behind the others; those passed
     /// over keep their place.

@@ -38,7 +38,7 @@ impl Files {
         let (max_bytes, meaning) = self.bounded(&room);
         let options = WriteOptions { max_bytes, conditions, executable, digest: Some(content) };
         for place in self.parts.ports.store.contents(owner, content, PLACES).await? {
-            let Some(written) = self.copied(task, &place, (root.clone(), path), &options).await else { continue };
+            let Some(written) = self.copied(task, &place, (root.dir(), path), &options).await else { continue };
             let written = written.map_err(&meaning)?;
             let kind = said.map_or_else(|| place.facts.media_type.clone(), |said| media_type(Some(said), path.name()));
             self.written(task, path, &written, Some(&kind), FileStep::Alone).await?;

@@ -62,7 +62,7 @@ impl Files {
         let (this, task, path) = (self.clone(), task.task().clone(), path.clone());
         if purge || self.parts.config.keep_deleted_ms == 0 {
             let purge = async move {
-                let count = this.parts.ports.workspaces.delete(root, &path, recursive).await?;
+                let count = this.parts.ports.workspaces.delete(root.dir(), &path, recursive).await?;
                 this.parts.quotas.forget(task.id);
                 let counted = Some((ChangeKind::Deleted, count));
                 this.changed(&task, Told { counted, ..Told::of(&path, ChangeKind::Deleted) }).await?;
@@ -73,7 +73,7 @@ impl Files {
         let delete = async move {
             let ports = &this.parts.ports;
             // Nothing is stored for what is not there.
-            let entry = ports.workspaces.stat(root.clone(), &path).await?;
+            let entry = ports.workspaces.stat(root.dir(), &path).await?;
             let file = DeletedFile {
                 id: ports.ids.deleted_id(),
                 task: task.id,
@@ -90,7 +90,7 @@ impl Files {
                 return Err(Error::not_found("task", task.id));
             }
             let place = (task.owner.tenant, task.id);
-            match ports.workspaces.put_aside(place, root, &path, file.id, recursive).await {
+            match ports.workspaces.put_aside(place, root.dir(), &path, file.id, recursive).await {
                 Ok(aside) => {
                     // What it takes counts as before, but beside the workspace.
                     this.parts.quotas.forget(task.id);
@@ -149,7 +149,7 @@ impl Files {
             }
             let returning = DeletedFile { state: returning, target: Some(to.to_text()), ..file };
             let place = (task.owner.tenant, task.id);
-            let back = ports.workspaces.bring_back(place, root, &to, id, replace).await;
+            let back = ports.workspaces.bring_back(place, root.dir(), &to, id, replace).await;
             if let Err(WorkspaceError::NotFound(_)) = back
                 && ports.workspaces.aside(place, id).await?.is_none()
             {
@@ -231,7 +231,11 @@ impl Files {
             (DeletedState::Returning, None) => {
                 let path = WorkspacePath::from_text(file.target.as_deref().unwrap_or(&file.path))?;
                 let counted = Some((ChangeKind::Created, file.extent.entries));
-                let root = ports.workspaces.open(task.owner.tenant, task.id).await?;
+                let root = match ports.workspaces.open(task.owner.tenant, task.id).await {
+                    // It is packed; what came back with it is told when it is restored.
+                    Err(WorkspaceError::NotFound(_)) => return Ok(()),
+                    root => root?,
+                };
                 let told = match ports.workspaces.stat(root, &path).await {
                     Ok(_) => Told { step: gone, counted, ..Told::of(&path, ChangeKind::Created) },
                     Err(_) => Told { step: gone, ..Told::default() },

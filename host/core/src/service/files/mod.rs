@@ -24,6 +24,7 @@ pub use uploads::{NewUpload, UploadState};
 
 use super::Ports;
 use crate::access::OwnedTask;
+use crate::activity::{Activity, InUse};
 use crate::conditions::Conditions;
 use crate::digest::Digest;
 use crate::error::Error;
@@ -88,6 +89,7 @@ struct Parts {
     ports: Ports,
     hub: Arc<Hub>,
     quotas: Arc<Quotas>,
+    activity: Arc<Activity>,
     config: FilesConfig,
     accesses: AccessLog,
     /// Deleted entries that a request is busy with: a look that finishes what was left
@@ -99,10 +101,15 @@ struct Parts {
 }
 
 impl Files {
-    pub(super) fn new(ports: Ports, hub: Arc<Hub>, quotas: Arc<Quotas>, config: FilesConfig) -> Self {
+    pub(super) fn new(
+        ports: Ports,
+        hub: Arc<Hub>,
+        (quotas, activity): (Arc<Quotas>, Arc<Activity>),
+        config: FilesConfig,
+    ) -> Self {
         let accesses = AccessLog::new(ports.clone(), config.accesses_waiting);
         let (busy, tracker, stop) = (Mutex::default(), TaskTracker::new(), CancellationToken::new());
-        Self { parts: Arc::new(Parts { ports, hub, quotas, config, accesses, busy, tracker, stop }) }
+        Self { parts: Arc::new(Parts { ports, hub, quotas, activity, config, accesses, busy, tracker, stop }) }
     }
 
     /// The access log.
@@ -124,15 +131,17 @@ impl Files {
         self.parts.tracker.spawn(work).await.unwrap_or(Err(Error::Stopping))
     }
 
-    async fn root(&self, task: &OwnedTask) -> Result<Arc<OwnedFd>, Error> {
+    async fn root(&self, task: &OwnedTask) -> Result<Root, Error> {
+        let using = self.parts.activity.enter(task.task().id)?;
         let task = task.ready()?;
-        Ok(self.parts.ports.workspaces.open(task.owner.tenant, task.id).await?)
+        let dir = self.parts.ports.workspaces.open(task.owner.tenant, task.id).await?;
+        Ok(Root { dir, using })
     }
 
     /// What may be added to the workspace; an error if that is nothing.
-    async fn room(&self, task: &OwnedTask, root: &Arc<OwnedFd>) -> Result<Room, Error> {
+    async fn room(&self, task: &OwnedTask, root: &Root) -> Result<Room, Error> {
         let Task { id, owner, limits, .. } = task.task();
-        let room = self.parts.quotas.room(*owner, *id, root, limits).await?;
+        let room = self.parts.quotas.room(*owner, *id, &root.dir, limits).await?;
         match room.extent {
             Extent { bytes: 0, .. } => Err(full(room.bytes_bound, &room)),
             Extent { entries: 0, .. } => Err(full(room.entries_bound, &room)),
@@ -162,7 +171,7 @@ impl Files {
         limit: u32,
     ) -> Result<Listing, Error> {
         let root = self.root(task).await?;
-        Ok(self.parts.ports.workspaces.list(root, path, after, limit).await?)
+        Ok(self.parts.ports.workspaces.list(root.dir(), path, after, limit).await?)
     }
 
     /// Describes one entry.
@@ -171,7 +180,7 @@ impl Files {
     /// If the task is not ready, or nothing is there.
     pub async fn stat(&self, task: &OwnedTask, path: &WorkspacePath) -> Result<Entry, Error> {
         let root = self.root(task).await?;
-        Ok(self.parts.ports.workspaces.stat(root, path).await?)
+        Ok(self.parts.ports.workspaces.stat(root.dir(), path).await?)
     }
 
     /// What is known of the content of an entry: if a client sent it, and it has not
@@ -208,7 +217,9 @@ impl Files {
         range: Option<ByteRange>,
     ) -> Result<OpenFile, Error> {
         let root = self.root(task).await?;
-        Ok(self.parts.ports.workspaces.read(root, path, range).await?)
+        let file = self.parts.ports.workspaces.read(root.dir(), path, range).await?;
+        // Until its last byte is sent, its workspace is in use.
+        Ok(OpenFile { stream: root.using.until_end_of(file.stream), ..file })
     }
 
     /// Writes a file atomically.
@@ -222,7 +233,7 @@ impl Files {
         let (max_bytes, meaning) = self.bounded(&room);
         let NewFile { body, conditions, executable, media_type, digest } = new;
         let options = WriteOptions { max_bytes, conditions, executable, digest };
-        let written = self.parts.ports.workspaces.write(root, path, body, options).await.map_err(meaning)?;
+        let written = self.parts.ports.workspaces.write(root.dir(), path, body, options).await.map_err(meaning)?;
         self.written(task, path, &written, media_type.as_deref(), FileStep::Alone).await?;
         Ok(written)
     }
@@ -256,7 +267,7 @@ impl Files {
     pub async fn make_dir(&self, task: &OwnedTask, path: &WorkspacePath) -> Result<bool, Error> {
         let root = self.root(task).await?;
         self.room(task, &root).await?;
-        let new = self.parts.ports.workspaces.make_dir(root, path).await?;
+        let new = self.parts.ports.workspaces.make_dir(root.dir(), path).await?;
         if new {
             // Its parents may be new, too.
             self.parts.quotas.forget(task.task().id);
@@ -278,10 +289,10 @@ impl Files {
     ) -> Result<(), Error> {
         let root = self.root(task).await?;
         let workspaces = &self.parts.ports.workspaces;
-        let before = workspaces.stat(root.clone(), from).await?;
+        let before = workspaces.stat(root.dir(), from).await?;
         let facts = self.facts(task, &before).await?;
-        workspaces.rename(root.clone(), from, to, replace).await?;
-        let after = workspaces.stat(root, to).await.ok();
+        workspaces.rename(root.dir(), from, to, replace).await?;
+        let after = workspaces.stat(root.dir(), to).await.ok();
         // The kernel notes the time of the move: a new tag. The content is the same if
         // its size and time are.
         let same = |after: &Entry| (after.size, after.modified_at) == (before.size, before.modified_at);
@@ -323,6 +334,18 @@ impl Files {
             self.parts.hub.publish(task.owner.tenant, task.id, appended, events);
         }
         Ok(true)
+    }
+}
+
+/// A workspace in use: nothing packs it while this lives.
+struct Root {
+    dir: Arc<OwnedFd>,
+    using: InUse,
+}
+
+impl Root {
+    fn dir(&self) -> Arc<OwnedFd> {
+        self.dir.clone()
     }
 }
 

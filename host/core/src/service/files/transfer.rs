@@ -50,9 +50,9 @@ impl Files {
             let workspaces = &this.parts.ports.workspaces;
             let Transfer { from, to, remove, replace } = what;
             let copy = Copy {
-                from_root: from_root.clone(),
+                from_root: from_root.dir(),
                 from: from.clone(),
-                to_root,
+                to_root: to_root.dir(),
                 to: to.clone(),
                 replace,
                 room: room.extent,
@@ -69,7 +69,7 @@ impl Files {
             let counted = Some((change, copied.extent.entries));
             this.changed(&target, Told { extent, counted, ..Told::of(&to, change) }).await?;
             if remove {
-                let count = workspaces.delete(from_root, &from, true).await?;
+                let count = workspaces.delete(from_root.dir(), &from, true).await?;
                 this.parts.quotas.forget(source.id);
                 let counted = Some((ChangeKind::Deleted, count));
                 this.changed(&source, Told { counted, ..Told::of(&from, ChangeKind::Deleted) }).await?;

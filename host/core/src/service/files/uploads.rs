@@ -114,7 +114,7 @@ impl Files {
         let ports = &self.parts.ports;
         let root = self.root(task).await?;
         let path = WorkspacePath::from_text(&upload.path)?;
-        let entry = ports.workspaces.stat(root, &path).await;
+        let entry = ports.workspaces.stat(root.dir(), &path).await;
         if !entry.is_ok_and(|entry| entry.kind == EntryKind::File) {
             return Err(absent(upload.id));
         }
@@ -145,7 +145,7 @@ impl Files {
             return Err(Error::WrongOffset { offset: there });
         }
         let root = self.root(task).await?;
-        let room = self.parts.quotas.room(upload.owner, upload.task, &root, &task.task().limits).await?;
+        let room = self.parts.quotas.room(upload.owner, upload.task, &root.dir, &task.task().limits).await?;
         let most = upload.length.min(there.saturating_add(room.extent.bytes));
         if most == there && upload.length > there {
             return Err(full(room.bytes_bound, &room));
@@ -185,7 +185,7 @@ impl Files {
                 digest: upload.digest,
             };
             let place = (upload.owner.tenant, upload.task);
-            let written = ports.workspaces.finish_upload(place, upload.id, root, &path, options).await?;
+            let written = ports.workspaces.finish_upload(place, upload.id, root.dir(), &path, options).await?;
             let at: Timestamp = ports.ids.now();
             let step = FileStep::Completed(upload.id, at);
             this.written(&task, &path, &written, Some(&upload.media_type), step).await?;
