@@ -1,5 +1,7 @@
 //! The audit log: where a record gets its place in its chain, and reading it.
 
+use std::collections::BTreeMap;
+
 use bulkhead_core::audit::chain::{ChainState, Columns, Place, Stored};
 use bulkhead_core::audit::{Audit, AuditFilter, NewAudit};
 use bulkhead_core::digest::Digest;
@@ -8,6 +10,7 @@ use bulkhead_core::principal::Owner;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sqlx::{QueryBuilder, query_as};
 
+use super::write::Transaction;
 use super::{SqliteStore, read_failed};
 use crate::rows::{AuditRow, ChainRow, all};
 
@@ -28,32 +31,53 @@ impl From<&NewAudit> for Link {
 
 impl Link {
     /// Appends it to its chain within a write.
-    pub(super) fn append(&self, db: &Connection) -> rusqlite::Result<()> {
+    pub(super) fn append(&self, db: &Transaction<'_>) -> rusqlite::Result<()> {
         let Columns { at, chain, user, task, call, kind, data } = &self.columns;
-        let head = db
-            .prepare_cached("SELECT number, hash FROM audit_heads WHERE tenant_id = ?")?
-            .query_row([chain], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 32]>(1)?)))
-            .optional()?;
-        let head = head.map_or(Place::START, |(number, hash)| Place {
-            number: number.unsigned_abs(),
-            hash: Digest::from_bytes(hash),
-        });
+        let mut heads = db.heads.borrow_mut();
+        let head = match heads.get(chain) {
+            Some(head) => *head,
+            None => stored_head(db, chain)?,
+        };
         let place = head.next(&self.leaf);
-        let (number, hash) = (i64::try_from(place.number).unwrap_or(i64::MAX), place.hash.as_bytes());
-        let moved = db
-            .prepare_cached("UPDATE audit_heads SET number = ?, hash = ? WHERE tenant_id = ?")?
-            .execute(params![number, hash, chain])?;
-        if moved == 0 {
-            db.prepare_cached("INSERT INTO audit_heads (tenant_id, number, hash) VALUES (?, ?, ?)")?
-                .execute(params![chain, number, hash])?;
-        }
         db.prepare_cached(
             "INSERT INTO audit (tenant_id, number, at, user_id, task_id, call_id, kind, data, hash)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?
-        .execute(params![chain, number, at, user, task, call, kind, data, hash])
-        .map(drop)
+        .execute(params![chain, number(&place), at, user, task, call, kind, data, place.hash.as_bytes()])?;
+        match heads.get_mut(chain) {
+            Some(head) => *head = place,
+            None => drop(heads.insert(chain.clone(), place)),
+        }
+        Ok(())
     }
+}
+
+/// Where a chain ended when the transaction began.
+fn stored_head(db: &Connection, chain: &str) -> rusqlite::Result<Place> {
+    let head = db
+        .prepare_cached("SELECT number, hash FROM audit_heads WHERE tenant_id = ?")?
+        .query_row([chain], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 32]>(1)?)))
+        .optional()?;
+    Ok(head
+        .map_or(Place::START, |(number, hash)| Place { number: number.unsigned_abs(), hash: Digest::from_bytes(hash) }))
+}
+
+/// Stores where the chains end that a transaction has appended to.
+pub(super) fn store_heads(db: &Connection, heads: &BTreeMap<String, Place>) -> rusqlite::Result<()> {
+    for (chain, head) in heads {
+        let moved = db
+            .prepare_cached("UPDATE audit_heads SET number = ?, hash = ? WHERE tenant_id = ?")?
+            .execute(params![number(head), head.hash.as_bytes(), chain])?;
+        if moved == 0 {
+            db.prepare_cached("INSERT INTO audit_heads (tenant_id, number, hash) VALUES (?, ?, ?)")?
+                .execute(params![chain, number(head), head.hash.as_bytes()])?;
+        }
+    }
+    Ok(())
+}
+
+fn number(place: &Place) -> i64 {
+    i64::try_from(place.number).unwrap_or(i64::MAX)
 }
 
 pub(super) async fn append(store: &SqliteStore, records: Vec<NewAudit>) -> Result<(), StoreError> {
@@ -89,9 +113,11 @@ pub(super) fn take_over(db: &Connection) -> rusqlite::Result<()> {
     })?;
     let old = old.collect::<rusqlite::Result<Vec<_>>>()?;
     let last = old.last().map(|(number, _)| *number);
+    let links = Transaction::of(db);
     for (_, columns) in old {
-        Link { leaf: columns.leaf(), columns }.append(db)?;
+        Link { leaf: columns.leaf(), columns }.append(&links)?;
     }
+    links.finish()?;
     db.prepare_cached("DELETE FROM audit_unchained WHERE number <= ?")?.execute([last]).map(drop)
 }
 

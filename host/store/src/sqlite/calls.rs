@@ -17,6 +17,7 @@ use sqlx::query_as;
 
 use super::audit::Link;
 use super::log::{self, Log};
+use super::write::Transaction;
 use super::{SqliteStore, read_failed};
 use crate::rows::{CallRow, Reading, all, json, maybe};
 
@@ -189,7 +190,7 @@ pub(super) async fn start(
     events: Vec<NewEvent>,
 ) -> Result<Option<Appended>, StoreError> {
     let (task, call, at, grants) = (task.to_string(), call.to_string(), at.as_millis(), json(grants));
-    let start = move |db: &Connection| {
+    let start = move |db: &Transaction<'_>| {
         let started = db
             .prepare_cached(
                 "UPDATE calls SET state = 'running', started_at = ?, grants = ?, attempts = attempts + 1
@@ -214,7 +215,7 @@ pub(super) async fn step(
         Step::Start | Step::End(_) => return Ok(None),
     };
     let (task, call) = (task.to_string(), call.to_string());
-    let step = move |db: &Connection| {
+    let step = move |db: &Transaction<'_>| {
         let moved = db
             .prepare_cached("UPDATE calls SET state = ? WHERE id = ? AND task_id = ? AND state = ?")?
             .execute(params![to, call, task, from])?;
@@ -226,7 +227,7 @@ pub(super) async fn step(
 pub(super) async fn end(store: &SqliteStore, end: EndCall) -> Result<Option<Appended>, StoreError> {
     let (task, call, body) = (end.task.to_string(), end.call.to_string(), json(&*end.outcome));
     let link = Link::from(&end.audit);
-    let end = move |db: &Connection| {
+    let end = move |db: &Transaction<'_>| {
         let large = body.len() > LARGE;
         let reference = large.then(|| format!("{call}/outcome"));
         let ended = db

@@ -13,6 +13,7 @@ use bulkhead_core::quota::Extent;
 use rusqlite::{Connection, params};
 use sqlx::{query_as, query_scalar};
 
+use super::write::Transaction;
 use super::{SqliteStore, log, read_failed, tasks};
 use crate::rows::{AccessRow, ContentRow, DeletedRow, HistoryRow, UploadRow, all, maybe, number, word};
 
@@ -98,7 +99,7 @@ impl FileRecords for SqliteStore {
         events: Vec<NewEvent>,
     ) -> Result<Option<Appended>, StoreError> {
         let task = task.to_string();
-        let change = move |db: &Connection| {
+        let change = move |db: &Transaction<'_>| {
             if !take_step(db, &task, step)? {
                 return Ok(None);
             }
@@ -184,7 +185,7 @@ impl FileRecords for SqliteStore {
 
     async fn put_deleted(&self, file: &DeletedFile) -> Result<bool, StoreError> {
         let file = file.clone();
-        let put = move |db: &Connection| {
+        let put = move |db: &Transaction<'_>| {
             db.prepare_cached(
                 "INSERT INTO deleted_files (id, task_id, tenant_id, user_id, state, path, target, kind, bytes, entries, at)
                  SELECT ?1, id, tenant_id, user_id, ?3, ?4, ?5, ?6, ?7, ?8, ?9 FROM tasks WHERE id = ?2",
@@ -213,7 +214,7 @@ impl FileRecords for SqliteStore {
         target: Option<&str>,
     ) -> Result<bool, StoreError> {
         let (task, id, target) = (task.to_string(), id.to_string(), target.map(str::to_owned));
-        let step = move |db: &Connection| {
+        let step = move |db: &Transaction<'_>| {
             db.prepare_cached(
                 "UPDATE deleted_files SET state = ?, target = ? WHERE id = ? AND task_id = ? AND state = ?",
             )?
@@ -272,7 +273,7 @@ impl FileRecords for SqliteStore {
 
     async fn put_upload(&self, upload: &Upload, most: u32) -> Result<bool, StoreError> {
         let upload = upload.clone();
-        let put = move |db: &Connection| {
+        let put = move |db: &Transaction<'_>| {
             db.prepare_cached(
                 "INSERT INTO uploads (id, task_id, tenant_id, user_id, path, length, replace, executable, media_type,
                                       digest, created_at, expires_at)
@@ -308,7 +309,7 @@ impl FileRecords for SqliteStore {
 
     async fn remove_upload(&self, task: TaskId, id: UploadId) -> Result<bool, StoreError> {
         let (task, id) = (task.to_string(), id.to_string());
-        let remove = move |db: &Connection| {
+        let remove = move |db: &Transaction<'_>| {
             db.prepare_cached("DELETE FROM uploads WHERE id = ? AND task_id = ?")?.execute(params![id, task])
         };
         Ok(self.write("upload", remove).await? > 0)
@@ -333,7 +334,7 @@ impl FileRecords for SqliteStore {
 
     async fn append_accesses(&self, entries: &[Access]) -> Result<(), StoreError> {
         let entries = entries.to_vec();
-        let append = move |db: &Connection| {
+        let append = move |db: &Transaction<'_>| {
             let mut insert = db.prepare_cached(
                 "INSERT OR IGNORE INTO file_accesses (id, task_id, tenant_id, user_id, by_tenant, by_user, at, kind, path,
                                                       bytes, status, edge)

@@ -8,11 +8,12 @@ use bulkhead_core::ports::store::{Appended, HeldTask, StoreError, Times};
 use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
 use bulkhead_core::task::{KeptStep, Overdue, Task};
-use rusqlite::{Connection, params};
+use rusqlite::params;
 use sqlx::query_as;
 
 use super::audit::Link;
 use super::tasks::select_task;
+use super::write::Transaction;
 use super::{SqliteStore, log, read_failed};
 use crate::rows::{KeptRow, Reading, TaskRow, all, json, overdue as paired};
 
@@ -44,7 +45,7 @@ pub(super) async fn step_kept(
     record: Option<NewAudit>,
 ) -> Result<Option<Appended>, StoreError> {
     let (id, link, row) = (id.to_string(), record.as_ref().map(Link::from), KeptRow::of(step));
-    let step = move |db: &Connection| {
+    let step = move |db: &Transaction<'_>| {
         let moved = db
             .prepare_cached(
                 "UPDATE tasks SET state = ?1, kept_until = ?2, updated_at = ?3,
@@ -69,7 +70,7 @@ fn names(tasks: &[TaskId]) -> Vec<String> {
 
 pub(super) async fn note_active(store: &SqliteStore, tasks: &[TaskId], times: Times) -> Result<(), StoreError> {
     let (tasks, now, [idle, ..]) = (json(&names(tasks)), times.now.as_millis(), times.configured());
-    let update = move |db: &Connection| {
+    let update = move |db: &Transaction<'_>| {
         db.prepare_cached(
             "UPDATE tasks SET active_at = ?1 WHERE id IN (SELECT value FROM json_each(?2))
                 AND max(active_at, updated_at) < ?1 - min(coalesce(archive_idle_ms, ?3), ?3) / 10",

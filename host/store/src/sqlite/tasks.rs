@@ -14,6 +14,7 @@ use sqlx::query_as;
 
 use super::audit::Link;
 use super::log;
+use super::write::Transaction;
 use super::{SqliteStore, read_failed};
 use crate::rows::{Reading, TaskRow, all, json, maybe, millis};
 
@@ -39,7 +40,7 @@ pub(super) async fn create(
 ) -> Result<Appended, StoreError> {
     let name = task.id.to_string();
     let (task, tools, link) = (task.clone(), tools.clone(), Link::from(&record));
-    let insert = move |db: &Connection| {
+    let insert = move |db: &Transaction<'_>| {
         let appended = insert(db, &task, &tools, &events)?;
         link.append(db)?;
         Ok(appended)
@@ -48,7 +49,12 @@ pub(super) async fn create(
     Reading { table: "tasks", row: &name }.present("last_seq", appended)
 }
 
-fn insert(db: &Connection, task: &Task, tools: &ToolSet, events: &[NewEvent]) -> rusqlite::Result<Option<Appended>> {
+fn insert(
+    db: &Transaction<'_>,
+    task: &Task,
+    tools: &ToolSet,
+    events: &[NewEvent],
+) -> rusqlite::Result<Option<Appended>> {
     let (id, tool_set) = (task.id.to_string(), tools.digest.to_string());
     let new = db
         .prepare_cached("INSERT OR IGNORE INTO tool_sets (digest, tools) VALUES (?, ?)")?
@@ -96,7 +102,7 @@ pub(super) async fn move_to(
 ) -> Result<Option<Appended>, StoreError> {
     let (id, failure, link) = (id.to_string(), failure.map(str::to_owned), record.as_ref().map(Link::from));
     let from = json(&to.reached_from().iter().map(|state| state.as_str()).collect::<Vec<_>>());
-    let step = move |db: &Connection| {
+    let step = move |db: &Transaction<'_>| {
         let moved = db
             .prepare_cached(
                 "UPDATE tasks SET state = ?, failure = coalesce(?, failure), updated_at = ?

@@ -11,6 +11,7 @@ use rusqlite::{OptionalExtension as _, params};
 use sqlx::query_scalar;
 
 use super::audit::Link;
+use super::write::Transaction;
 use super::{SqliteStore, read_failed};
 use crate::rows::Reading;
 
@@ -22,7 +23,7 @@ pub(super) async fn create(
     record: NewAudit,
 ) -> Result<bool, StoreError> {
     let (ticket, now, link) = (ticket.clone(), now.as_millis(), Link::from(&record));
-    let create = move |db: &rusqlite::Connection| {
+    let create = move |db: &Transaction<'_>| {
         // What nobody used goes here: there is never more than a minute's.
         db.prepare_cached("DELETE FROM tickets WHERE expires_at <= ?")?.execute([now])?;
         let (tenant, user) = (ticket.owner.tenant.to_string(), ticket.owner.user.to_string());
@@ -66,7 +67,7 @@ pub(super) async fn take(
         return Ok(None);
     }
     let name = hash.clone();
-    let take = move |db: &rusqlite::Connection| {
+    let take = move |db: &Transaction<'_>| {
         db.prepare_cached(
             "DELETE FROM tickets WHERE hash = ? AND task_id = ? AND expires_at > ? RETURNING tenant_id, user_id",
         )?

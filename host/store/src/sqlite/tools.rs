@@ -10,6 +10,7 @@ use sqlx::{query_as, query_scalar};
 
 use super::audit::Link;
 use super::calls::LARGE;
+use super::write::Transaction;
 use super::{SqliteStore, read_failed};
 use crate::rows::{Reading, ToolRow, all, json, maybe, owner_text};
 
@@ -33,7 +34,7 @@ pub(super) async fn create(store: &SqliteStore, tool: &Tool, record: NewAudit) -
 }
 
 /// Stores a tool, or gives the same one that is there and was not rejected.
-fn insert(db: &Connection, tool: &Tool, link: &Link) -> rusqlite::Result<Option<ToolRow>> {
+fn insert(db: &Transaction<'_>, tool: &Tool, link: &Link) -> rusqlite::Result<Option<ToolRow>> {
     let (id, owner, digest) = (tool.id.to_string(), owner_text(tool.owner), tool.digest.to_string());
     let same = db
         .prepare_cached(select_tool!("tools t WHERE t.tenant_id = ? AND t.digest = ?"))?

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::audit;
 use super::open::Synchronous;
-use super::write::Write;
+use super::write::{Transaction, Write};
 
 /// Most writes of one transaction: more would make the first wait for too long.
 pub(super) const MAX_BATCH: usize = 256;
@@ -162,9 +162,11 @@ impl Writer {
         let run = |text| self.db.prepare_cached(text).and_then(|mut statement| statement.execute([]));
         let mut undone = true;
         let mut done = run("BEGIN IMMEDIATE").map(drop);
+        let transaction = Transaction::of(&self.db);
         for write in &mut *batch {
-            done = done.and_then(|()| write.attempt(&self.db));
+            done = done.and_then(|()| write.attempt(&transaction));
         }
+        done = done.and_then(|()| transaction.finish());
         if done.is_ok() {
             undone = false;
             done = run("COMMIT").map(drop);
