@@ -81,20 +81,68 @@ fn a_directory_goes_from_one_task_to_another() {
 }
 
 #[test]
-fn a_task_that_another_host_holds_is_not_reached_into() {
+fn a_file_of_a_task_that_another_host_holds_is_fetched_from_there() {
+    let database = postgres().database(None);
+    let options = || Options::default().with("DATABASE_URL", postgres().url(postgres().port(), &database));
+    let a = Server::start(options());
+    let mut b = Server::beside(&a, options());
+    let (near, far) = (a.client(), b.client());
+    let (here, there) = (near.task(), far.task());
+    let content = vec![7; 3 << 20];
+    let file = format!("/v1/tasks/{there}/files/d/f%20%FF");
+    far.send("PUT", &format!("{file}?executable=true"), &[("content-type", "text/plain")], &content).expect(201);
+    // Whichever host is asked, the one that holds the target answers.
+    let what = |to: &str| json!({"from_task": there, "from": "d/f %FF", "to": to});
+    for (client, to) in [(&near, "x/one"), (&far, "x/two")] {
+        let answer = transfer(client, &here, &what(to)).expect(201);
+        let numbers = [&answer["bytes"], &answer["entries"], &answer["left_out"]];
+        assert_eq!(numbers, [&json!(content.len()), &json!(1), &json!(0)]);
+        assert_eq!(client.get(&format!("/v1/tasks/{here}/files/{to}")).body, content);
+        let entry = &client.get(&format!("/v1/tasks/{here}/entries/{to}")).expect(200)["entry"];
+        assert_eq!((&entry["executable"], &entry["content"]["media_type"]), (&json!(true), &json!("text/plain")));
+        transfer(client, &here, &what(to)).problem(409, "file_exists");
+        let mut replaced = what(to);
+        replaced["replace"] = json!(true);
+        transfer(client, &here, &replaced).expect(200);
+    }
+    // What is not there, and what is no file, by the words of the host that looked.
+    let none = json!({"from_task": there, "from": "g", "to": "g"});
+    let problem = transfer(&near, &here, &none).problem(404, "not_found");
+    assert!(problem["detail"].as_str().unwrap().contains("`g`"), "{problem}");
+    let directory = json!({"from_task": there, "from": "d", "to": "g"});
+    let problem = transfer(&near, &here, &directory).problem(409, "held_elsewhere");
+    assert!(problem["detail"].as_str().unwrap().contains(&there), "{problem}");
+    // What is another's is not there, and no more comes than fits.
+    let other = stranger(&a);
+    transfer(&other, &other.task(), &what("g")).problem(404, "not_found");
+    let small = near.post("/v1/tasks", &json!({"limits": {"workspace_bytes": 9}})).expect(201);
+    let small = small["id"].as_str().unwrap();
+    assert_eq!(transfer(&near, small, &what("g")).problem(507, "workspace_full")["limit"], "workspace_bytes");
+    assert_eq!(near.get(&format!("/v1/tasks/{small}/entries")).expect(200)["entries"], json!([]));
+    // Moved: it is gone there, and both logs tell it.
+    let mut moved = what("moved");
+    moved["remove"] = json!(true);
+    transfer(&near, &here, &moved).expect(201);
+    near.get(&file).problem(404, "not_found");
+    for (task, change) in [(&there, "deleted"), (&here, "created")] {
+        let entry = &items(&near, &format!("/v1/tasks/{task}/history"))[0];
+        assert_eq!((&entry["change"], &entry["by"]), (&json!(change), &json!("http")));
+    }
+    // A host that is gone is no reason to wait.
+    b.kill();
+    transfer(&near, &here, &what("g")).problem(503, "host_unreachable");
+    near.get(&format!("/v1/tasks/{here}/entries/g")).problem(404, "not_found");
+}
+
+#[test]
+fn files_of_a_task_that_another_host_holds_are_that_hosts() {
     let database = postgres().database(None);
     let options = || Options::default().with("DATABASE_URL", postgres().url(postgres().port(), &database));
     let a = Server::start(options());
     let b = Server::beside(&a, options());
     let (near, far) = (a.client(), b.client());
-    let (here, there) = (near.task(), far.task());
+    let there = far.task();
     far.put(&format!("/v1/tasks/{there}/files/f"), b"x").expect(201);
-    let what = json!({"from_task": there, "from": "f", "to": "f"});
-    // Whichever host is asked, the one that holds the target answers.
-    for client in [&near, &far] {
-        let problem = transfer(client, &here, &what).problem(409, "held_elsewhere");
-        assert!(problem["detail"].as_str().unwrap().contains(&there), "{problem}");
-    }
     // What is stored is told by either; what lies on a disk by its host, also by way of the other.
     far.delete(&format!("/v1/tasks/{there}/files/f")).expect(204);
     let kept = items(&near, &format!("/v1/tasks/{there}/deleted"));

@@ -93,8 +93,10 @@ pub enum Error {
     /// No file of this owner is known to have this content.
     #[error("no file of yours that was sent before has the content `{0}`; send it")]
     UnknownContent(Digest),
-    /// Another host has what is needed, and this one can't reach it.
-    #[error("the workspace of the task `{0}` is held by another host; read its files there and write them here")]
+    /// Another host has what is needed, and it is no single file.
+    #[error(
+        "the workspace of the task `{0}` is held by another host, from where single files are transferred and nothing else"
+    )]
     HeldElsewhere(TaskId),
     /// What is added to an upload does not begin where that ends.
     #[error("the upload has {offset} bytes; send the rest from there")]

@@ -5,32 +5,40 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
-use bulkhead_core::access::Operation;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use bulkhead_core::Error;
+use bulkhead_core::access::{Operation, OwnedTask};
 use bulkhead_core::conditions::Conditions;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::files::AccessKind;
 use bulkhead_core::id::TaskId;
-use bulkhead_core::service::files::Transfer;
+use bulkhead_core::ports::cluster::Holder;
+use bulkhead_core::ports::workspace::{WorkspaceError, Written};
+use bulkhead_core::principal::Principal;
+use bulkhead_core::service::files::{NewFile, Transfer};
+use bulkhead_core::service::hosts::Pinned;
 
 use super::Api;
 use super::extract::{Caller, Id, JsonBody, path_from_text};
 use super::files::{EDGE, entry_written};
 use super::problem::Problem;
+use super::reach::{There, in_both, is_gone};
 use super::wire::{EntryBody, PutContentBody, TransferBody, TransferredBody};
 
 /// Copies or moves an entry from another task of the same owner, with all it holds.
 /// Links are copied as links. It is whole, or not there at all; what was moved may, if
-/// the server dies in the middle, be in both tasks.
+/// the server dies in the middle, be in both tasks. From a task that another host holds
+/// single files are transferred; of anything else there 409 `held_elsewhere` tells.
 #[utoipa::path(post, path = "/v1/tasks/{task}/transfers", tag = "files", params(("task" = String, Path)), request_body = TransferBody,
     responses((status = 201, description = "New", body = TransferredBody), (status = 200, description = "Replaced", body = TransferredBody), (status = "4XX", body = Problem)))]
 pub async fn transfer(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
     Id(id): Id<TaskId>,
+    headers: HeaderMap,
     body: JsonBody,
-) -> Result<(StatusCode, Json<TransferredBody>), Problem> {
+) -> Result<Response, Problem> {
     let task = api.services.access.task(&caller, Operation::FilesTransfer, id).await?;
     let body: TransferBody = body.parse()?;
     let missing = || Problem::new("not_found", "there is no such task here").with("field", "from_task");
@@ -38,6 +46,10 @@ pub async fn transfer(
     let source = api.services.access.task(&caller, Operation::FilesTransferFrom, source).await?;
     let (from, to) = (path_from_text("from", &body.from)?, path_from_text("to", &body.to)?);
     let what = Transfer { from: from.clone(), to: to.clone(), remove: body.remove, replace: body.replace };
+    if let Holder::Elsewhere { address } = api.services.hosts.holder(&caller, Pinned::Task(source.task().id)).await? {
+        let there = There::new(&api.peers, &address, &source.task().id.to_string(), &from, &headers);
+        return Ok(fetch(&api, &caller, &task, &source, there, what).await?.unwrap_or_else(|refusal| refusal));
+    }
     let (files, kind) = (&api.services.files, if body.remove { AccessKind::Move } else { AccessKind::Copy });
     let here = files.accesses().begin(&caller, &task, AccessKind::Write, &to, EDGE).await?;
     let there = files.accesses().begin(&caller, &source, kind, &from, EDGE).await?;
@@ -55,7 +67,67 @@ pub async fn transfer(
         entries: copied.extent.entries,
         left_out: copied.left_out,
     };
-    Ok((status, Json(body)))
+    Ok((status, Json(body)).into_response())
+}
+
+/// The same of a file whose task another host holds: read there and written here. A
+/// directory would not be whole at once, and a link is no content: 409.
+async fn fetch(
+    api: &Api,
+    caller: &Principal,
+    task: &OwnedTask,
+    source: &OwnedTask,
+    there: There<'_>,
+    what: Transfer,
+) -> Result<Result<Response, Response>, Problem> {
+    let Transfer { from: _, to, remove, replace } = what;
+    let noting = api.services.files.accesses().begin(caller, task, AccessKind::Write, &to, EDGE).await?;
+    let written = async {
+        let entry = match there.describe().await {
+            Ok(entry) if entry.kind == "file" => entry,
+            Ok(_) => return Err(Error::HeldElsewhere(source.task().id).into()),
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let (fields, body) = match there.read().await {
+            Ok(read) => read,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let new = NewFile {
+            conditions: if replace { Conditions::default() } else { Conditions::absent() },
+            executable: Some(entry.executable),
+            media_type: entry.media_type(),
+            // What arrives is what a client sent there, if that is known.
+            digest: super::conditions::digest(&fields)?,
+            body,
+        };
+        match api.services.files.write(task, &to, new).await {
+            Ok(written) => Ok(Ok(written)),
+            Err(Error::Workspace(WorkspaceError::Precondition(path))) => Err(WorkspaceError::Exists(path).into()),
+            Err(error) => Err(Problem::from(error)),
+        }
+    };
+    let written: Result<Result<Written, Response>, Problem> = written.await;
+    let (status, bytes) = match &written {
+        Ok(Ok(written)) => (None, written.size),
+        Ok(Err(_)) => (Some("refused_there"), 0),
+        Err(problem) => (Some(problem.code), 0),
+    };
+    noting.end(status, bytes);
+    let written = match written? {
+        Ok(written) => written,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    if remove
+        && let Err(refusal) = there.delete().await
+        && !is_gone(&refusal)
+    {
+        return Ok(Err(in_both(&refusal)));
+    }
+    let entry = api.services.files.stat(task, &to).await?;
+    let status = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+    let entry = EntryBody::of(&task.task().id.to_string(), &entry);
+    let body = TransferredBody { entry, bytes: written.size, entries: 1, left_out: 0 };
+    Ok(Ok((status, Json(body)).into_response()))
 }
 
 /// Writes a file whose content a client of the same owner has sent before, by its digest

@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use bulkhead_core::ports::cluster::Holder;
 use bulkhead_core::principal::Principal;
 use bulkhead_core::service::hosts::Pinned;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use percent_encoding::percent_decode_str;
 
@@ -20,7 +20,7 @@ use super::Api;
 use super::problem::Problem;
 
 /// Says that another host has passed the request on: it is not passed on again.
-const FORWARDED: HeaderName = HeaderName::from_static("bulkhead-forwarded");
+pub(super) const FORWARDED: HeaderName = HeaderName::from_static("bulkhead-forwarded");
 
 /// How long a host may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -58,6 +58,13 @@ impl Default for Peers {
             .pool_idle_timeout(IDLE)
             .build(connector);
         Self(client)
+    }
+}
+
+impl Peers {
+    /// Sends a request to another host.
+    pub(super) fn request(&self, request: Request) -> ResponseFuture {
+        self.0.request(request)
     }
 }
 
@@ -115,7 +122,7 @@ pub(super) async fn elsewhere(api: &Api, principal: &Principal, request: Request
     Ok(pass_on(api, principal, pinned, &address, request).await)
 }
 
-fn unreachable(detail: &str, seconds: u32) -> Response {
+pub(super) fn unreachable(detail: &str, seconds: u32) -> Response {
     Problem::new("host_unreachable", detail).retry_after(seconds).into_response()
 }
 
@@ -133,7 +140,7 @@ async fn pass_on(api: &Api, principal: &Principal, pinned: Pinned, address: &str
     strip(&mut parts.headers);
     parts.headers.remove(header::HOST);
     parts.headers.insert(FORWARDED, HeaderValue::from_static("1"));
-    let mut answering = std::pin::pin!(api.peers.0.request(Request::from_parts(parts, body)));
+    let mut answering = std::pin::pin!(api.peers.request(Request::from_parts(parts, body)));
     let mut gone = 0;
     let answered = loop {
         match tokio::time::timeout(LOOK_EVERY, &mut answering).await {
@@ -185,7 +192,7 @@ async fn pass_on(api: &Api, principal: &Principal, pinned: Pinned, address: &str
 }
 
 /// Takes away what is about one connection, and what `Connection` names.
-fn strip(headers: &mut HeaderMap) {
+pub(super) fn strip(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()

@@ -18,6 +18,7 @@ pub mod forward;
 pub mod grants;
 pub mod problem;
 mod rate;
+mod reach;
 pub mod records;
 pub mod resource;
 pub mod sessions;

@@ -1,0 +1,157 @@
+//! A file of a task that another host holds: asked for there by way of that host's
+//! own API, with the client's own key or token, as a request that is passed on is. So
+//! that host checks who asks and notes it, and the hosts still trust each other in
+//! nothing.
+
+use std::io;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bulkhead_core::path::WorkspacePath;
+use bulkhead_core::ports::workspace::ByteStream;
+use futures::{StreamExt as _, stream};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use tokio::time::timeout;
+use tokio_util::io::StreamReader;
+
+use super::auth::REASON;
+use super::forward::{FORWARDED, Peers, strip, unreachable};
+use super::problem::Problem;
+use super::wire::url_path;
+
+/// How long the other host may say nothing, before its answer or in its middle.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Most bytes of an answer that is not a file. A description has a path of 4 KiB in it,
+/// each byte of which may take three.
+const ANSWER: usize = 64 * 1024;
+
+/// A file there.
+pub(super) struct There<'a> {
+    peers: &'a Peers,
+    /// The URL of the task.
+    task: String,
+    /// Below it: `files/…` and `entries/…` name it.
+    path: String,
+    /// What tells who asks.
+    who: HeaderMap,
+}
+
+/// What a host says of an entry, of which no more is needed here.
+#[derive(Debug, Deserialize)]
+struct Page {
+    entry: Described,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Described {
+    pub(super) kind: String,
+    pub(super) executable: bool,
+    content: Option<Content>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Content {
+    media_type: String,
+}
+
+impl Described {
+    /// Its media type, if a client said one.
+    pub(super) fn media_type(self) -> Option<String> {
+        self.content.map(|content| content.media_type)
+    }
+}
+
+impl<'a> There<'a> {
+    /// `path` of the task `id`, at the host with this address, for the client that sent
+    /// these fields.
+    pub(super) fn new(peers: &'a Peers, address: &str, id: &str, path: &WorkspacePath, from: &HeaderMap) -> Self {
+        let who = [header::AUTHORIZATION, REASON];
+        let who = who.into_iter().filter_map(|name| from.get(&name).cloned().map(|value| (name, value))).collect();
+        Self { peers, task: format!("{address}/v1/tasks/{id}"), path: url_path(path.as_bytes()), who }
+    }
+
+    /// Describes it.
+    ///
+    /// # Errors
+    /// What the other host answered, if that is a refusal; a problem if it did not answer.
+    pub(super) async fn describe(&self) -> Result<Described, Response> {
+        let answer = self.ask(Method::GET, &format!("entries/{}?limit=1", self.path)).await?;
+        let body = timeout(SILENCE, to_bytes(Body::new(answer.into_body()), ANSWER)).await;
+        let page = body.ok().and_then(Result::ok).and_then(|body| serde_json::from_slice::<Page>(&body).ok());
+        page.map(|page| page.entry)
+            .ok_or_else(|| unreachable("the host that holds `from_task` answered what is not understood", 5))
+    }
+
+    /// Its content, and the fields that came with it.
+    ///
+    /// # Errors
+    /// As of `describe`.
+    pub(super) async fn read(&self) -> Result<(HeaderMap, ByteStream), Response> {
+        let answer = self.ask(Method::GET, &format!("files/{}", self.path)).await?;
+        let (parts, body) = answer.into_parts();
+        let chunks = stream::unfold(Some(Body::new(body).into_data_stream()), |chunks| async {
+            let mut chunks = chunks?;
+            match timeout(SILENCE, chunks.next()).await {
+                Ok(None) => None,
+                Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(chunks))),
+                Ok(Some(Err(error))) => Some((Err(io::Error::other(error)), None)),
+                Err(_) => Some((Err(io::ErrorKind::TimedOut.into()), None)),
+            }
+        });
+        Ok((parts.headers, Box::pin(StreamReader::new(Box::pin(chunks)))))
+    }
+
+    /// Deletes it for good.
+    ///
+    /// # Errors
+    /// As of `describe`.
+    pub(super) async fn delete(&self) -> Result<(), Response> {
+        self.ask(Method::DELETE, &format!("files/{}?purge=true", self.path)).await.map(drop)
+    }
+
+    async fn ask(&self, method: Method, what: &str) -> Result<axum::http::Response<Incoming>, Response> {
+        let mut request = Request::new(Body::empty());
+        let Ok(uri) = format!("{}/{what}", self.task).parse() else {
+            return Err(unreachable("the address of the host that holds `from_task` can't be used", 5));
+        };
+        (*request.uri_mut(), *request.method_mut()) = (uri, method);
+        request.headers_mut().extend(self.who.clone());
+        request.headers_mut().insert(FORWARDED, HeaderValue::from_static("1"));
+        let answer = match timeout(SILENCE, self.peers.request(request)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "another host could not be asked");
+                return Err(unreachable("the host that holds `from_task` can't be reached", 1));
+            }
+            Err(_) => return Err(unreachable("the host that holds `from_task` does not answer", 1)),
+        };
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        // Why not, in its own words: a problem, whole or not at all.
+        let (mut parts, body) = answer.into_parts();
+        strip(&mut parts.headers);
+        match timeout(SILENCE, to_bytes(Body::new(body), ANSWER)).await {
+            Ok(Ok(body)) if parts.status.is_client_error() || parts.status.is_server_error() => {
+                Err(Response::from_parts(parts, Body::from(body)))
+            }
+            _ => Err(unreachable("the host that holds `from_task` answered what is not understood", 5)),
+        }
+    }
+}
+
+/// What a client is told of a file that was copied and could not be removed there.
+pub(super) fn in_both(refusal: &Response) -> Response {
+    let detail = "the file was copied; the host that holds `from_task` did not remove it there, so it is in both tasks";
+    Problem::new("held_elsewhere", detail).with("answered", refusal.status().as_u16()).into_response()
+}
+
+/// Whether the other host has not found it.
+pub(super) fn is_gone(refusal: &Response) -> bool {
+    refusal.status() == StatusCode::NOT_FOUND
+}
