@@ -1,7 +1,10 @@
 //! The quota of a workspace: what a tool and a client may add to it.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
+use crate::harness::postgres::postgres;
 use crate::harness::{Client, Options, Server};
 
 /// A task with limits of its own.
@@ -35,10 +38,10 @@ fn a_tool_adds_no_more_bytes_than_fit() {
     // What is deleted makes room.
     let delete = json!({"tool": "touch", "arguments": {"delete": ["a"]}});
     client.post(&format!("/v1/tasks/{task}/calls"), &delete).expect(200);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while create(&client, &task, &["c"], 6_000) != Value::Null {
-        assert!(std::time::Instant::now() < deadline, "a new measure finds the room");
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert!(Instant::now() < deadline, "a new measure finds the room");
+        std::thread::sleep(Duration::from_millis(200));
     }
 }
 
@@ -170,4 +173,43 @@ fn what_an_import_brings_counts_and_goes_if_it_is_too_much() {
     // What did not fit takes no room; what fills it up leaves none for another.
     assert_eq!(import(5_000).expect(201)["state"], "ready");
     assert_eq!(import(10).problem(507, "workspace_full")["limit"], "quota.workspace_bytes_per_user");
+}
+
+#[test]
+fn what_a_user_has_on_other_hosts_counts_too() {
+    let database = postgres().database(None);
+    let options = || {
+        Options::default()
+            .with("DATABASE_URL", postgres().url(postgres().port(), &database))
+            .with("BULKHEAD_QUOTA__TASKS_PER_USER", 3)
+            .with("BULKHEAD_QUOTA__WORKSPACE_BYTES_PER_USER", 10_000)
+    };
+    let a = Server::start(options());
+    let b = Server::beside(&a, options());
+    let (near, far) = (a.client(), b.client());
+    let (here, there, further) = (near.task(), far.task(), near.task());
+    for client in [&near, &far] {
+        assert_eq!(client.post("/v1/tasks", &json!({})).problem(422, "over_limit")["limit"], 3);
+    }
+    near.delete(&format!("/v1/tasks/{further}?purge=true")).expect(204);
+    far.task();
+    near.post("/v1/tasks", &json!({})).problem(422, "over_limit");
+
+    // What each of them writes is known to the other two seconds later.
+    let write = |client: &Client, task: &str, size: usize| {
+        client.put(&format!("/v1/tasks/{task}/files/{size}"), &vec![b'x'; size]).status
+    };
+    let until = |client: &Client, task: &str, size: usize, status: u16| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while write(client, task, size) != status {
+            assert!(Instant::now() < deadline, "{size} {status}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    assert_eq!((write(&near, &here, 1_000), write(&far, &there, 500)), (201, 201));
+    assert_eq!(write(&near, &here, 8_000), 201);
+    until(&far, &there, 2_000, 507);
+    near.delete(&format!("/v1/tasks/{here}/files/8000?purge=true")).expect(204);
+    until(&far, &there, 6_000, 201);
+    until(&near, &here, 4_000, 507);
 }

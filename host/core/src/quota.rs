@@ -28,6 +28,10 @@ const FRESH: Duration = Duration::from_secs(1);
 /// A walk costs at most a hundredth of the time between two.
 const RARER: u32 = 100;
 
+/// How long a host that is not alone goes by what it knows of a user's tasks: others
+/// fill and make them, too.
+const SHARED: Duration = Duration::from_secs(2);
+
 /// What files take, or may take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
@@ -103,9 +107,16 @@ struct Holdings {
     kept: HashSet<TaskId>,
     /// Of all of them.
     sum: Extent,
+    /// Since when, if others change them as well.
+    read: Option<Instant>,
 }
 
 impl Holdings {
+    /// Whether this is still to be gone by.
+    fn holds(&self) -> bool {
+        self.read.is_none_or(|read| read.elapsed() < SHARED)
+    }
+
     fn set(&mut self, task: TaskId, extent: Extent) -> Option<Extent> {
         let before = self.tasks.insert(task, extent);
         self.sum = self.sum.less(before.unwrap_or_default()).plus(extent);
@@ -139,6 +150,8 @@ pub struct Quotas {
     user: UserQuota,
     known: Cache<TaskId, Known>,
     held: Cache<Owner, Arc<Mutex<Holdings>>>,
+    /// Whether other hosts have tasks of the same users.
+    shared: bool,
 }
 
 fn full(limit: &'static str, value: u64) -> Error {
@@ -151,8 +164,9 @@ fn lock(holdings: &Mutex<Holdings>) -> MutexGuard<'_, Holdings> {
 
 impl Quotas {
     /// Of the workspaces of `workspaces`; what `store` remembers is a start.
-    pub fn new(workspaces: Arc<dyn Workspaces>, store: Arc<dyn Store>, user: UserQuota) -> Self {
-        Self { workspaces, store, user, known: Cache::new(KNOWN), held: Cache::new(KNOWN) }
+    /// If they are `shared` with other hosts, that is read again every two seconds.
+    pub fn new(workspaces: Arc<dyn Workspaces>, store: Arc<dyn Store>, user: UserQuota, shared: bool) -> Self {
+        Self { workspaces, store, user, known: Cache::new(KNOWN), held: Cache::new(KNOWN), shared }
     }
 
     /// What may still be added to a task's workspace.
@@ -196,7 +210,8 @@ impl Quotas {
     /// # Errors
     /// If so, or the store fails.
     pub async fn one_more_task(&self, owner: Owner) -> Result<(), Error> {
-        let holdings = self.holdings(owner).await?;
+        // Read anew: a task more is seldom made, and what other hosts made counts.
+        let holdings = if self.shared { self.read_holdings(owner).await? } else { self.holdings(owner).await? };
         let live = {
             let holdings = lock(&holdings);
             holdings.tasks.len().saturating_sub(holdings.kept.len()) as u64
@@ -338,21 +353,30 @@ impl Quotas {
     }
 
     async fn holdings(&self, owner: Owner) -> Result<Arc<Mutex<Holdings>>, Error> {
-        if let Some(known) = self.held.get(&owner) {
-            return Ok(known);
+        match self.held.get(&owner) {
+            Some(known) if lock(&known).holds() => Ok(known),
+            _ => self.read_holdings(owner).await,
         }
-        let held = self.store.task_extents(owner).await?;
-        // Who was first: what was noted meanwhile must not be lost.
-        Ok(self.held.get_with(owner, || {
-            let mut holdings = Holdings::default();
-            for HeldTask { task, extent, kept } in held {
-                holdings.set(task, extent);
-                if kept {
-                    holdings.kept.insert(task);
-                }
+    }
+
+    async fn read_holdings(&self, owner: Owner) -> Result<Arc<Mutex<Holdings>>, Error> {
+        let read = self.shared.then(Instant::now);
+        let mut fresh = Holdings { read, ..Holdings::default() };
+        for HeldTask { task, extent, kept } in self.store.task_extents(owner).await? {
+            // Of what is used here more is known than is stored.
+            let known = self.known.get(&task).map(|known| known.measured.plus(known.added));
+            fresh.set(task, known.unwrap_or(extent));
+            if kept {
+                fresh.kept.insert(task);
             }
-            Arc::new(Mutex::new(holdings))
-        }))
+        }
+        let fresh = Arc::new(Mutex::new(fresh));
+        if self.shared {
+            self.held.insert(owner, fresh.clone());
+            return Ok(fresh);
+        }
+        // Who was first: what was noted meanwhile must not be lost.
+        Ok(self.held.get_with(owner, || fresh))
     }
 }
 

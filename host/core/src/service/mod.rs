@@ -139,7 +139,12 @@ impl Services {
         let access = Arc::new(Access::new(ports.store.clone(), softened.clone(), refusals.clone()));
         let hub = Arc::new(Hub::new(ports.live.clone()));
         let policies = Arc::new(Policies::default());
-        let quotas = Arc::new(Quotas::new(ports.workspaces.clone(), ports.store.clone(), config.quota));
+        let quotas = Arc::new(Quotas::new(
+            ports.workspaces.clone(),
+            ports.store.clone(),
+            config.quota,
+            ports.cluster.is_shared(),
+        ));
         let parts = DispatchParts {
             quotas: quotas.clone(),
             store: ports.store.clone(),
