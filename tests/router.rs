@@ -170,6 +170,21 @@ async fn a_call_is_answered_with_its_end() {
 }
 
 #[tokio::test]
+async fn a_panic_of_the_host_ends_its_call_and_no_other() {
+    let edge = Edge::new().await;
+    let (bad, good) = (edge.task("panic").await, edge.task("echo").await);
+    // As often as it likes: whatever a call holds is given back.
+    for _ in 0..20 {
+        let (status, call) =
+            edge.post(&format!("/v1/tasks/{bad}/calls"), &json!({"tool": "panic", "arguments": {}})).await;
+        assert_eq!((status, &call["state"]), (StatusCode::OK, &json!("interrupted")), "{call}");
+        assert_eq!(call["outcome"]["fault"]["code"], "host_error");
+    }
+    let (_, call) = edge.post(&format!("/v1/tasks/{good}/calls"), &json!({"tool": "echo", "arguments": {}})).await;
+    assert_eq!(call["state"], "succeeded", "{call}");
+}
+
+#[tokio::test]
 async fn who_does_not_wait_is_told_where_to_look() {
     let edge = Edge::new().await;
     let task = edge.task("spin").await;

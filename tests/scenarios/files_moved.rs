@@ -105,6 +105,8 @@ fn a_file_of_a_task_that_another_host_holds_is_fetched_from_there() {
         replaced["replace"] = json!(true);
         transfer(client, &here, &replaced).expect(200);
     }
+    let keyed = near.with_key(None);
+    keyed.post_with(&format!("/v1/tasks/{here}/transfers"), &what("x/three"), &[("x-api-key", near.key())]).expect(201);
     // What is not there, and what is no file, by the words of the host that looked.
     let none = json!({"from_task": there, "from": "g", "to": "g"});
     let problem = transfer(&near, &here, &none).problem(404, "not_found");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::postgres::postgres;
 use crate::harness::proxy::{Proxy, Weather};
 use crate::harness::redis::{REDIS_PASSWORD, RedisServer};
-use crate::harness::{Client, Options, Server};
+use crate::harness::{Answer, Client, Options, Server};
 
 /// Short, so that the tests are; long enough for a loaded machine.
 const LEASE_MS: u64 = 4_000;
@@ -50,7 +50,7 @@ fn sleeper(client: &Client, task: &str) -> Value {
 }
 
 /// Asks until the answer is another one than that the host can't be reached.
-fn eventually(mut ask: impl FnMut() -> crate::harness::client::Answer) -> crate::harness::client::Answer {
+fn eventually(mut ask: impl FnMut() -> Answer) -> Answer {
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         let answer = ask();
@@ -116,14 +116,14 @@ fn whoever_is_asked_answers() {
 
     // Whose it is not, to them it is not there: by way of either.
     let stranger = ["--tenant", "ten_01hzzzzzzzzzzzzzzzzzzzzzzz", "--user", "usr_01hzzzzzzzzzzzzzzzzzzzzzzz"];
-    let stranger = a.client_with(&stranger);
-    let stranger_far = far.with_key(Some(stranger.key()));
+    let strange = a.client_with(&stranger);
+    let strange_far = far.with_key(Some(strange.key()));
     for path in [calls.clone(), format!("/v1/tasks/{task}/archive"), format!("{path}/cancel")] {
-        let (here, there) = (stranger.post(&path, &body), stranger_far.post(&path, &body));
+        let (here, there) = (strange.post(&path, &body), strange_far.post(&path, &body));
         assert_eq!((here.status, there.status), (404, 404));
         assert_eq!(here.json()["detail"], there.json()["detail"]);
     }
-    stranger_far.get(&format!("/v1/tasks/{task}/files/x")).problem(404, "not_found");
+    strange_far.get(&format!("/v1/tasks/{task}/files/x")).problem(404, "not_found");
 
     // An administrator reaches it by way of either, with a reason.
     let scopes = ["--scopes", "admin tasks:read calls:run", "--user", "usr_01hzzzzzzzzzzzzzzzzzzzzzzz"];
@@ -135,6 +135,18 @@ fn whoever_is_asked_answers() {
     let done = admin.post_with(&cancel, &json!({}), &[("bulkhead-reason", "it spins")]);
     assert!(matches!(done.status, 200..=202), "{done:?}");
     assert_eq!(near.get(&format!("/v1/calls/{}?wait=30", id(&theirs))).expect(200)["state"], "cancelled");
+
+    // And one of another tenant finds out nothing, whatever it says of who passed it on.
+    let scopes = [&["--scopes", "admin tasks:read calls:run"], &stranger[..]].concat();
+    let foreign = far.with_key(Some(a.client_with(&scopes).key()));
+    let made_up = "task_01hzzzzzzzzzzzzzzzzzzzzzzz";
+    for fields in [&[("bulkhead-reason", "x"), again[0]][..], &[("bulkhead-reason", "x")], &again] {
+        let asked = |task: &str| foreign.post_with(&format!("/v1/tasks/{task}/calls"), &body, fields);
+        let (real, none) = (asked(&task), asked(made_up));
+        assert_eq!((real.status, none.status), (404, 404));
+        let text = |answer: &Answer| String::from_utf8(answer.body.clone()).unwrap();
+        assert_eq!(text(&real).replace(&task, made_up), text(&none));
+    }
 
     let metrics = String::from_utf8(far.get("/metrics").body).unwrap();
     assert!(metrics.contains("bulkhead_forwarded_requests_total{reason=\"answered\"}"), "{metrics}");

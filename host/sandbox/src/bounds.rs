@@ -58,7 +58,8 @@ pub(crate) const STDERR_TAIL: usize = 2 * 1024;
 /// Shortest time between two progress reports that are passed on.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a cancelled call may go on by itself (`wit/tool.wit`).
+/// How long a cancelled call may go on by itself whose guest has looked whether it is
+/// (`wit/tool.wit`). One that has not is stopped at once.
 pub(crate) const CANCEL_GRACE: Duration = Duration::from_secs(2);
 
 /// How long a worker may take to drop a call that nobody waits for any more.

@@ -15,6 +15,9 @@ use super::problem::Problem;
 use super::{Api, forward, rate};
 use crate::tokens::{TokenRefused, Tokens};
 
+/// Another field that may have the API key in it.
+pub(super) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
 /// Why an administrator wants what is another's.
 pub(super) const REASON: HeaderName = HeaderName::from_static("bulkhead-reason");
 
@@ -131,7 +134,7 @@ async fn principal(api: &Api, headers: &HeaderMap) -> Result<Principal, Problem>
     if let (Some(tokens), Some(token)) = (&api.tokens, bearer(headers).filter(|text| text.contains('.'))) {
         return token_holder(api, tokens, token).await;
     }
-    let key = bearer(headers).or_else(|| headers.get("x-api-key")?.to_str().ok());
+    let key = bearer(headers).or_else(|| headers.get(API_KEY)?.to_str().ok());
     let Some(key) = key else {
         let detail = "send `Authorization: Bearer <API key>`; `bulkhead keys create` makes one";
         return Err(Problem::new("unauthenticated", detail));

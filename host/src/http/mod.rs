@@ -326,7 +326,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
             auth::REASON,
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("last-event-id"),
-            HeaderName::from_static("x-api-key"),
+            auth::API_KEY,
         ])
         .expose_headers(exposed.map(HeaderName::from_static))
         .max_age(Duration::from_secs(600))

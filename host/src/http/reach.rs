@@ -18,7 +18,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use tokio_util::io::StreamReader;
 
-use super::auth::REASON;
+use super::auth::{API_KEY, REASON};
 use super::forward::{FORWARDED, Peers, strip, unreachable};
 use super::problem::Problem;
 use super::wire::url_path;
@@ -70,7 +70,7 @@ impl<'a> There<'a> {
     /// `path` of the task `id`, at the host with this address, for the client that sent
     /// these fields.
     pub(super) fn new(peers: &'a Peers, address: &str, id: &str, path: &WorkspacePath, from: &HeaderMap) -> Self {
-        let who = [header::AUTHORIZATION, REASON];
+        let who = [header::AUTHORIZATION, API_KEY, REASON];
         let who = who.into_iter().filter_map(|name| from.get(&name).cloned().map(|value| (name, value))).collect();
         Self { peers, task: format!("{address}/v1/tasks/{id}"), path: url_path(path.as_bytes()), who }
     }

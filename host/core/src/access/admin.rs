@@ -20,6 +20,24 @@ pub(super) struct About {
 }
 
 impl Access {
+    /// Whose a thing is, if the principal may be told as an administrator: of its
+    /// tenant, or of all, and with a reason.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub(crate) async fn whose(&self, principal: &Principal, thing: Thing) -> Result<Option<Owner>, Error> {
+        let anywhere = principal.scopes.contains(Scope::OperatorAdmin);
+        if !(anywhere || principal.scopes.contains(Scope::Admin)) {
+            return Ok(None);
+        }
+        // Before anything is looked for: without a reason all ids are alike.
+        if principal.reason.is_none() && self.softened.enforces(Rule::AdminReason) {
+            return Ok(None);
+        }
+        let whose = self.store.owner_of(thing).await?;
+        Ok(whose.filter(|whose| anywhere || whose.tenant == principal.tenant))
+    }
+
     /// Another's thing, if the principal may have it as an administrator. The
     /// record is stored before the thing is returned; if it can't be, it is not.
     pub(super) async fn as_admin<T, F>(
@@ -34,18 +52,10 @@ impl Access {
         F: Future<Output = Result<Option<T>, StoreError>>,
     {
         let missing = || self.absent(principal, thing.kind(), &thing.id());
-        let anywhere = principal.scopes.contains(Scope::OperatorAdmin);
-        if operation.reach() == Reach::Own || !(anywhere || principal.scopes.contains(Scope::Admin)) {
+        if operation.reach() == Reach::Own {
             return Err(missing());
         }
-        // Before anything is looked for: without a reason all ids are alike.
-        if principal.reason.is_none() && self.softened.enforces(Rule::AdminReason) {
-            return Err(missing());
-        }
-        let whose = self.store.owner_of(thing).await?.ok_or_else(missing)?;
-        if !anywhere && whose.tenant != principal.tenant {
-            return Err(missing());
-        }
+        let whose = self.whose(principal, thing).await?.ok_or_else(missing)?;
         let found = get(whose).await?.ok_or_else(missing)?;
         let who = principal.owner();
         if principal.reason.is_none() {

@@ -1,8 +1,10 @@
 //! One call, from its slot to its stored end.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::egress::Broker;
@@ -98,8 +100,19 @@ impl Inner {
         }
     }
 
-    /// Runs a call whose `running` is stored, and stores its end.
+    /// Runs a call whose `running` is stored, and stores its end. If this host panics
+    /// in the middle, that call ends, and no other.
     pub(super) async fn drive(self: Arc<Self>, call: Arc<Call>, slot: Slot) {
+        if AssertUnwindSafe(self.clone().drive_on(call.clone())).catch_unwind().await.is_err() {
+            tracing::error!(call = %call.id, task = %call.task, "the host panicked while the call ran; it is ended");
+            let fault = Fault::new(code::HOST_ERROR, "the server failed in the middle of the call; its log says why");
+            self.parts.quotas.forget(call.task);
+            self.end_surely(&call, Outcome::without_use(Ending::Interrupted { fault }), Vec::new(), None).await;
+        }
+        drop(slot);
+    }
+
+    async fn drive_on(self: Arc<Self>, call: Arc<Call>) {
         let (pauses, cancel) = (Pauses::default(), self.cancel_of(&call));
         // What is waited for before the guest starts is no time of its own.
         let granted = self.grant(&call, &Pauses::default(), &cancel).await;
@@ -127,7 +140,6 @@ impl Inner {
         let events = sink.finish().await;
         let extent = self.settle(&call, &outcome, &sink);
         self.end_surely(&call, outcome, events, extent).await;
-        drop(slot);
     }
 
     fn cancel_of(&self, call: &Call) -> CancellationToken {

@@ -25,6 +25,7 @@ enum Does {
     Spin,
     Speak,
     Fetch,
+    Panic,
 }
 
 /// Runs nothing, and behaves as if it did.
@@ -37,7 +38,7 @@ pub struct FakeSandbox {
 }
 
 impl FakeSandbox {
-    /// The component that does this: `echo`, `spin`, `speak` or `fetch`.
+    /// The component that does this: `echo`, `spin`, `speak`, `fetch` or `panic`.
     pub fn component(name: &str) -> Bytes {
         format!("{MARK}{name}").into()
     }
@@ -46,6 +47,7 @@ impl FakeSandbox {
         match does {
             Does::Echo => Ending::Succeeded { content: vec![Content::Text { text: run.arguments.to_string() }] },
             Does::Spin => std::future::pending().await,
+            Does::Panic => panic!("on purpose"),
             Does::Speak => loop {
                 sink.emit(Emission::Content(Content::Text { text: "again".into() })).await;
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -85,6 +87,7 @@ impl Sandbox for FakeSandbox {
             Some("spin") => Does::Spin,
             Some("speak") => Does::Speak,
             Some("fetch") => Does::Fetch,
+            Some("panic") => Does::Panic,
             _ => return Err(PrepareError::Rejected { code: "not_wasm", reason: "it is no fake component".into() }),
         };
         let key = Digest::of(&component);

@@ -117,7 +117,7 @@ impl Outbox {
     }
 
     /// The bytes that are queued.
-    #[cfg(feature = "fuzz")]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn queued(&self) -> Vec<u8> {
         self.segments.iter().flat_map(|segment| &segment.bytes[segment.sent..]).copied().collect()
     }

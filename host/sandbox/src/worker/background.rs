@@ -20,6 +20,7 @@ use tokio::runtime::Runtime;
 
 use super::call::Call;
 use super::meter::thread_time;
+use super::panics::vital;
 
 /// Processor time after which a guest takes long. Short enough that spinning
 /// guests which come at once are out of the way at once; long enough for most
@@ -84,7 +85,7 @@ impl Background {
         std::thread::Builder::new().name("background".into()).stack_size(STACK).spawn(move || {
             // Where it can't be, guests that take long are only as dear as before.
             let _ = setpriority_process(None, (nice + NICE).min(19));
-            match runtime.block_on(serving.serve()) {}
+            match vital(|| runtime.block_on(serving.serve())) {}
         })?;
         Ok(background)
     }

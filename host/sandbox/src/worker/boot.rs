@@ -39,12 +39,6 @@ const OWN_MEMORY: u64 = 192 << 20;
 /// Standard input, because that is a descriptor which a parent can hand over
 /// without unsafe code on either side.
 pub fn worker_main() -> ExitCode {
-    // A panic would lose one call silently; a dead worker is noticed.
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        std::process::abort();
-    }));
     match boot() {
         Ok(End::Told) => ExitCode::SUCCESS,
         Ok(End::Failed(reason)) => fail(&reason),

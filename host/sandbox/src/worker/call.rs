@@ -34,6 +34,8 @@ pub(super) struct Call {
     link: Arc<Link>,
     aborted: AtomicBool,
     cancelled: Mutex<Option<Instant>>,
+    /// The guest has asked whether it is cancelled: so it will end by itself.
+    looks: AtomicBool,
     window: Mutex<Window>,
     credit: Notify,
     pub(super) waker: AtomicWaker,
@@ -100,6 +102,7 @@ impl Call {
             link,
             aborted: AtomicBool::new(false),
             cancelled: Mutex::default(),
+            looks: AtomicBool::new(false),
             window: Mutex::default(),
             credit: Notify::new(),
             waker: AtomicWaker::new(),
@@ -144,13 +147,25 @@ impl Call {
         if now >= self.deadline() {
             return Some(Stop::Wall);
         }
-        self.cancelled().is_some_and(|since| now >= since + CANCEL_GRACE).then_some(Stop::Cancelled)
+        self.cancelled().is_some_and(|since| now >= since + self.grace()).then_some(Stop::Cancelled)
     }
 
     /// When to look again whether it may go on.
     pub(super) fn next_look(&self) -> Instant {
         let deadline = self.deadline();
-        self.cancelled().map_or(deadline, |since| deadline.min(since + CANCEL_GRACE))
+        self.cancelled().map_or(deadline, |since| deadline.min(since + self.grace()))
+    }
+
+    /// How long it may go on once it is cancelled: for a guest that does not look
+    /// there is nothing to wait for.
+    fn grace(&self) -> Duration {
+        if self.looks.load(Relaxed) { CANCEL_GRACE } else { Duration::ZERO }
+    }
+
+    /// Notes that the guest looks whether it is cancelled; until when it may go on.
+    pub(super) fn looked(&self) -> Instant {
+        self.looks.store(true, Relaxed);
+        self.next_look()
     }
 
     /// Notes that it takes long.

@@ -156,13 +156,12 @@ impl log::Host for State {
 
 impl cancellation::Host for State {
     fn requested(&mut self) -> wasmtime::Result<bool> {
+        self.call.looked();
         Ok(self.call.cancelled().is_some())
     }
 
     fn remaining_ms(&mut self) -> wasmtime::Result<u64> {
-        let deadline = self.call.deadline();
-        let deadline = self.call.cancelled().map_or(deadline, |since| deadline.min(since + bounds::CANCEL_GRACE));
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = self.call.looked().saturating_duration_since(Instant::now());
         Ok(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
     }
 }

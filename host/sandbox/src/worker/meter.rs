@@ -15,6 +15,7 @@ use wasmtime::Engine;
 
 use super::background::LONG;
 use super::call::Call;
+use super::panics::vital;
 use crate::bounds::TICK;
 use crate::wire::Stop;
 
@@ -60,36 +61,45 @@ impl Ticker {
         let seen = turns.clone();
         let thread = std::thread::Builder::new().name("ticker".into()).stack_size(64 * 1024).spawn(move || {
             let (mut last, mut idle) = (0, 0);
-            loop {
-                std::thread::sleep(TICK);
-                engine.increment_epoch();
-                let (begun, goes_on) = seen.look();
-                idle = if begun == last && !goes_on { idle + 1 } else { 0 };
-                last = begun;
-                if idle < IDLE_TICKS {
-                    continue;
+            vital(|| {
+                loop {
+                    std::thread::sleep(TICK);
+                    engine.increment_epoch();
+                    let (begun, goes_on) = seen.look();
+                    idle = if begun == last && !goes_on { idle + 1 } else { 0 };
+                    last = begun;
+                    if idle < IDLE_TICKS {
+                        continue;
+                    }
+                    seen.parked.store(true, SeqCst);
+                    while seen.parked.load(SeqCst) && seen.begun.load(SeqCst) == last {
+                        std::thread::park();
+                    }
+                    seen.parked.store(false, SeqCst);
+                    idle = 0;
                 }
-                seen.parked.store(true, SeqCst);
-                while seen.parked.load(SeqCst) && seen.begun.load(SeqCst) == last {
-                    std::thread::park();
-                }
-                seen.parked.store(false, SeqCst);
-                idle = 0;
-            }
+            })
         })?;
         Ok(Self { thread: thread.thread().clone(), turns })
     }
 
-    fn enter(&self) {
+    /// A turn begins; it is over when what this returns is dropped, also if it panics.
+    fn enter(&self) -> Turn<'_> {
         self.turns.begun.fetch_add(1, SeqCst);
         if self.turns.parked.load(SeqCst) {
             self.turns.parked.store(false, SeqCst);
             self.thread.unpark();
         }
+        Turn(&self.turns)
     }
+}
 
-    fn leave(&self) {
-        self.turns.ended.fetch_add(1, SeqCst);
+/// A turn of a guest that goes on.
+struct Turn<'a>(&'a Turns);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, SeqCst);
     }
 }
 
@@ -127,11 +137,11 @@ impl<F: Future> Future for Metered<F> {
         if let Some(stop) = this.stopped() {
             return Poll::Ready((Err(stop), this.used));
         }
-        this.ticker.enter();
+        let turn = this.ticker.enter();
         let before = thread_time();
         let polled = this.guest.as_mut().poll(context);
         this.used += thread_time().saturating_sub(before);
-        this.ticker.leave();
+        drop(turn);
         this.call.flush();
         if let Poll::Ready(output) = polled {
             return Poll::Ready((Ok(output), this.used));

@@ -18,6 +18,7 @@ mod link;
 mod load;
 mod meter;
 mod output;
+mod panics;
 pub(crate) mod run;
 mod serve;
 mod state;

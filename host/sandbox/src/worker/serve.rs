@@ -17,6 +17,7 @@ use super::background::{self, Background};
 use super::call::Call;
 use super::http::Exchange;
 use super::link::Link;
+use super::panics::{contained, vital_task};
 use super::run::{Job, Loaded, Shared, run};
 use super::state::{Mount, State, Workspace};
 use crate::bounds::{MAX_COMPONENTS, MAX_TO_WORKER, MAX_WORKSPACES};
@@ -224,7 +225,7 @@ impl Server {
         let (shared, link) = (self.shared.clone(), self.link.clone());
         let running = call.clone();
         let running = async move {
-            run(shared, running, job).await;
+            contained(&running, run(shared, running.clone(), job)).await;
             link.end(id);
         };
         begin(self.shared.background.clone(), start.user, call, Box::pin(running));
@@ -237,7 +238,7 @@ fn begin(background: Arc<Background>, user: u32, call: Arc<Call>, mut running: B
     // The first turn has no one to wake: the task that follows asks again.
     let mut nobody = Context::from_waker(Waker::noop());
     if running.as_mut().poll(&mut nobody).is_pending() {
-        tokio::spawn(background::run(background, user, call, running));
+        tokio::spawn(vital_task(background::run(background, user, call, running)));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What becomes of single calls.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkhead_core::grants::WorkspaceAccess;
 use bulkhead_core::limits::Limits;
@@ -135,10 +135,14 @@ async fn a_cancelled_call_may_end_by_itself_or_is_stopped() {
         let run = bench.call(prepared, "{}", WorkspaceAccess::None);
         let running = bench.spawn(run, Remember::new(), cancel.clone());
         bench.until("it runs", |stats| stats.calls == 1).await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // Long enough for the polite one to have looked for the first time.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         cancel.cancel();
+        let cancelled = Instant::now();
         let outcome = running.await.unwrap().unwrap();
         assert_eq!(summary(&outcome), wanted);
+        // There is no grace for who does not look: two seconds, otherwise.
+        assert!(cancelled.elapsed() < Duration::from_secs(1), "{wanted}: {:?}", cancelled.elapsed());
     }
     let cancel = CancellationToken::new();
     cancel.cancel();
