@@ -17,6 +17,8 @@ mod grants;
 mod idempotency;
 mod keys;
 mod life;
+#[cfg(test)]
+pub(crate) mod older;
 mod retention;
 mod sessions;
 mod tasks;

@@ -17,7 +17,7 @@ impl Entropy for Fixed {
     }
 }
 
-fn record(number: u8) -> KeyRecord {
+pub(super) fn record(number: u8) -> KeyRecord {
     let key = ApiKey::generate(&Fixed(number));
     KeyRecord {
         id: key.id().clone(),

@@ -2,11 +2,14 @@
 
 use bulkhead_core::ports::store::Store;
 use futures::future::join_all;
+use sqlx::Connection as _;
 
 use super::server::{PASSWORD, postgres};
 use super::{config, database, open};
+use crate::contract::older;
 use crate::contract::world::{World, end, log, owner, page};
 use crate::postgres::open::migrator;
+use crate::postgres::pool;
 use crate::postgres::{OpenError, PostgresStore, PostgresUrl};
 
 /// Opening fails; the message names the database, says what to do, and no password.
@@ -176,4 +179,35 @@ async fn a_look_changes_nothing() {
     let found = PostgresStore::look(&config(&postgres().socket_url(&database()))).await.unwrap();
     assert_eq!(found.schema, Some(KNOWN));
     assert_eq!(postgres().psql(&empty, "SELECT to_regnamespace('bulkhead') IS NULL").unwrap(), "t");
+}
+
+#[tokio::test]
+async fn a_database_of_any_earlier_version_goes_on_with_all_that_is_in_it() {
+    let now = database();
+    let store = open(&postgres().socket_url(&now)).await;
+    let filled = older::fill(store.clone()).await;
+    Store::close(&*store).await;
+    for version in 1..KNOWN {
+        // What is there now moves aside, and an empty schema of that version takes its place.
+        let then = postgres().database(Some(&now));
+        let url = postgres().socket_url(&then);
+        postgres().psql(&then, "ALTER SCHEMA bulkhead RENAME TO newer; CREATE SCHEMA bulkhead").unwrap();
+        let mut old = pool::connect(&config(&url).upgrade(), std::time::Duration::from_secs(30)).await.unwrap();
+        migrator().run_direct(Some(version), &mut old, false).await.unwrap();
+        old.close().await.unwrap();
+        let skipped = older::LEFT_OUT.map(|table| format!("'{table}'")).join(", ");
+        let copy = format!(
+            "SELECT format('INSERT INTO bulkhead.%I (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM newer.%I', table_name, list, list, table_name)
+             FROM (SELECT table_name::text, string_agg(quote_ident(column_name), ', ') AS list
+                   FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
+                   WHERE table_schema = 'bulkhead' AND table_type = 'BASE TABLE' AND table_name NOT IN ({skipped})
+                   GROUP BY table_name) AS tables"
+        );
+        let copies = postgres().psql(&then, &copy).unwrap().lines().collect::<Vec<_>>().join(";");
+        // Rows refer to one another: they are taken as a whole.
+        postgres().psql(&then, &format!("SET session_replication_role = replica; {copies}")).unwrap();
+        let store = open(&url).await;
+        older::check(store.clone(), &filled, true).await;
+        Store::close(&*store).await;
+    }
 }

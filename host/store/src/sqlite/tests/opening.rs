@@ -7,7 +7,9 @@ use bulkhead_core::ports::store::Store as _;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 
 use super::Home;
+use crate::contract::older;
 use crate::contract::world::{World, end, event, log, owner, page};
+use crate::sqlite::open::{APPLICATION_ID, migrator};
 use crate::sqlite::{OpenError, SqliteConfig, SqliteStore};
 
 /// Changes the file as nobody should.
@@ -140,4 +142,33 @@ async fn a_path_that_is_not_there_is_refused() {
     let config = SqliteConfig::new(home.0.path().join("no/such/directory/x.db"));
     let error = SqliteStore::open(config).await.unwrap_err();
     assert!(matches!(error, OpenError::Unreachable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_of_any_earlier_version_goes_on_with_all_that_is_in_it() {
+    let now = Home::new();
+    let store = now.open().await;
+    let filled = older::fill(store.clone()).await;
+    store.close().await;
+    let newest = migrator().iter().map(|migration| migration.version).max().unwrap();
+    for version in 1..newest {
+        let then = Home::new();
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(then.path()).create_if_missing(true);
+        let mut old = options.foreign_keys(false).connect().await.unwrap();
+        old.execute(AssertSqlSafe(format!("PRAGMA application_id = {APPLICATION_ID}"))).await.unwrap();
+        migrator().run_direct(Some(version), &mut old, false).await.unwrap();
+        old.execute(AssertSqlSafe(format!("ATTACH '{}' AS new", now.path().display()))).await.unwrap();
+        let tables = "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
+        let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut old).await.unwrap();
+        for table in tables.iter().filter(|table| !older::LEFT_OUT.contains(&table.as_str())) {
+            let columns = "SELECT group_concat(name) FROM pragma_table_info(?, 'main')";
+            let columns: String = sqlx::query_scalar(columns).bind(table).fetch_one(&mut old).await.unwrap();
+            let copy = format!("INSERT INTO main.{table} ({columns}) SELECT {columns} FROM new.{table}");
+            old.execute(AssertSqlSafe(copy)).await.unwrap();
+        }
+        old.close().await.unwrap();
+        let store = then.open().await;
+        older::check(store.clone(), &filled, tables.iter().any(|table| table == "grants")).await;
+        store.close().await;
+    }
 }

@@ -1,0 +1,112 @@
+//! What a database has in it that an earlier version of this program made: the rows
+//! that there were then, of each kind, and that all of it is there afterwards and goes on.
+
+use std::sync::Arc;
+
+use bulkhead_core::audit::verify::verify;
+use bulkhead_core::call::Call;
+use bulkhead_core::event::NewEvent;
+use bulkhead_core::grants::{Capability, Grant};
+use bulkhead_core::id::GrantId;
+use bulkhead_core::key::KeyRecord;
+use bulkhead_core::ports::store::Store;
+use bulkhead_core::session::Session;
+use bulkhead_core::task::{Task, TaskState};
+use bulkhead_core::tool::{Tool, ToolOwner};
+
+use super::keys::record;
+use super::world::{World, at, audit, end, event, log, owner, page};
+
+/// Tables whose rows are of no version but their own: they are made anew, or (the audit
+/// log) tested by themselves.
+pub(crate) const LEFT_OUT: [&str; 6] =
+    ["_sqlx_migrations", "about", "audit", "audit_heads", "audit_unchained", "hosts"];
+
+/// What was stored.
+pub(crate) struct Filled {
+    tasks: Vec<(Task, Vec<Call>, Vec<NewEvent>)>,
+    running: Call,
+    keys: Vec<KeyRecord>,
+    grants: Vec<Grant>,
+    session: Session,
+    tools: Vec<Tool>,
+}
+
+/// Stores something of each kind.
+pub(crate) async fn fill(store: Arc<dyn Store>) -> Filled {
+    let world = World::new(store.clone());
+    store.ensure_owner(owner(1), at(0)).await.unwrap();
+    let session = world.session(owner(1));
+    store.create_session(&session).await.unwrap();
+    store.create_key(&record(1), audit()).await.unwrap();
+    store.create_key(&record(2), audit()).await.unwrap();
+    store.revoke_key(&record(1).id, at(5), audit()).await.unwrap();
+    world.ready_tool(ToolOwner::Operator, "echo", "one").await;
+    world.ready_tool(ToolOwner::Tenant(owner(1).tenant), "own", "two").await;
+    let (one, two) = (world.ready_task(owner(1)).await, world.ready_task(owner(2)).await);
+    store.append_events(one.id, (0..50).map(event).collect()).await.unwrap();
+    let (short, long, running) = (world.running_call(&one), world.running_call(&one), world.running_call(&one));
+    for call in [&short, &long, &running] {
+        world.accept(call).await;
+    }
+    store.end_call(end(&short, "short")).await.unwrap().unwrap();
+    store.end_call(end(&long, &"a long result, ".repeat(2_000))).await.unwrap().unwrap();
+    store.move_task(two.id, TaskState::Archived, None, at(7), vec![event(1)], None).await.unwrap().unwrap();
+    let grant = Grant {
+        id: GrantId::from_parts(1, 1),
+        task: one.id,
+        owner: one.owner,
+        capability: Capability::Environment("LANG".into()),
+        expires_at: Some(at(1_000)),
+        uses_left: Some(3),
+        created_at: at(3),
+        revoked_at: None,
+    };
+    assert!(store.create_grant(&grant, 9, audit()).await.unwrap());
+    seen(&*store, &[one, two], running, session).await
+}
+
+async fn seen(store: &dyn Store, tasks: &[Task], running: Call, session: Session) -> Filled {
+    let mut all = Vec::new();
+    for task in tasks {
+        let calls = store.list_calls(task.id, page(None, 99)).await.unwrap();
+        all.push((store.task(task.owner, task.id).await.unwrap().unwrap(), calls, log(store, task.id).await));
+    }
+    Filled {
+        tasks: all,
+        running,
+        keys: store.list_keys().await.unwrap(),
+        grants: store.list_grants(tasks[0].id, 9).await.unwrap(),
+        session,
+        tools: store.list_tools(owner(1).tenant, page(None, 9)).await.unwrap(),
+    }
+}
+
+/// All of it is there, and what was under way goes on. Grants, if there were any then.
+pub(crate) async fn check(store: Arc<dyn Store>, filled: &Filled, with_grants: bool) {
+    let tasks: Vec<_> = filled.tasks.iter().map(|(task, ..)| task.clone()).collect();
+    let now = seen(&*store, &tasks, filled.running.clone(), filled.session.clone()).await;
+    assert_eq!(now.tasks, filled.tasks);
+    assert_eq!((&now.keys, &now.tools), (&filled.keys, &filled.tools));
+    assert_eq!(now.grants, if with_grants { filled.grants.clone() } else { Vec::new() });
+    assert_eq!(store.session(owner(1), filled.session.id).await.unwrap().as_ref(), Some(&filled.session));
+    assert_eq!(store.first_owner().await.unwrap(), Some(owner(1)));
+    assert_eq!(store.open_calls().await.unwrap(), std::slice::from_ref(&filled.running));
+
+    let task = &tasks[0];
+    let ended = store.end_call(end(&filled.running, "at last")).await.unwrap().expect("it was running");
+    assert_eq!(ended.first, task.last_seq + 1, "its log goes on where it was");
+    // Later than all that are there.
+    let world = World::new(store.clone());
+    while world.number() < 1_000 {}
+    let call = world.running_call(task);
+    world.accept(&call).await;
+    store.end_call(end(&call, "more")).await.unwrap().unwrap();
+    assert_eq!(store.use_grant(filled.grants[0].id, at(9)).await.unwrap(), with_grants);
+    store.move_task(tasks[1].id, TaskState::Ready, None, at(9), vec![], None).await.unwrap().unwrap();
+    assert_eq!(store.list_calls(task.id, page(None, 99)).await.unwrap().len(), filled.tasks[0].1.len() + 1);
+    for state in store.audit_chains().await.unwrap() {
+        let stored = store.chained_audit(&state.chain, 0, 1_000).await.unwrap();
+        assert!(verify(&state, &stored, vec![]).is_ok(), "{state:?}");
+    }
+}
