@@ -117,6 +117,7 @@ impl<F: Fn() -> Readings + Send + Sync + 'static> Collector for Elsewhere<F> {
             ),
             ("redis_up", "1 if Redis is used and answers", i64::from(redis.up)),
             ("workers", "Worker processes now", number(workers.workers)),
+            ("workers_waiting", "Processes that wait to become workers", number(workers.waiting)),
             ("swap", "1 if this machine swaps: memory of guests is then cleared the slow way", i64::from(workers.swap)),
         ];
         for (name, help, value) in gauges {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::harness::postgres::postgres;
 use crate::harness::{Client, Options, Server};
 
 /// All records of the client, oldest first.
@@ -282,4 +283,32 @@ fn strangers_can_not_fill_the_log() {
     std::thread::sleep(Duration::from_millis(1_500));
     let (whole, report) = verify(&server, &[]);
     assert!(whole && operator(&report) < 60, "1,600 refusals made few records: {report}");
+}
+
+#[test]
+fn chains_in_postgresql_are_verified_and_heads_exported_now_and_then() {
+    let database = postgres().database(None);
+    let options = Options::default()
+        .with("DATABASE_URL", postgres().url(postgres().port(), &database))
+        .with("BULKHEAD_AUDIT__EXPORT_EVERY_S", 1);
+    let server = Server::start(options);
+    let client = server.client();
+    client.register("fixtures/echo");
+    let task = client.task();
+    for _ in 0..5 {
+        client.call(&task, "echo", json!({"text": "x"}));
+    }
+    // Signed while it runs, with no other doing.
+    until(|| {
+        let (whole, report) = verify(&server, &[]);
+        assert!(whole, "{report}");
+        let chains = report["chains"].as_array().unwrap();
+        let chain = chains.iter().find(|chain| chain["chain"] != "operator").unwrap();
+        (chain["newest_signed"] == chain["records"] && chain["records"].as_u64() > Some(5)).then_some(())
+    });
+    let change = "ALTER TABLE bulkhead.audit DISABLE TRIGGER USER;
+        UPDATE bulkhead.audit SET data = replace(data, 'succeeded', 'failed') WHERE kind = 'call.ended'";
+    postgres().psql(&database, change).unwrap();
+    let (whole, report) = verify(&server, &[]);
+    assert!(!whole && reason(&report).contains("was changed"), "{report}");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Options, Server};
+use crate::harness::{Client, Options, Server};
 
 const TERMINAL: [&str; 5] = ["succeeded", "failed", "timed_out", "cancelled", "interrupted"];
 
@@ -141,8 +141,32 @@ fn workers_of(server: &Server) -> Vec<u32> {
     found.expect("a worker runs the call")
 }
 
-/// Ids of a process's children, from `/proc`.
+/// Waits until those are gone that compiled and described.
+fn settle(server: &Server) {
+    let gone = (0..2_000).any(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        children_of(server.pid()).is_empty()
+    });
+    assert!(gone, "{:?}", children_of(server.pid()));
+}
+
+fn thread_count(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |threads| threads.count())
+}
+
+/// Ids of a process's children, but those that only wait to become workers.
 pub fn children_of(pid: u32) -> Vec<u32> {
+    all_children_of(pid).into_iter().filter(|child| !waits(*child)).collect()
+}
+
+/// Whether a process is to be a worker, and has one thread yet.
+fn waits(pid: u32) -> bool {
+    let read = |what: &str| std::fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
+    read("cmdline").split('\0').nth(1) == Some("worker") && read("status").contains("Threads:\t1\n")
+}
+
+/// Ids of a process's children, from `/proc`.
+fn all_children_of(pid: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
@@ -168,4 +192,122 @@ fn a_killed_worker_takes_only_its_own_calls_along() {
     assert_eq!(ended["outcome"]["fault"]["code"], "worker_died");
     let next = client.call(&task, "touch", json!({"create": [{"path": "after", "content": "x"}]}));
     assert_eq!(next["state"], "succeeded", "the worker is replaced: {next}");
+}
+
+#[test]
+fn a_killed_worker_takes_nothing_of_another_tenant_along() {
+    let server = Server::start(Options::default());
+    let (one, two) = (server.client(), another_tenant(&server));
+    let sleep = |client: &Client, ms: u64| {
+        let before = children_of(server.pid());
+        let body = json!({"tool": "sleeper", "arguments": {"ms": ms}});
+        let call = client.post(&format!("/v1/tasks/{}/calls?wait=0", client.task()), &body).expect(202);
+        let new = (0..1_000).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            children_of(server.pid()).into_iter().find(|child| !before.contains(child))
+        });
+        (call["id"].as_str().unwrap().to_owned(), new.expect("a worker of its own"))
+    };
+    for client in [&one, &two] {
+        client.register("fixtures/sleeper");
+    }
+    settle(&server);
+    let (lost, worker) = sleep(&one, 30_000);
+    let (kept, _) = sleep(&two, 3_000);
+    let worker = rustix::process::Pid::from_raw(worker.cast_signed()).unwrap();
+    rustix::process::kill_process(worker, rustix::process::Signal::KILL).unwrap();
+    let ended = |client: &Client, call: &str| client.get(&format!("/v1/calls/{call}?wait=30")).expect(200);
+    assert_eq!(ended(&one, &lost)["outcome"]["fault"]["code"], "worker_died");
+    let kept = ended(&two, &kept);
+    assert_eq!((&kept["state"], &kept["attempts"]), (&json!("succeeded"), &json!(1)), "{kept}");
+}
+
+fn another_tenant(server: &Server) -> Client {
+    server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"])
+}
+
+#[test]
+fn a_process_waits_alone_until_it_is_told_whom_it_serves() {
+    let server = Server::start(Options::default().with("BULKHEAD_WORKERS__PER_TENANT", 1));
+    let client = server.client();
+    client.register("fixtures/sleeper");
+    let waiting = |not: u32| {
+        let found = (0..2_000).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            let children = all_children_of(server.pid());
+            children.into_iter().find(|child| *child != not && waits(*child))
+        });
+        found.expect("a process waits")
+    };
+    settle(&server);
+    let first = waiting(0);
+    // Nothing but its end of the socket, twice, and the other standard streams, and no variable.
+    let open = std::fs::read_dir(format!("/proc/{first}/fd")).unwrap().count();
+    assert_eq!(open, 4, "{first}");
+    assert_eq!(std::fs::read(format!("/proc/{first}/environ")).unwrap(), b"");
+    let body = json!({"tool": "sleeper", "arguments": {"ms": 2_000}});
+    let call = client.post(&format!("/v1/tasks/{}/calls?wait=0", client.task()), &body).expect(202);
+    let second = waiting(first);
+    let taken = (0..2_000).any(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        thread_count(first) > 1
+    });
+    assert!(taken && waits(second), "it was taken, and {second} waits in its place");
+    let call = client.get(&format!("/v1/calls/{}?wait=30", call["id"].as_str().unwrap())).expect(200);
+    assert_eq!(call["state"], "succeeded", "{call}");
+    // One that is gone is not taken.
+    let second = rustix::process::Pid::from_raw(second.cast_signed()).unwrap();
+    rustix::process::kill_process(second, rustix::process::Signal::KILL).unwrap();
+    let other = another_tenant(&server);
+    other.register("fixtures/sleeper");
+    let call = other.call(&other.task(), "sleeper", json!({"ms": 1}));
+    assert_eq!(call["state"], "succeeded", "{call}");
+    let server = server.stop_and_restart();
+    assert!(!std::path::Path::new(&format!("/proc/{first}")).exists(), "{}", server.log());
+}
+
+#[test]
+fn who_called_reads_why_a_guest_panicked() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    client.register("hostile/crash");
+    let call = client.call(&client.task(), "hostile_crash", json!({"attack": "panic"}));
+    let fault = &call["outcome"]["fault"];
+    assert_eq!(fault["code"], "trap", "{call}");
+    let message = fault["message"].as_str().unwrap();
+    assert!(message.contains("a guest's panic") && message.contains("crash.rs"), "{message:?}");
+}
+
+#[test]
+fn memory_of_a_big_guest_is_handed_back() {
+    let limit: u64 = 400 << 20;
+    let server = Server::start(
+        Options::default().with("BULKHEAD_LIMITS__MEMORY_BYTES", limit).with("BULKHEAD_WORKERS__PER_TENANT", 1),
+    );
+    let client = server.client();
+    client.register("hostile/memory");
+    client.register("fixtures/sleeper");
+    let task = client.task();
+    settle(&server);
+    // Keeps the worker.
+    let body = json!({"tool": "sleeper", "arguments": {"ms": 60_000}});
+    let other = client.task();
+    client.post(&format!("/v1/tasks/{other}/calls?wait=0"), &body).expect(202);
+    let worker = workers_of(&server)[0];
+    let call = client.call_with(
+        &task,
+        json!({"tool": "hostile_memory", "arguments": {"attack": "fill"}, "limits": {"memory_bytes": limit}}),
+    );
+    assert_eq!(call["outcome"]["fault"]["code"], "limit.memory", "{call}");
+    assert!(call["outcome"]["usage"]["peak_memory_bytes"].as_u64().unwrap() > limit / 2, "{call}");
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    };
+    let back = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        resident() < 100 << 20
+    });
+    assert!(back, "{} MiB are kept", resident() >> 20);
 }

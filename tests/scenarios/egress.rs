@@ -183,6 +183,56 @@ fn a_secret_goes_where_it_may_and_never_comes_back() {
 }
 
 #[test]
+fn each_hop_of_a_tool_is_decided_anew_also_by_tls() {
+    let inner = Origin::start(|_| ok(b"never"));
+    let port = inner.port;
+    let (origin, authority) = Origin::secure(move |seen| {
+        let to = match seen.line.split(' ').nth(1).unwrap().split('?').next().unwrap() {
+            "/start" => "/next".to_owned(),
+            "/inner" => format!("http://localhost:{port}/"),
+            "/metadata" => "http://169.254.169.254/latest/meta-data".to_owned(),
+            _ => return ok(b"there"),
+        };
+        format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n").into_bytes()
+    });
+    let directory = tempfile::TempDir::new().unwrap();
+    let (file, key) = (directory.path().join("authority.pem"), directory.path().join("key"));
+    std::fs::write(&file, authority).unwrap();
+    std::fs::write(&key, "sk-0123456789\n").unwrap();
+    // The address of the metadata is allowed by its name and still no public one.
+    let policy = format!(
+        "version = 1\n[secrets.key]\nfile = \"{}\"\nto = \"https://localhost:{1}/next\"\nquery = \"token\"\n\
+         [[rule]]\nname = \"web\"\nmode = \"allow\"\nhttp = [\"https://localhost:{1}\", \"http://169.254.169.254\"]\nsecrets = [\"key\"]\n{LOOPBACK}",
+        key.display(),
+        origin.port
+    );
+    let options = || Options::default().builtins();
+    let governed = Governed::start(&policy, options().with("BULKHEAD_EGRESS__CA_FILE", file.display()));
+    let client = governed.server.client();
+    let task = client.task();
+    let get = |client: &Client, task: &str, path: &str| {
+        let url = format!("https://localhost:{}{path}", origin.port);
+        client.call(task, "http_request", json!({"url": url, "follow": 3}))
+    };
+    let call = get(&client, &task, "/start");
+    assert_eq!(call["state"], "succeeded", "{call}");
+    let lines: Vec<_> = origin.seen().into_iter().map(|seen| seen.line).collect();
+    assert_eq!(lines, ["GET /start HTTP/1.1", "GET /next?token=sk-0123456789 HTTP/1.1"]);
+    assert!(call.to_string().contains("there") && !call.to_string().contains("sk-0123456789"), "{call}");
+    for path in ["/inner", "/metadata"] {
+        let call = get(&client, &task, path);
+        assert_eq!(call["outcome"]["fault"]["code"], "tool.http_denied", "{path}: {call}");
+    }
+    assert_eq!(inner.seen().len(), 0);
+    // Without the authority nobody is believed to be that host.
+    let distrusting = Governed::start(&policy, options());
+    let (client, asked) = (distrusting.server.client(), origin.seen().len());
+    let call = get(&client, &client.task(), "/next");
+    assert_eq!(call["outcome"]["fault"]["code"], "tool.http_tls", "{call}");
+    assert_eq!(origin.seen().len(), asked);
+}
+
+#[test]
 fn a_request_that_is_asked_for_waits_and_a_grant_answers_beforehand() {
     let rule = format!("[[rule]]\nname = \"web\"\nmode = \"ask\"\nhttp = [\"http://localhost:PORT\"]\n{LOOPBACK}");
     let options = Options::default().with("BULKHEAD_LIMITS__WALL_TIME_MS", 1_500);

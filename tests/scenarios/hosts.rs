@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::streams;
 use crate::harness::postgres::postgres;
 use crate::harness::proxy::{Proxy, Weather};
 use crate::harness::redis::{REDIS_PASSWORD, RedisServer};
@@ -152,6 +153,35 @@ fn whoever_is_asked_answers() {
     assert!(metrics.contains("bulkhead_forwarded_requests_total{reason=\"answered\"}"), "{metrics}");
     assert!(matches!(far.delete(&format!("/v1/tasks/{task}")).status, 200..=204));
     assert_eq!(near.get(&format!("/v1/tasks/{task}")).expect(200)["state"], "deleted");
+}
+
+#[test]
+fn a_socket_goes_on_at_another_host_where_it_was() {
+    let (a, b) = two();
+    let near = a.client();
+    near.register("fixtures/echo");
+    let task = near.task();
+    let path = |after: u64| format!("/v1/tasks/{task}/events/ws?after={after}");
+    let mut here = streams::open(&a, &path(0), Some(near.key()), None).unwrap();
+    near.call(&task, "echo", json!({"text": "one"}));
+    let mut events = streams::until(&mut here, "call.ended");
+    drop(here);
+    // What is missed meanwhile, and what comes while the other host is listened to.
+    near.call(&task, "echo", json!({"text": "two"}));
+    for text in ["three", "four"] {
+        let last = events.last().unwrap()["seq"].as_u64().unwrap();
+        let mut there = streams::open(&b, &path(last), Some(near.key()), None).unwrap();
+        near.call(&task, "echo", json!({"text": text}));
+        events.extend(streams::until(&mut there, "call.ended"));
+        there.send(tungstenite::Message::Ping("still there?".into())).unwrap();
+        while !there.read().unwrap().is_pong() {}
+    }
+    let last = near.get(&format!("/v1/tasks/{task}")).expect(200)["last_event"].as_u64().unwrap();
+    let mut rest = streams::open(&b, &path(seqs(&events).last().copied().unwrap()), Some(near.key()), None).unwrap();
+    while seqs(&events).last() != Some(&last) {
+        events.extend(streams::until(&mut rest, "call.ended"));
+    }
+    assert_eq!(seqs(&events), (1..=last).collect::<Vec<_>>());
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub struct WasmConfig {
     pub workers_per_tenant: usize,
     /// Worker processes of all tenants at once.
     pub max_workers: usize,
+    /// Worker processes that wait to be told whom they serve, beside those.
+    pub waiting_workers: usize,
     /// Calls of one worker at once.
     pub calls_per_worker: u32,
     /// Linear memory of all calls of one worker together, in bytes.
@@ -93,6 +95,7 @@ impl WasmConfig {
             cache_dir: cache_dir.into(),
             workers_per_tenant: cores,
             max_workers: 256,
+            waiting_workers: 0,
             calls_per_worker: 64,
             memory_per_worker: 4 << 30,
             idle_timeout: Duration::from_secs(30),

@@ -43,6 +43,7 @@ pub(super) fn with<T>(
         let config = WasmConfig {
             workers_per_tenant: 1,
             calls_per_worker: 1,
+            waiting_workers: 0,
             domains: domain.map(|domain| Arc::new(OneDomain(domain)) as Arc<dyn Domains>),
             ..loaded.config.wasm(exe, cache.clone())
         };

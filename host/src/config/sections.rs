@@ -225,6 +225,8 @@ section! {
         per_tenant: u64 = 0, number("processes", 0, 1_024);
         /// Workers of all tenants together at most; each takes some 15 MB and reserves addresses.
         max: u64 = 256, number("processes", 1, 10_000);
+        /// Processes that wait beside those to become workers, so that the first call of a tenant does not wait for one to start; each takes some 2 MB until then.
+        waiting: u64 = 1, number("processes", 0, 64);
         /// Calls at once in one worker; they take turns of a millisecond. Each slot reserves 4 GiB of addresses per memory, without using them.
         calls_per_worker: u64 = 64, number("calls", 1, 1_000);
         /// Memory of all calls of one worker together. A worker that was taken over can't take more from the machine.

@@ -280,6 +280,7 @@ impl Config {
             cgroup_cpu: workers.cgroup_cpu,
             workers_per_tenant: self.workers_per_tenant(),
             max_workers: size(workers.max),
+            waiting_workers: size(workers.waiting),
             calls_per_worker: u32::try_from(workers.calls_per_worker).unwrap_or(u32::MAX),
             memory_per_worker: workers.memory_per_worker_bytes,
             idle_timeout: Duration::from_millis(workers.idle_ms),

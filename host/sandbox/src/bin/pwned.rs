@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_sandbox::{Part, put_up};
 use nix::libc;
+use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// `<directory of the own workspaces> <secret of somebody else> <port of a listener> [part,…]`
 pub(crate) fn main(args: &[String]) -> io::Result<()> {
@@ -30,6 +32,10 @@ pub(crate) fn main(args: &[String]) -> io::Result<()> {
         root: directory,
         parent: i64::from(rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get())),
     };
+    // As a service may be started, and with the signal held that the last of these attempts brings.
+    let open = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: open.maximum, ..open })?;
+    SigSet::from(Signal::SIGXFSZ).thread_block()?;
     let walls = put_up(prey.root.as_fd(), &without);
     let reached: Vec<&str> =
         ATTEMPTS.iter().filter(|(_, attempt)| attempt(&prey).is_ok()).map(|(name, _)| *name).collect();
@@ -165,6 +171,16 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
         true => Ok(()),
         false => Err(io::ErrorKind::PermissionDenied.into()),
     }),
+    // More than a worker needs.
+    ("bounds.descriptors", |prey| {
+        let held: Result<Vec<OwnedFd>, _> = (0..17_000).map(|_| rustix::io::dup(&prey.root)).collect();
+        Ok(held.map(drop)?)
+    }),
+    ("bounds.memory", |_| map_bytes(2 << 30, i64::from(libc::PROT_READ | libc::PROT_WRITE)).map(drop)),
+    ("bounds.file_size", |prey| {
+        let file = open_at(prey, Path::new("huge"), OFlags::CREATE | OFlags::WRONLY)?;
+        Ok(rustix::fs::ftruncate(&file, 2 << 30)?)
+    }),
     // What only root may: a file that nobody may read, its owner neither.
     ("root.unreadable", |prey| read_at(prey, Path::new("unreadable"))),
 ];
@@ -213,7 +229,11 @@ fn refused(call: i64) -> io::Result<()> {
 
 /// A page of one's own.
 fn map(protection: i64) -> io::Result<i64> {
-    raw_six(libc::SYS_mmap, [0, 4096, protection, i64::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS), -1, 0])
+    map_bytes(4096, protection)
+}
+
+fn map_bytes(bytes: i64, protection: i64) -> io::Result<i64> {
+    raw_six(libc::SYS_mmap, [0, bytes, protection, i64::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS), -1, 0])
 }
 
 fn raw(call: i64, [a, b, c, d]: [i64; 4]) -> io::Result<()> {

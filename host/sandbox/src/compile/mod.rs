@@ -25,7 +25,7 @@ pub(crate) use stages::Heard;
 use crate::bounds::{MAX_ARTIFACT, MAX_COMPONENT};
 use crate::config::{Isolation, WasmConfig};
 use crate::engine::{self, Flavour};
-use crate::walls::{self, Code, Part};
+use crate::walls::{self, Code, Part, bounds};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,12 +198,11 @@ fn shut_in(required: bool, namespaces: bool) -> wasmtime::Result<()> {
 
 /// Limits that end the process: a compilation bomb is not our process's end.
 fn confine(seconds: u64, memory: u64) -> wasmtime::Result<()> {
-    let at_most = |resource, value| setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) });
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     rustix::thread::set_no_new_privs(true)?;
-    at_most(Resource::Core, 0)?;
-    at_most(Resource::Fsize, MAX_ARTIFACT)?;
-    at_most(Resource::As, memory)?;
+    bounds::bound()?;
+    bounds::at_most(Resource::Fsize, MAX_ARTIFACT)?;
+    bounds::at_most(Resource::As, memory)?;
     setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 1) })?;
     Ok(())
 }

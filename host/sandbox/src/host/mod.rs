@@ -16,6 +16,7 @@ mod pump;
 mod run;
 mod spawn;
 mod swap;
+mod waiting;
 mod worker;
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};

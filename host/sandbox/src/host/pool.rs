@@ -1,5 +1,5 @@
 //! The worker processes: a few per tenant, never shared between tenants,
-//! started on demand and ended when idle.
+//! started on demand, of processes that wait, and ended when idle.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,6 +22,7 @@ use super::cgroups::{Allowance, Cell, Cgroups};
 use super::pump::{Gone, pump};
 use super::spawn::{Spawner, command};
 use super::swap::Swap;
+use super::waiting::{Process, Waiting};
 use super::worker::Worker;
 use crate::config::{Isolation, WasmConfig};
 use crate::engine::{self, Flavour};
@@ -55,6 +56,8 @@ pub struct WasmStats {
     pub retired: u64,
     /// Whether this machine swaps, or might.
     pub swap: bool,
+    /// Processes that wait to become workers.
+    pub waiting: usize,
 }
 
 #[derive(Default)]
@@ -77,14 +80,15 @@ pub(super) struct Home {
 
 /// The pool. Owns every task and process it starts.
 pub(super) struct Pool {
-    config: Arc<WasmConfig>,
+    pub(super) config: Arc<WasmConfig>,
     spawner: Spawner,
+    pub(super) waiting: Waiting,
     workers: Mutex<HashMap<Home, Vec<Arc<Worker>>>>,
     /// Workers that belong to no tenant, for one job each.
     private: Mutex<Vec<Arc<Worker>>>,
     /// Told when a call ended or a worker is gone.
     room: Arc<Notify>,
-    tasks: TaskTracker,
+    pub(super) tasks: TaskTracker,
     stop: CancellationToken,
     counters: Counters,
     swap: Swap,
@@ -136,6 +140,7 @@ impl Pool {
         let pool = Arc::new(Self {
             config,
             spawner: Spawner::start()?,
+            waiting: Waiting::default(),
             workers: Mutex::default(),
             private: Mutex::default(),
             room: Arc::default(),
@@ -149,6 +154,7 @@ impl Pool {
         });
         pool.tasks.spawn(Self::reap(pool.clone()));
         pool.tasks.spawn(Self::watch_swap(pool.clone()));
+        pool.start_ahead();
         Ok(pool)
     }
 
@@ -279,7 +285,7 @@ impl Pool {
 
     /// Starts a process and says what it is for.
     async fn spawn_bound(
-        &self,
+        self: &Arc<Self>,
         worker: &Worker,
         home: Option<Home>,
         flavour: Flavour,
@@ -301,7 +307,7 @@ impl Pool {
             flavour,
         };
         worker.bind(bind, self.artifacts.clone(), domain);
-        self.spawn_process().await
+        self.process().await
     }
 
     /// Whether workers move into a network namespace of their own.
@@ -309,7 +315,7 @@ impl Pool {
         self.leave_network.load(Relaxed)
     }
 
-    async fn spawn_process(&self) -> io::Result<(OwnedFd, Child)> {
+    pub(super) async fn spawn_process(&self) -> io::Result<Process> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         let mut command = command(&self.config.exe, &self.config.worker_args);
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -447,6 +453,7 @@ impl Pool {
         for worker in self.all() {
             worker.shut_down();
         }
+        self.waiting.close().await;
         if tokio::time::timeout(self.config.shutdown_grace, self.tasks.wait()).await.is_err() {
             self.abandon();
             self.tasks.wait().await;
@@ -465,6 +472,7 @@ impl Pool {
             scanning: workers.values().flatten().filter(|worker| worker.scans).count(),
             retired: self.counters.retired.load(Relaxed),
             swap: self.swap.is_on(),
+            waiting: self.waiting.count(),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | no new privileges | set-user-id programs | always there |
 //! | capabilities | what root may do | always there |
+//! | resource limits | core files; more memory, descriptors and larger files than a child of ours needs | always there |
 //! | Landlock | every file but those below one directory; TCP; signals and abstract sockets to others | Linux 5.19, enabled |
 //! | seccomp | every system call but the listed ones: no socket, no program, no process, no tracing, no mapping that is writable and executable | always there on this architecture |
 //! | network namespace | every interface | root, or user namespaces |
@@ -13,7 +14,7 @@
 //! | not dumpable | being traced, or read through `/proc`, by others of the user | always there |
 //! | own root directory | the names of all files but those of its own directory | root, or user namespaces |
 //!
-//! The first four are the minimum. What is left open: the time, how much is
+//! The first five are the minimum. What is left open: the time, how much is
 //! computed, and code of one's own in two steps (write it, then make it
 //! executable), which a process that loads compiled components can't be denied
 //! by seccomp; and, without a root directory of its own, whether a path exists
@@ -21,6 +22,7 @@
 //!
 //! Put up while the process is one thread: threads that come later inherit it.
 
+pub(crate) mod bounds;
 mod files;
 mod privileges;
 mod root;
@@ -41,6 +43,8 @@ pub struct Walls {
     pub no_new_privs: bool,
     /// No capability is left, whoever the user is.
     pub capabilities: bool,
+    /// So much memory, so many descriptors, files of such a size, and no core file.
+    pub bounds: bool,
     /// Only files below its directory.
     pub landlock: bool,
     /// Only listed system calls.
@@ -62,6 +66,8 @@ pub enum Part {
     NoNewPrivs,
     /// See [`Walls::capabilities`].
     Capabilities,
+    /// See [`Walls::bounds`].
+    Bounds,
     /// See [`Walls::landlock`].
     Landlock,
     /// See [`Walls::seccomp`].
@@ -78,9 +84,10 @@ pub enum Part {
 
 impl Part {
     /// All of them; the extras last.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NoNewPrivs,
         Self::Capabilities,
+        Self::Bounds,
         Self::Landlock,
         Self::Seccomp,
         Self::NetworkNamespace,
@@ -94,6 +101,7 @@ impl Part {
         match self {
             Self::NoNewPrivs => "no new privileges",
             Self::Capabilities => "no capabilities",
+            Self::Bounds => "resource limits",
             Self::Landlock => "Landlock",
             Self::Seccomp => "seccomp",
             Self::NetworkNamespace => "empty network namespace",
@@ -106,7 +114,9 @@ impl Part {
     /// What it takes, for people who miss it.
     pub fn needs(self) -> &'static str {
         match self {
-            Self::NoNewPrivs | Self::Capabilities | Self::NotDumpable => "a kernel that lets a process give up rights",
+            Self::NoNewPrivs | Self::Capabilities | Self::Bounds | Self::NotDumpable => {
+                "a kernel that lets a process give up rights"
+            }
             Self::Landlock => "Linux 5.19 with Landlock switched on",
             Self::Seccomp => "a kernel with seccomp",
             Self::NetworkNamespace => "root with CAP_SYS_ADMIN, or user namespaces",
@@ -117,7 +127,7 @@ impl Part {
 
     /// Whether a worker must not run guests without it.
     pub fn is_required(self) -> bool {
-        matches!(self, Self::NoNewPrivs | Self::Capabilities | Self::Landlock | Self::Seccomp)
+        matches!(self, Self::NoNewPrivs | Self::Capabilities | Self::Bounds | Self::Landlock | Self::Seccomp)
     }
 }
 
@@ -127,6 +137,7 @@ impl Walls {
         match part {
             Part::NoNewPrivs => self.no_new_privs,
             Part::Capabilities => self.capabilities,
+            Part::Bounds => self.bounds,
             Part::Landlock => self.landlock,
             Part::Seccomp => self.seccomp,
             Part::NetworkNamespace => self.network_namespace,
@@ -203,6 +214,8 @@ pub(crate) fn shut_in<'a>(
     let grants: Vec<_> = grants.into_iter().collect();
     let domain = grants.iter().find(|(_, reach)| *reach == Reach::Workspaces).map(|(directory, _)| *directory);
     Walls {
+        // As the kernel has them: they were set before, each child's own.
+        bounds: bounds::hold(),
         own_root: descriptors.is_some_and(|descriptors| root::change(domain, &descriptors)),
         capabilities: walls.capabilities && privileges::drop_capabilities(CapabilitySet::empty()),
         // Not before: what the engine opens of its own process would be denied to it.
@@ -217,5 +230,9 @@ pub(crate) fn shut_in<'a>(
 /// that show what each part keeps away.
 #[cfg(feature = "probe")]
 pub fn put_up(root: BorrowedFd<'_>, without: &[Part]) -> Walls {
+    if !without.contains(&Part::Bounds) {
+        // The walls tell whether it worked.
+        let _ = bounds::bound().and_then(|()| bounds::at_most(rustix::process::Resource::Data, 1 << 30));
+    }
     shut_in(give_up(without), [(root, Reach::Workspaces)], Code::Loaded, without)
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, nice, set_parent_process_death_signal, setrlimit};
+use rustix::process::{Resource, Signal, nice, set_parent_process_death_signal};
 use rustix::thread::set_no_new_privs;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
@@ -22,11 +22,8 @@ use super::serve::{End, Server};
 use super::state::State;
 use crate::bounds::MAX_TO_WORKER;
 use crate::engine::{Pool, runner};
-use crate::walls::{self, Code, Part, Reach, Walls};
+use crate::walls::{self, Code, Part, Reach, Walls, bounds};
 use crate::wire::{Bind, Inbox, Received, ToWorker, decode, recv};
-
-/// Descriptors a worker may have open: its calls' handles share them.
-const MAX_DESCRIPTORS: u64 = 16 * 1024;
 
 /// Slots beside those that calls are counted by: each thread of guests may have
 /// one that ended, and was told to the host, and is being given back.
@@ -84,8 +81,7 @@ fn boot() -> wasmtime::Result<End> {
 fn alone() -> wasmtime::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     set_no_new_privs(true)?;
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    setrlimit(Resource::Core, none)?;
+    bounds::at_most(Resource::Core, 0)?;
     close_inherited()?;
     Ok(())
 }
@@ -120,14 +116,9 @@ fn bound(socket: &OwnedFd, inbox: &mut Inbox, descriptors: &mut VecDeque<OwnedFd
 
 /// Sets its limits. Its niceness.
 fn limits(bind: &Bind, pool: Pool) -> wasmtime::Result<i32> {
-    let within = |resource, wanted: u64| {
-        let maximum = getrlimit(resource).maximum;
-        let wanted = maximum.map_or(wanted, |maximum| maximum.min(wanted));
-        setrlimit(resource, Rlimit { current: Some(wanted), maximum: Some(wanted) })
-    };
-    within(Resource::Nofile, MAX_DESCRIPTORS)?;
+    bounds::bound()?;
     // Counts what is made writable, so it holds inside the reserved pool too.
-    within(Resource::Data, bind.memory_bytes + OWN_MEMORY + pool.mapped())?;
+    bounds::at_most(Resource::Data, bind.memory_bytes + OWN_MEMORY + pool.mapped())?;
     Ok(nice(i32::from(bind.nice))?)
 }
 

@@ -158,6 +158,13 @@ fn a_root_of_its_own_hides_every_other_file() {
 }
 
 #[test]
+fn it_takes_no_more_than_a_worker_needs() {
+    let reached = attack(&[Part::Bounds], None);
+    reached.assert(&["bounds.descriptors", "bounds.memory", "bounds.file_size"]);
+    assert_eq!(reached.0["missing"], serde_json::json!(["resource limits"]));
+}
+
+#[test]
 fn others_of_its_user_can_not_trace_it() {
     for user in users() {
         assert!(!attack(&[Part::Seccomp], user).names().contains(&"others.trace"), "as {user:?}");

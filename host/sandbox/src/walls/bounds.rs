@@ -1,0 +1,42 @@
+//! What the kernel lets the process take, whatever its code says: no core file (it
+//! would have others' arguments in it), so many descriptors, so much memory, files of
+//! such a size. They can't be raised again: what that takes is given up.
+
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::bounds::MAX_FILE_SIZE;
+
+/// Descriptors that the process may have open: a worker's calls' handles share them.
+const DESCRIPTORS: u64 = 16 * 1024;
+
+/// Largest file that a child of ours makes: a workspace's, or an artefact.
+const FILE: u64 = MAX_FILE_SIZE;
+
+/// Bounds the process, but for its memory.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(crate) fn bound() -> io::Result<()> {
+    at_most(Resource::Core, 0)?;
+    at_most(Resource::Nofile, DESCRIPTORS)?;
+    at_most(Resource::Fsize, FILE)
+}
+
+/// Bounds one thing, or leaves it where it is if that is lower.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(crate) fn at_most(resource: Resource, wanted: u64) -> io::Result<()> {
+    let maximum = getrlimit(resource).maximum;
+    let wanted = maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    Ok(setrlimit(resource, Rlimit { current: Some(wanted), maximum: Some(wanted) })?)
+}
+
+/// Whether the process is bounded, its memory included.
+pub(super) fn hold() -> bool {
+    let within = |resource, most: u64| getrlimit(resource).maximum.is_some_and(|maximum| maximum <= most);
+    let memory = [Resource::Data, Resource::As].into_iter().any(|resource| getrlimit(resource).maximum.is_some());
+    within(Resource::Core, 0) && within(Resource::Nofile, DESCRIPTORS) && within(Resource::Fsize, FILE) && memory
+}
