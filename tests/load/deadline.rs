@@ -32,10 +32,41 @@ pub fn report() {
             ended.push(millis(&call["ended_at"]) - millis(&call["started_at"]) - WALL_MS as f64);
         }
     }
-    for (what, mut times) in [("last act of the guest", acted), ("end stored", ended)] {
-        times.sort_by(f64::total_cmp);
-        println!("{what:<22} median {:>6.1} ms, worst {:>6.1} ms", times[times.len() / 2], times[times.len() - 1]);
+    told("last act of the guest", acted);
+    told("end stored", ended);
+    cancelled();
+}
+
+/// The same for calls that are cancelled: spinners which do not look for it, from when
+/// the client asks, since the server does not note when it was asked.
+fn cancelled() {
+    println!("\n== after a cancel, two spinning guests on every worker; {ROUNDS} rounds");
+    let host = Host::start(&[]);
+    host.register("hostile/cpu");
+    let mut ended = Vec::new();
+    for _ in 0..ROUNDS {
+        let calls: Vec<String> = (0..4)
+            .map(|_| {
+                let body = r#"{"tool":"hostile_cpu","arguments":{"attack":"spin"},"limits":{"wall_time_ms":60000,"cpu_time_ms":60000}}"#;
+                let path = format!("/v1/tasks/{}/calls?wait=0", host.task());
+                host.json("POST", &path, "application/json", body.as_bytes())["id"].as_str().unwrap().to_owned()
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(200));
+        for call in calls {
+            let asked = millis_of(SystemTime::now());
+            host.json("POST", &format!("/v1/calls/{call}/cancel"), "application/json", b"{}");
+            let call = host.json("GET", &format!("/v1/calls/{call}?wait=10"), "application/json", b"");
+            assert_eq!(call["state"], "cancelled", "{call}");
+            ended.push(millis(&call["ended_at"]) - asked);
+        }
     }
+    told("end stored", ended);
+}
+
+fn told(what: &str, mut times: Vec<f64>) {
+    times.sort_by(f64::total_cmp);
+    println!("{what:<22} median {:>6.1} ms, worst {:>6.1} ms", times[times.len() / 2], times[times.len() - 1]);
 }
 
 fn start(host: &Host, task: &str, tool: &str, attack: &str) -> String {

@@ -13,8 +13,15 @@ const WORKERS: usize = 32;
 
 pub fn report() {
     println!("\n== {TENANTS} tenants in turn, at most {WORKERS} workers, {ROUNDS} rounds of one `echo` each");
+    for waiting in ["0", "1", "4"] {
+        with(waiting);
+    }
+}
+
+/// With so many processes that wait to become workers.
+fn with(waiting: &str) {
     let most = WORKERS.to_string();
-    let host = Host::start(&[("BULKHEAD_WORKERS__MAX", &most)]);
+    let host = Host::start(&[("BULKHEAD_WORKERS__MAX", &most), ("BULKHEAD_WORKERS__WAITING", waiting)]);
     let requests: Vec<Vec<u8>> = (0..TENANTS)
         .map(|number| {
             let tenant = host.tenant(number + 2);
@@ -40,7 +47,7 @@ pub fn report() {
     times.sort_unstable();
     let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
     println!(
-        "first call of a tenant: p50 {:.1} ms, p99 {:.1} ms, worst {:.1} ms; at most {most_processes} processes, {:.1} MiB in all (before: {:.1})",
+        "{waiting} waiting: first call of a tenant p50 {:.1} ms, p99 {:.1} ms, worst {:.1} ms; at most {most_processes} processes, {:.1} MiB in all (before: {:.1})",
         at(0.5),
         at(0.99),
         at(1.0),

@@ -82,11 +82,15 @@ struct Known {
 }
 
 impl Known {
+    /// Whether it was measured not long ago.
+    fn is_fresh(&self) -> bool {
+        self.at.elapsed() < FRESH.max(self.cost * RARER)
+    }
+
     /// Whether the estimate is good enough for this quota: not old, and not so
     /// far off that it could refuse what there is room for.
     fn holds(&self, quota: Extent) -> bool {
-        let fresh = self.at.elapsed() < FRESH.max(self.cost * RARER);
-        fresh && self.added.is_within(quota.less(self.measured).half())
+        self.is_fresh() && self.added.is_within(quota.less(self.measured).half())
     }
 }
 
@@ -363,8 +367,9 @@ impl Quotas {
         let read = self.shared.then(Instant::now);
         let mut fresh = Holdings { read, ..Holdings::default() };
         for HeldTask { task, extent, kept } in self.store.task_extents(owner).await? {
-            // Of what is used here more is known than is stored.
-            let known = self.known.get(&task).map(|known| known.measured.plus(known.added));
+            // Of what is used here more is known than is stored; of what was used here
+            // once, and may be another host's now, it is not.
+            let known = self.known.get(&task).filter(Known::is_fresh).map(|known| known.measured.plus(known.added));
             fresh.set(task, known.unwrap_or(extent));
             if kept {
                 fresh.kept.insert(task);

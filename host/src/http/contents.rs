@@ -13,7 +13,6 @@ use bulkhead_core::conditions::Conditions;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::files::AccessKind;
 use bulkhead_core::id::TaskId;
-use bulkhead_core::ports::cluster::Holder;
 use bulkhead_core::ports::workspace::{WorkspaceError, Written};
 use bulkhead_core::principal::Principal;
 use bulkhead_core::service::files::{NewFile, Transfer};
@@ -22,6 +21,7 @@ use bulkhead_core::service::hosts::Pinned;
 use super::Api;
 use super::extract::{Caller, Id, JsonBody, path_from_text};
 use super::files::{EDGE, entry_written};
+use super::forward::address_of;
 use super::problem::Problem;
 use super::reach::{There, in_both, is_gone};
 use super::wire::{EntryBody, PutContentBody, TransferBody, TransferredBody};
@@ -46,9 +46,14 @@ pub async fn transfer(
     let source = api.services.access.task(&caller, Operation::FilesTransferFrom, source).await?;
     let (from, to) = (path_from_text("from", &body.from)?, path_from_text("to", &body.to)?);
     let what = Transfer { from: from.clone(), to: to.clone(), remove: body.remove, replace: body.replace };
-    if let Holder::Elsewhere { address } = api.services.hosts.holder(&caller, Pinned::Task(source.task().id)).await? {
-        let there = There::new(&api.peers, &address, &source.task().id.to_string(), &from, &headers);
-        return Ok(fetch(&api, &caller, &task, &source, there, what).await?.unwrap_or_else(|refusal| refusal));
+    let holder = api.services.hosts.holder(&caller, Pinned::Task(source.task().id)).await?;
+    match address_of(holder) {
+        Ok(None) => {}
+        Ok(Some(address)) => {
+            let there = There::new(&api.peers, &address, &source.task().id.to_string(), &from, &headers);
+            return Ok(fetch(&api, &caller, &task, &source, there, what).await?.unwrap_or_else(|refusal| refusal));
+        }
+        Err(answer) => return Ok(answer),
     }
     let (files, kind) = (&api.services.files, if body.remove { AccessKind::Move } else { AccessKind::Copy });
     let here = files.accesses().begin(&caller, &task, AccessKind::Write, &to, EDGE).await?;

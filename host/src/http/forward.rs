@@ -102,24 +102,31 @@ pub(super) async fn elsewhere(api: &Api, principal: &Principal, request: Request
         Ok(holder) => holder,
         Err(error) => return Ok(Problem::from(error).into_response()),
     };
-    let address = match holder {
-        Holder::Here => return Err(request),
-        // What is stored of a call can be read without its workspace.
-        Holder::Nobody if matches!(pinned, Pinned::Call(_)) && request.method() == Method::GET => return Err(request),
-        Holder::Nobody => {
-            let detail = "the host that has the task's workspace is gone; the task goes on when that host is back";
-            return Ok(unreachable(detail, 5));
-        }
-        Holder::Elsewhere { address } => address,
-    };
-    if address.is_empty() {
-        let detail = "the host that holds the task has not said where it is reached; see `cluster.advertise` there";
-        return Ok(unreachable(detail, 5));
+    // What is stored of a call can be read without its workspace.
+    if holder == Holder::Nobody && matches!(pinned, Pinned::Call(_)) && request.method() == Method::GET {
+        return Err(request);
     }
+    let address = match address_of(holder) {
+        Ok(Some(address)) => address,
+        Ok(None) => return Err(request),
+        Err(answer) => return Ok(answer),
+    };
     if request.headers().contains_key(FORWARDED) {
         return Ok(unreachable("the task is moving between hosts", 1));
     }
     Ok(pass_on(api, principal, pinned, &address, request).await)
+}
+
+/// Where a holder is asked; none if that is here. If nobody can be asked, the answer.
+pub(super) fn address_of(holder: Holder) -> Result<Option<String>, Response> {
+    let gone = "the host that has the task's workspace is gone; the task goes on when that host is back";
+    let silent = "the host that holds the task has not said where it is reached; see `cluster.advertise` there";
+    match holder {
+        Holder::Here => Ok(None),
+        Holder::Nobody => Err(unreachable(gone, 5)),
+        Holder::Elsewhere { address } if address.is_empty() => Err(unreachable(silent, 5)),
+        Holder::Elsewhere { address } => Ok(Some(address)),
+    }
 }
 
 pub(super) fn unreachable(detail: &str, seconds: u32) -> Response {

@@ -1,7 +1,7 @@
 //! One call, from its slot to its stored end.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -16,7 +16,7 @@ use crate::event::{EventBody, NewEvent};
 use crate::grants::WorkspaceAccess;
 use crate::outcome::{Content, Ending, Fault, Outcome, code};
 use crate::pause::Pauses;
-use crate::ports::sandbox::Run;
+use crate::ports::sandbox::{Emission, Run, Sink as _};
 use crate::ports::store::{Appended, StoreError};
 use crate::quota::{Extent, Room};
 
@@ -103,16 +103,25 @@ impl Inner {
     /// Runs a call whose `running` is stored, and stores its end. If this host panics
     /// in the middle, that call ends, and no other.
     pub(super) async fn drive(self: Arc<Self>, call: Arc<Call>, slot: Slot) {
-        if AssertUnwindSafe(self.clone().drive_on(call.clone())).catch_unwind().await.is_err() {
+        let sink = OnceLock::new();
+        if AssertUnwindSafe(self.clone().drive_on(call.clone(), &sink)).catch_unwind().await.is_err() {
             tracing::error!(call = %call.id, task = %call.task, "the host panicked while the call ran; it is ended");
             let fault = Fault::new(code::HOST_ERROR, "the server failed in the middle of the call; its log says why");
             self.parts.quotas.forget(call.task);
-            self.end_surely(&call, Outcome::without_use(Ending::Interrupted { fault }), Vec::new(), None).await;
+            let events = match sink.get() {
+                Some(sink) => {
+                    // What it changed must be looked for, as if its worker had died.
+                    sink.emit(Emission::ChangesLost).await;
+                    sink.finish().await
+                }
+                None => Vec::new(),
+            };
+            self.end_surely(&call, Outcome::without_use(Ending::Interrupted { fault }), events, None).await;
         }
         drop(slot);
     }
 
-    async fn drive_on(self: Arc<Self>, call: Arc<Call>) {
+    async fn drive_on(self: Arc<Self>, call: Arc<Call>, made: &OnceLock<Arc<CallSink>>) {
         let (pauses, cancel) = (Pauses::default(), self.cancel_of(&call));
         // What is waited for before the guest starts is no time of its own.
         let granted = self.grant(&call, &Pauses::default(), &cancel).await;
@@ -121,11 +130,11 @@ impl Inner {
             Ok((grants, _)) if *grants != call.grants => Arc::new(Call { grants: grants.clone(), ..(*call).clone() }),
             _ => call,
         };
-        let sink = Arc::new(CallSink::new(self.clone(), call.clone()));
+        let sink = made.get_or_init(|| Arc::new(CallSink::new(self.clone(), call.clone())));
         let outcome = match granted {
             Ok(granted) => {
                 let broker = Broker::new(self.clone(), call.clone(), granted, pauses, cancel);
-                self.run(&call, &sink, Arc::new(broker)).await
+                self.run(&call, sink, Arc::new(broker)).await
             }
             Err(fault) => Err(fault),
         };
@@ -138,7 +147,7 @@ impl Inner {
         });
         let outcome = self.judged(&call, outcome);
         let events = sink.finish().await;
-        let extent = self.settle(&call, &outcome, &sink);
+        let extent = self.settle(&call, &outcome, sink);
         self.end_surely(&call, outcome, events, extent).await;
     }
 

@@ -132,6 +132,13 @@ fn http(socket: &mut UnixStream, call: u32, how: &str) -> std::io::Result<()> {
 fn misbehave(socket: &mut UnixStream, call: u32, how: &str) -> std::io::Result<()> {
     match how {
         "behave" | "unwalled" | "no-namespace" => socket.write_all(&frame(call, &DONE)),
+        // Goes on where nobody hears it.
+        "hang-up" => {
+            socket.shutdown(std::net::Shutdown::Both)?;
+            loop {
+                std::thread::sleep(std::time::Duration::from_secs(60));
+            }
+        }
         "other-call" => socket.write_all(&frame(call + 7, &output(3))),
         "done-twice" => socket.write_all(&[frame(call, &DONE), frame(call, &DONE)].concat()),
         "after-done" => socket.write_all(&[frame(call, &DONE), frame(call, &output(1))].concat()),

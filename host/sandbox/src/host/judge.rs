@@ -82,6 +82,8 @@ impl Known<'_> {
             Report::Faulted { fault, message, stderr } => self.failed(self.fault(fault, message, stderr)?),
             Report::Stopped(stop) => self.stopped(stop, &done.measured)?,
             Report::Described(description) => return Ok(Judged::Described(Box::new(described(description)))),
+            // Taken out before: what it changed must be looked for.
+            Report::Broke => return Err(Violation("a failure where none is judged")),
             Report::Refused { reason } => return Ok(Judged::Refused(clip(reason, 1024))),
         };
         Ok(Judged::Outcome(Outcome { ending, usage }))

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::AssertUnwindSafe;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use bulkhead_core::id::{TaskId, TenantId};
 use bulkhead_core::ports::sandbox::SandboxError;
+use futures::FutureExt as _;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::process::Child;
 use tokio::sync::Notify;
@@ -255,7 +257,13 @@ impl Pool {
             let (gone, cell) = match pool.spawn_bound(&started, home, flavour, slots).await {
                 Ok((socket, child)) => {
                     let placed = pool.place_in_group(home, flavour, &child);
-                    pump(&started, socket, child, placed).await
+                    // What it reads is hostile: should it panic, this worker ends and no other.
+                    let pumped = AssertUnwindSafe(pump(&started, socket, child, placed)).catch_unwind().await;
+                    pumped.unwrap_or_else(|_| {
+                        let gone = Gone::Died("the host failed beside it".into());
+                        super::pump::bury(&started, &gone);
+                        (gone, None)
+                    })
                 }
                 Err(error) => {
                     tracing::error!(%error, "a worker could not be started");

@@ -51,10 +51,10 @@ pub(super) async fn pump(
         Err(error) => Gone::Died(format!("its socket can't be watched: {error}")),
     };
     worker.close();
-    if !matches!(gone, Gone::Ended) {
-        // It may be dead already.
-        let _ = child.start_kill();
-    }
+    // It may be dead already, and then this changes nothing of how it ended: its end of
+    // the socket is its standard input, too, and closes as it exits. One that closed it
+    // by itself would go on, with nobody to watch its time.
+    let _ = child.start_kill();
     // Before it is waited for: then its id may be another's.
     let cell = placed.await.ok().flatten();
     match child.wait().await {

@@ -24,7 +24,7 @@ use super::judge::{self, Judged, Known};
 use super::pool::Place;
 use super::worker::{Happened, Loading, Started, Wanted, Worker};
 use crate::bounds::WINDOW;
-use crate::wire::{Entry, Start, decode};
+use crate::wire::{Done, Entry, FromWorker, Report, Start, decode};
 
 /// Credit is given back at least in pieces of this size.
 const CREDIT: usize = WINDOW / 4;
@@ -287,7 +287,11 @@ impl Follow<'_> {
         self.running.ended = true;
         self.exchanges = Exchanges::default();
         let judged = match decode(self.running.call, body) {
-            Ok(crate::wire::FromWorker::Done(done)) => self.known().judge(done),
+            Ok(FromWorker::Done(Done { report: Report::Broke, .. })) => {
+                let fault = judge::worker_died("it failed in the middle of the call");
+                return Ok(self.lost(Ending::Interrupted { fault }).await);
+            }
+            Ok(FromWorker::Done(done)) => self.known().judge(done),
             _ => Err(Violation("the end of a call that does not decode")),
         };
         match judged {

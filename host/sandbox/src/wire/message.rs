@@ -301,6 +301,8 @@ pub(crate) enum Report<'a> {
     Stopped(Stop),
     /// The worker could not start it: the host's fault.
     Refused { reason: &'a str },
+    /// The worker failed in the middle of it.
+    Broke,
 }
 
 /// Kinds of a guest's failure.

@@ -17,6 +17,7 @@ use super::limiter::Budget;
 use super::link::Link;
 use super::load::linker;
 use super::meter::Ticker;
+use super::panics::vital;
 use super::run::Shared;
 use super::serve::{End, Server};
 use super::state::State;
@@ -175,7 +176,7 @@ fn serve(
         workspaces: HashMap::new(),
         parts: Vec::new(),
     };
-    let end = up.runtime.block_on(server.serve(socket, walls));
+    let end = vital(|| up.runtime.block_on(server.serve(socket, walls)));
     // Calls that run are ended with the process, not waited for.
     up.runtime.shutdown_background();
     Ok(end)

@@ -18,7 +18,7 @@ use super::http::Exchanges;
 use super::link::Link;
 use super::tally::Tally;
 use crate::bounds::{self, CANCEL_GRACE, EMISSION_COST, WINDOW};
-use crate::wire::{FromWorker, Stop, StreamLimit, frame};
+use crate::wire::{Done, FromWorker, Stop, StreamLimit, frame};
 
 /// Output of a pass is sent in pieces of about this size.
 const CHUNK: usize = 32 * 1024;
@@ -36,6 +36,8 @@ pub(super) struct Call {
     cancelled: Mutex<Option<Instant>>,
     /// The guest has asked whether it is cancelled: so it will end by itself.
     looks: AtomicBool,
+    /// The host was told how it ended.
+    told: AtomicBool,
     window: Mutex<Window>,
     credit: Notify,
     pub(super) waker: AtomicWaker,
@@ -103,6 +105,7 @@ impl Call {
             aborted: AtomicBool::new(false),
             cancelled: Mutex::default(),
             looks: AtomicBool::new(false),
+            told: AtomicBool::new(false),
             window: Mutex::default(),
             credit: Notify::new(),
             waker: AtomicWaker::new(),
@@ -259,6 +262,13 @@ impl Call {
             window.outstanding += cost;
         }
         Some(sent)
+    }
+
+    /// Tells the host how it ended: once. What it has to say is said by then.
+    pub(super) fn tell(&self, done: Done<'_>) {
+        if !self.told.swap(true, Relaxed) {
+            self.send_free(&FromWorker::Done(done));
+        }
     }
 
     /// Sends what does not count against the window.

@@ -7,7 +7,7 @@ use std::process::abort;
 use futures::FutureExt as _;
 
 use super::call::Call;
-use crate::wire::{Done, FromWorker, Measured, Report};
+use crate::wire::{Done, Measured, Report};
 
 /// Runs a call. If it panics it is dropped, with its store, and the host is told. What
 /// it shared with others is consistent: numbers that only grow or are given back when
@@ -18,8 +18,8 @@ pub(super) async fn contained(call: &Call, running: impl Future<Output = ()>) {
     }
     // The panic itself is in the worker's log by now.
     call.close();
-    let report = Report::Refused { reason: "the worker failed in the middle of the call" };
-    call.send_free(&FromWorker::Done(Done { report, measured: Measured::default() }));
+    call.finish_changes();
+    call.tell(Done { report: Report::Broke, measured: Measured::default() });
 }
 
 /// Does what the worker can't go on without.
@@ -42,7 +42,7 @@ mod tests {
     use wasmtime::{Config, Engine, Store};
 
     use super::*;
-    use crate::wire::{Inbox, decode};
+    use crate::wire::{FromWorker, Inbox, decode};
     use crate::worker::link::Link;
 
     /// A component whose export calls an import of the host.
@@ -79,6 +79,14 @@ mod tests {
         let (number, body) = inbox.next(|_| 4096).expect("a frame").expect("whole");
         assert_eq!(number, 7);
         let message: FromWorker<'_> = decode(number, body).expect("a message");
-        assert!(matches!(message, FromWorker::Done(Done { report: Report::Refused { .. }, .. })), "{message:?}");
+        assert!(matches!(message, FromWorker::Done(Done { report: Report::Broke, .. })), "{message:?}");
+        // One whose end was told already, and that panics as it is dropped, has no second one.
+        contained(&call, async { panic!("on purpose") }).await;
+        link.with_outbox(|outbox| inbox.put(&outbox.queued()));
+        let mut ends = 0;
+        while let Some((number, _)) = inbox.next(|_| 4096).expect("frames") {
+            ends += u32::from(number == 7);
+        }
+        assert_eq!(ends, 1, "the one of before, which is still in the queue");
     }
 }

@@ -17,7 +17,7 @@ use super::meter::{Metered, Ticker};
 use super::state::{Mount, State};
 use super::wasi_03;
 use crate::bounds;
-use crate::wire::{self, Done, Entry, Fault, FromWorker, Measured, Report, Stop, Wanted};
+use crate::wire::{self, Done, Entry, Fault, Measured, Report, Stop, Wanted};
 
 /// A guest with more memory than this takes long to drop.
 const LARGE: u64 = 32 << 20;
@@ -181,10 +181,10 @@ fn finish(call: &Call, ended: &Result<Ended, Stop>, cpu: Duration) {
         written_bytes: call.written.load(Relaxed),
         output_bytes,
     };
-    let send = |report: Report<'_>| call.send_free(&FromWorker::Done(Done { report, measured }));
+    let send = |report: Report<'_>| call.tell(Done { report, measured });
     let faulted = |fault, message: &str| {
         let report = Report::Faulted { fault, message, stderr: &stderr };
-        call.send_free(&FromWorker::Done(Done { report, measured }));
+        call.tell(Done { report, measured });
     };
     match ended {
         Err(stop) => send(Report::Stopped(*stop)),

@@ -95,6 +95,10 @@ async fn a_worker_that_is_silent_or_dies_takes_only_its_calls_along() {
         assert_eq!(outcome, "interrupted/worker_died", "{how}");
         assert_eq!(stats.protocol_errors, 0, "{how}");
     }
+    // One that hangs up and goes on is killed at once: nobody would watch its time.
+    let hung = with_false_worker(&bench, "hang-up");
+    let hung = tokio::time::timeout(std::time::Duration::from_secs(30), hung).await.expect("it is killed");
+    assert_eq!(hung.0, "interrupted/worker_died");
 }
 
 #[tokio::test]
