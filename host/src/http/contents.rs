@@ -47,13 +47,9 @@ pub async fn transfer(
     let (from, to) = (path_from_text("from", &body.from)?, path_from_text("to", &body.to)?);
     let what = Transfer { from: from.clone(), to: to.clone(), remove: body.remove, replace: body.replace };
     let holder = api.services.hosts.holder(&caller, Pinned::Task(source.task().id)).await?;
-    match address_of(holder) {
-        Ok(None) => {}
-        Ok(Some(address)) => {
-            let there = There::new(&api.peers, &address, &source.task().id.to_string(), &from, &headers);
-            return Ok(fetch(&api, &caller, &task, &source, there, what).await?.unwrap_or_else(|refusal| refusal));
-        }
-        Err(answer) => return Ok(answer),
+    if let Some(address) = address_of(holder)? {
+        let there = There::new(&api.peers, &address, &source.task().id.to_string(), &from, &headers);
+        return Ok(fetch(&api, &caller, &task, &source, there, what).await?.unwrap_or_else(|refusal| refusal));
     }
     let (files, kind) = (&api.services.files, if body.remove { AccessKind::Move } else { AccessKind::Copy });
     let here = files.accesses().begin(&caller, &task, AccessKind::Write, &to, EDGE).await?;

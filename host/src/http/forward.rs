@@ -109,7 +109,7 @@ pub(super) async fn elsewhere(api: &Api, principal: &Principal, request: Request
     let address = match address_of(holder) {
         Ok(Some(address)) => address,
         Ok(None) => return Err(request),
-        Err(answer) => return Ok(answer),
+        Err(problem) => return Ok(problem.into_response()),
     };
     if request.headers().contains_key(FORWARDED) {
         return Ok(unreachable("the task is moving between hosts", 1));
@@ -118,19 +118,23 @@ pub(super) async fn elsewhere(api: &Api, principal: &Principal, request: Request
 }
 
 /// Where a holder is asked; none if that is here. If nobody can be asked, the answer.
-pub(super) fn address_of(holder: Holder) -> Result<Option<String>, Response> {
+pub(super) fn address_of(holder: Holder) -> Result<Option<String>, Problem> {
     let gone = "the host that has the task's workspace is gone; the task goes on when that host is back";
     let silent = "the host that holds the task has not said where it is reached; see `cluster.advertise` there";
     match holder {
         Holder::Here => Ok(None),
-        Holder::Nobody => Err(unreachable(gone, 5)),
-        Holder::Elsewhere { address } if address.is_empty() => Err(unreachable(silent, 5)),
+        Holder::Nobody => Err(not_there(gone, 5)),
+        Holder::Elsewhere { address } if address.is_empty() => Err(not_there(silent, 5)),
         Holder::Elsewhere { address } => Ok(Some(address)),
     }
 }
 
 pub(super) fn unreachable(detail: &str, seconds: u32) -> Response {
-    Problem::new("host_unreachable", detail).retry_after(seconds).into_response()
+    not_there(detail, seconds).into_response()
+}
+
+fn not_there(detail: &str, seconds: u32) -> Problem {
+    Problem::new("host_unreachable", detail).retry_after(seconds)
 }
 
 async fn pass_on(api: &Api, principal: &Principal, pinned: Pinned, address: &str, request: Request) -> Response {
