@@ -15,6 +15,7 @@ fn targets() -> Vec<Target> {
         &bulkhead_core::fuzzing::TARGETS[..],
         &bulkhead_sandbox::fuzzing::TARGETS,
         &bulkhead_workspace::import::fuzzing::TARGETS,
+        &bulkhead::policy::fuzzing::TARGETS,
     ];
     all.concat()
 }

@@ -30,8 +30,8 @@ use bulkhead_core::service::{Ports, Services};
 use bulkhead_sandbox::WasmStats;
 use bulkhead_sandbox::contract::FakeSandbox;
 use bulkhead_store::MemoryStore;
-use bulkhead_workspace::LocalWorkspaces;
 use bulkhead_workspace::import::ChildImporter;
+use bulkhead_workspace::{KernelQuota, LocalWorkspaces};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -68,7 +68,7 @@ impl Edge {
         });
         let importer = ChildImporter::new(config.importer("/nowhere".into())).unwrap();
         let store = Arc::new(MemoryStore::new());
-        let workspaces = Arc::new(LocalWorkspaces::new(data.path()).unwrap());
+        let workspaces = Arc::new(LocalWorkspaces::new(data.path(), KernelQuota::Off).unwrap());
         let ports = Ports {
             rates: Arc::new(LocalRates::new(RateConfig::default())),
             live: None,

@@ -101,6 +101,7 @@ impl<F: Fn() -> Readings + Send + Sync + 'static> Collector for Elsewhere<F> {
             ("workers_started", "Worker processes that were started", workers.started),
             ("workers_lost", "Workers that died or had to be killed", workers.lost),
             ("workers_retired", "Workers that took no further calls because swap appeared", workers.retired),
+            ("workers_recycled", "Workers that took no further calls because of their age", workers.recycled),
             ("worker_protocol_errors", "Workers that broke the protocol: a sign of an attack", workers.protocol_errors),
         ];
         for (name, help, value) in counters {

@@ -39,7 +39,7 @@ struct Table {
 pub struct Attack {
     pub name: String,
     component: String,
-    phase: String,
+    pub phase: String,
     arguments: Option<String>,
     state: String,
     code: Option<String>,
@@ -72,8 +72,13 @@ pub fn table() -> Vec<Attack> {
 
 /// A server for them: task's events are kept until they were looked at.
 pub fn server() -> Server {
+    Server::start(options())
+}
+
+/// The options of such a server.
+pub fn options() -> Options {
     let options = Options::default().with("BULKHEAD_KEEP__EVENTS_BYTES_PER_TASK", 64 << 20);
-    Server::start(options.with("BULKHEAD_EXPERIMENTAL__WASI_03", true))
+    options.with("BULKHEAD_EXPERIMENTAL__WASI_03", true)
 }
 
 /// The first columns of the table that is printed.

@@ -18,8 +18,8 @@ use bulkhead_core::service::tasks::{Fill, NewTask};
 use bulkhead_core::service::{Ports, Services};
 use bulkhead_sandbox::{WasmConfig, WasmSandbox};
 use bulkhead_store::SqliteStore;
-use bulkhead_workspace::LocalWorkspaces;
 use bulkhead_workspace::import::ChildImporter;
+use bulkhead_workspace::{KernelQuota, LocalWorkspaces};
 use serde_json::value::RawValue;
 
 use super::client::Figures;
@@ -48,7 +48,7 @@ async fn services(data: &std::path::Path, full: bool) -> Services {
         bulkhead::app::private_directory(&directory).unwrap();
     }
     let exe = std::path::PathBuf::from(env!("CARGO_BIN_EXE_bulkhead"));
-    let workspaces = Arc::new(LocalWorkspaces::new(data).unwrap());
+    let workspaces = Arc::new(LocalWorkspaces::new(data, KernelQuota::Off).unwrap());
     let wasm = WasmConfig { domains: Some(workspaces.clone()), ..config.wasm(exe.clone(), config.artifacts()) };
     let store = Arc::new(SqliteStore::open(config.sqlite()).await.unwrap());
     let ports = Ports {

@@ -9,7 +9,7 @@
 //! - a cold call inside a worker, beside bare wasmtime; two workers beside one;
 //! - cold (never seen), cached on disk and warm first call;
 //! - how long after its deadline a guest still acts;
-//! - what spinning guests cost another tenant; every hostile guest: how soon it is stopped, what others feel; what ten thousand calls leave behind;
+//! - what guests that spin, allocate and flood cost another tenant; every hostile guest: how soon it is stopped, what others feel; what ten thousand calls leave behind;
 //! - 200 tenants in turn on cold workers; an idle host and worker, sleeping guests, a large interpreter;
 //! - a request with a token of an issuer beside one with a key;
 //! - ten thousand idle tasks and a thousand open streams, and a client beside them;

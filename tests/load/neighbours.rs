@@ -1,22 +1,34 @@
-//! What spinning guests cost others: `/healthz`, a call of another tenant, and
-//! one of the same user. Rounds take turns, because a machine's speed changes.
+//! What the guests of one user cost others that spin, allocate all they may, or
+//! flood the log: `/healthz`, a call of another tenant, and one of the same user.
+//! Rounds take turns, because a machine's speed changes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::client::{Figures, load};
+use super::client::{Connection, Figures, load};
 use super::host::Host;
 
-const SPINNERS: [usize; 3] = [0, 2, 20];
+/// The guests: what they do, their component, its attack. A spinner lasts as long
+/// as it is measured; the others are called again as soon as they end.
+const GUESTS: [(&str, &str, &str); 3] =
+    [("spinning", "cpu", "spin"), ("allocating", "memory", "fill"), ("flooding", "flood", "emit_small")];
+const HOW_MANY: [usize; 2] = [2, 20];
 const ROUNDS: usize = 3;
 const WHAT: [&str; 3] = ["healthz", "echo, another tenant", "echo, same user"];
 
+/// None, or so many of these.
+type Beside = Option<(usize, (&'static str, &'static str, &'static str))>;
+
 pub fn report(span: Duration) {
-    println!("\n== beside spinning guests of one user, one client; medians of {ROUNDS} rounds in turns");
-    let mut rounds: Vec<[[Figures; 3]; 3]> = Vec::new();
+    println!("\n== beside hostile guests of one user, one client; medians of {ROUNDS} rounds in turns");
+    let hostile = GUESTS.into_iter().flat_map(|guest| HOW_MANY.map(|many| Some((many, guest))));
+    let all: Vec<Beside> = std::iter::once(None).chain(hostile).collect();
+    let mut rounds: Vec<Vec<[Figures; 3]>> = Vec::new();
     for _ in 0..ROUNDS {
-        rounds.push(SPINNERS.map(|spinners| beside(spinners, span)));
+        rounds.push(all.iter().map(|guests| beside(*guests, span)).collect());
     }
-    for (at, spinners) in SPINNERS.into_iter().enumerate() {
+    for (at, guests) in all.iter().enumerate() {
+        let guests = guests.map_or("none".into(), |(many, (what, ..))| format!("{many} {what}"));
         for (what, name) in WHAT.into_iter().enumerate() {
             let of = |part: fn(&Figures) -> f64| {
                 let [idle, beside] = [0, at].map(|at| median(rounds.iter().map(|round| part(&round[at][what]))));
@@ -25,17 +37,14 @@ pub fn report(span: Duration) {
             let ((p50, p50_times), (p99, p99_times)) =
                 (of(|figures| figures.p50.as_secs_f64() * 1e3), of(|figures| figures.p99.as_secs_f64() * 1e3));
             println!(
-                "{spinners:>3} spinners, {name:<20} p50 {p50:.3} ms ({p50_times:.1}x idle), p99 {p99:.3} ms ({p99_times:.1}x idle)"
+                "{guests:<14} {name:<20} p50 {p50:>7.3} ms ({p50_times:.1}x idle), p99 {p99:>7.3} ms ({p99_times:.1}x idle)"
             );
         }
     }
 }
 
-fn beside(spinners: usize, span: Duration) -> [Figures; 3] {
-    // A spinner lasts as long as it is measured.
-    let wall_ms = (3.0 * span.as_secs_f64() * 1e3) as u64 + 2_000;
+fn beside(guests: Beside, span: Duration) -> [Figures; 3] {
     let host = Host::start(&[("BULKHEAD_LIMITS__CPU_TIME_MS", "600000")]);
-    host.register("hostile/cpu");
     host.register("fixtures/echo");
     let other = host.other_tenant();
     other.register("fixtures/echo");
@@ -44,16 +53,42 @@ fn beside(spinners: usize, span: Duration) -> [Figures; 3] {
     for call in &calls {
         load(&host.address, call, 1, Duration::from_millis(300), None);
     }
-    for _ in 0..spinners {
-        let body = format!(
-            r#"{{"tool":"hostile_cpu","arguments":{{"attack":"spin"}},"limits":{{"wall_time_ms":{wall_ms}}}}}"#
-        );
-        let path = format!("/v1/tasks/{}/calls?wait=0", host.task());
-        host.json("POST", &path, "application/json", body.as_bytes());
-    }
     let health = host.request("GET", "/healthz", "application/json", b"");
-    let measured = |request: &[u8]| load(&host.address, request, 1, span, None);
-    [measured(&health), measured(&calls[0]), measured(&calls[1])]
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        if let Some((many, (_, component, attack))) = guests {
+            host.register(&format!("hostile/{component}"));
+            for _ in 0..many {
+                let request = request(&host, component, attack, span);
+                let (host, over) = (&host, &over);
+                scope.spawn(move || {
+                    let mut connection = Connection::open(&host.address);
+                    connection.send(&request);
+                    while component != "cpu" && !over.load(Ordering::Relaxed) {
+                        connection.send(&request);
+                    }
+                });
+            }
+            // Until they are at it.
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        let measured = |request: &[u8]| load(&host.address, request, 1, span, None);
+        let figures = [measured(&health), measured(&calls[0]), measured(&calls[1])];
+        over.store(true, Ordering::Relaxed);
+        figures
+    })
+}
+
+/// A call in a task of its own. Of a spinner the answer does not wait for its end.
+fn request(host: &Host, component: &str, attack: &str, span: Duration) -> Vec<u8> {
+    let lasts = if component == "cpu" { 3.0 * span.as_secs_f64() + 2.0 } else { 60.0 };
+    let body = format!(
+        r#"{{"tool":"hostile_{component}","arguments":{{"attack":"{attack}"}},"limits":{{"wall_time_ms":{}}}}}"#,
+        (lasts * 1e3) as u64
+    );
+    let wait = if component == "cpu" { 0 } else { 60 };
+    let path = format!("/v1/tasks/{}/calls?wait={wait}", host.task());
+    host.request("POST", &path, "application/json", body.as_bytes())
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

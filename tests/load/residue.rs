@@ -40,7 +40,8 @@ pub fn report() {
         calls(CALLS);
         let after = Held::by(&host);
         println!(
-            "{tool:<14} processes {} to {}, threads {} to {}, descriptors {} to {}, entries of the data directory {} to {}, memory {} to {} KiB",
+            "{tool:<14} {}: processes {} to {}, threads {} to {}, descriptors {} to {}, entries of the data directory {} to {}, memory {} to {} KiB",
+            if after.is_as(&before) { "as before" } else { "GREW" },
             before.processes,
             after.processes,
             before.threads,
@@ -56,6 +57,12 @@ pub fn report() {
 }
 
 impl Held {
+    /// Whether nothing but memory differs, and that by less than a MiB.
+    fn is_as(&self, before: &Self) -> bool {
+        let of = |held: &Self| (held.processes, held.threads, held.descriptors, held.entries);
+        of(self) == of(before) && self.kib.saturating_sub(before.kib) < 1_024
+    }
+
     fn by(host: &Host) -> Self {
         // What ends with a call ends a moment after its answer.
         std::thread::sleep(Duration::from_millis(500));

@@ -78,6 +78,7 @@ pub(super) const TABLE: &[(&str, &str, Guard)] = &[
     ("post", "/v1/tools", Scoped(Op::ToolsRegister)),
     ("get", "/v1/tools", Scoped(Op::ToolsList)),
     ("get", "/v1/tools/{tool}", Owned(Op::ToolsGet)),
+    ("get", "/v1/tools/{tool}/events", Owned(Op::ToolsFollow)),
     ("delete", "/v1/tools/{tool}", Owned(Op::ToolsDelete)),
 ];
 

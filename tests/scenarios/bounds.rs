@@ -57,6 +57,26 @@ fn paths_are_as_long_and_as_deep_as_the_call_may_name() {
 }
 
 #[test]
+fn a_file_is_as_large_as_the_call_may_make_it() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    client.register("hostile/disk");
+    for name in ["sparse", "sparse_write"] {
+        let (task, call) = attack(&client, "disk", name, &json!({"file_bytes": 4_096}));
+        assert_eq!(said(&call)["refused"], true, "{call}");
+        assert_eq!(told(&client, &task, "file_bytes"), 4_096);
+    }
+    client.register("fixtures/touch");
+    let task = client.task();
+    for (size, state) in [(4_096, "succeeded"), (4_097, "failed")] {
+        let file = json!({"path": format!("of_{size}"), "content": "x".repeat(size)});
+        let body = json!({"tool": "touch", "arguments": {"create": [file]}, "limits": {"file_bytes": 4_096}});
+        let call = client.post(&format!("/v1/tasks/{task}/calls?wait=60"), &body).expect(200);
+        assert_eq!(call["state"], state, "{call}");
+    }
+}
+
+#[test]
 fn listings_are_read_as_they_are_asked_for_and_end() {
     let server = Server::start(Options::default());
     let client = server.client();

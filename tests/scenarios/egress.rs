@@ -264,6 +264,34 @@ fn a_request_that_is_asked_for_waits_and_a_grant_answers_beforehand() {
     assert_eq!(origin.seen().len(), 4);
 }
 
+/// In the middle of an exchange, too.
+#[test]
+fn a_grant_that_is_taken_back_ends_the_call_that_waits_for_its_server() {
+    let rule = format!("[[rule]]\nname = \"web\"\nmode = \"ask\"\nhttp = [\"http://localhost:PORT\"]\n{LOOPBACK}");
+    let ((over, wait), (arrives, arrived)) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel());
+    let held = std::sync::Mutex::new((wait, arrives));
+    let (_governed, client, origin) = governed(&rule, move |_| {
+        let held = held.lock().unwrap();
+        held.1.send(()).unwrap();
+        // Until the test lets go of the other end.
+        let _ = held.0.recv();
+        ok(b"late")
+    });
+    let task = client.task();
+    let url = format!("http://localhost:{}/a", origin.port);
+    let grant = json!({"capability": {"kind": "http", "value": url}});
+    let grant = client.post(&format!("/v1/tasks/{task}/grants"), &grant).expect(201)["id"].clone();
+    let call = begin(&client, &task, "http", json!({"requests": [{"url": url}, {"url": url}]}));
+    arrived.recv_timeout(std::time::Duration::from_secs(30)).expect("it is sent");
+    let revoked = client.delete(&format!("/v1/tasks/{task}/grants/{}", grant.as_str().unwrap())).expect(200);
+    assert_eq!(revoked["ended_calls"], 1);
+    let ended = client.get(&format!("/v1/calls/{call}?wait=60")).expect(200);
+    assert_eq!((&ended["state"], &ended["outcome"]["fault"]["code"]), (&json!("cancelled"), &json!("grant_revoked")));
+    drop(over);
+    assert!(arrived.recv_timeout(std::time::Duration::from_millis(300)).is_err(), "the second was never sent");
+    drop(origin);
+}
+
 #[test]
 fn limits_of_requests_are_told_and_hold() {
     let rule = format!("[[rule]]\nname = \"web\"\nmode = \"allow\"\nhttp = [\"http://localhost:PORT\"]\n{LOOPBACK}");

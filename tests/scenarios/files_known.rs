@@ -126,6 +126,8 @@ fn conditions_and_digests_are_kept() {
     send("PUT", &[("if-match", &first)], b"six").problem(412, "precondition_failed");
     send("PUT", &[("if-match", &format!("W/{second}"))], b"six").problem(412, "precondition_failed");
     send("PUT", &[("if-match", "nonsense")], b"six").problem(400, "invalid_request");
+    send("DELETE", &[("if-match", &first)], b"").problem(412, "precondition_failed");
+    send("DELETE", &[("if-match", "nonsense")], b"").problem(400, "invalid_request");
 
     let read = send("GET", &[], b"");
     assert_eq!((read.header("etag"), &read.body[..]), (&*second, &b"two"[..]));

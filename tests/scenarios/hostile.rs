@@ -1,6 +1,6 @@
 //! Hostile guests: every entry of the table of attacks, against a whole server
-//! with small limits. Each ends in bounded time, in the way the table wants,
-//! and the server works as before.
+//! with small limits, of either isolation and store. Each ends in bounded time, in the
+//! way the table wants, and the server works as before.
 //!
 //! `BULKHEAD_ATTACKS` names the ones to run, with commas between them; without
 //! it all are. `BULKHEAD_ATTACKS_REPORT` is a file that gets a line of JSON when
@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::harness::Server;
 use crate::harness::attacks::{self, Attack, Ended};
+use crate::harness::postgres::postgres;
 
 /// No attack may take longer, on a loaded machine with a debug build.
 const BOUND: Duration = Duration::from_secs(60);
@@ -44,15 +46,28 @@ fn ended_as(name: &str, ended: &Ended) -> Value {
 
 #[test]
 fn every_attack_ends_as_the_table_wants() {
-    let table = wanted();
-    let server = attacks::server();
+    run(&wanted(), &attacks::server());
+}
+
+/// The same with the other isolation and the other store. What comes of a registration
+/// depends on neither.
+#[test]
+fn so_it_does_in_a_worker_for_each_task_and_with_postgresql() {
+    let mut table = wanted();
+    table.retain(|attack| attack.phase != "register");
+    let database = postgres().database(None);
+    let options = attacks::options().with("BULKHEAD_WORKERS__ISOLATION", "strict");
+    run(&table, &Server::start(options.with("DATABASE_URL", postgres().url(postgres().port(), &database))));
+}
+
+fn run(table: &[Attack], server: &Server) {
     let client = server.client();
     client.register("fixtures/echo");
     let mut failures = Vec::new();
     eprintln!("{}", attacks::heading());
-    for attack in &table {
+    for attack in table {
         report(&json!({"begun": attack.name}));
-        let mut ended = attack.run(&server, &client);
+        let mut ended = attack.run(server, &client);
         if ended.took > BOUND {
             ended.fault.get_or_insert(format!("it took longer than {BOUND:?}"));
         }

@@ -21,7 +21,7 @@ workspace = ["read:src", "read-write:out/logs", "read:absent"]
 "#;
 
 /// The directory of a task.
-fn root(server: &Server, task: &str) -> PathBuf {
+pub(super) fn root(server: &Server, task: &str) -> PathBuf {
     let tenants = std::fs::read_dir(server.data().join("workspaces")).unwrap();
     tenants.map(|tenant| tenant.unwrap().path().join(task)).find(|path| path.exists()).unwrap()
 }

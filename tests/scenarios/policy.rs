@@ -172,6 +172,22 @@ fn a_grant_answers_beforehand_until_it_is_used_up_or_taken_back() {
 }
 
 #[test]
+fn a_grant_ends_when_its_time_is_over() {
+    let governed = Governed::start(ASK_TO_WRITE, Options::default());
+    let client = governed.server.client();
+    client.register("fixtures/sleeper_rw");
+    let task = client.task();
+    let grant = json!({"capability": {"kind": "workspace", "value": "read-write"}, "expires_in_s": 1});
+    client.post(&format!("/v1/tasks/{task}/grants"), &grant).expect(201);
+    // What began while it was there goes on.
+    let call = client.call(&task, "sleeper_rw", json!({"ms": 1_500}));
+    assert_eq!((&call["state"], &call["grants"]["workspace"]), (&json!("succeeded"), &json!("read-write")), "{call}");
+    // And what comes later asks.
+    let call = begin(&client, &task, "sleeper_rw", json!({"ms": 1}));
+    assert!(until(&client, &call, "waiting")["question"]["id"].is_string());
+}
+
+#[test]
 fn a_task_s_ceiling_is_never_exceeded() {
     let governed = Governed::start("version = 1\n", Options::default());
     let client = governed.server.client();

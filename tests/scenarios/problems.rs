@@ -133,6 +133,49 @@ fn how_far_a_registration_is_can_be_followed() {
 }
 
 #[test]
+fn what_becomes_of_a_registration_is_told_as_it_happens() {
+    let server = Server::start(Options::default().with("BULKHEAD_TOOLS__COMPILE_AT_ONCE", 1));
+    let client = server.client();
+    let send =
+        |wasm: &[u8]| client.send("POST", "/v1/tools", &[("content-type", "application/wasm")], wasm).expect(202);
+    let fresh = |name: &str| [guests::wasm("http_request"), vec![0, 5, 4], name.as_bytes().to_vec()].concat();
+    let [first, second, bad] = [send(&fresh("tre!")), send(&fresh("for!")), send(b"\0asm nonsense")];
+    let path = |tool: &Value| format!("/v1/tools/{}/events", tool["id"].as_str().unwrap());
+    // The stream ends when there is nothing more to come.
+    let told = |tool: &Value| -> Vec<(String, Value)> {
+        let answer = client.get(&path(tool));
+        assert_eq!((answer.status, answer.header("content-type")), (200, "text/event-stream"));
+        let text = String::from_utf8(answer.body).unwrap();
+        let frames = text.split_terminator("\n\n").filter(|frame| !frame.starts_with(':'));
+        let parsed = frames.map(|frame| {
+            let line = |at: usize, field: &str| frame.lines().nth(at).unwrap().strip_prefix(field).unwrap().to_owned();
+            let data: Value = serde_json::from_str(&line(2, "data: ")).unwrap();
+            assert_eq!((json!(line(0, "id: ")), &data["id"]), (data["state"].clone(), &tool["id"]));
+            (line(1, "event: "), data)
+        });
+        parsed.collect()
+    };
+    for (tool, end) in [(&second, "ready"), (&bad, "rejected")] {
+        let events = told(tool);
+        let (last, compiling) = events.split_last().unwrap();
+        assert_eq!((last.0.as_str(), &last.1["state"]), (&*format!("tool.{end}"), &json!(end)), "{events:?}");
+        let mut stages: Vec<_> =
+            compiling.iter().map(|(name, tool)| (name.as_str(), &tool["progress"]["stage"])).collect();
+        assert_eq!(stages.first(), Some(&("tool.compiling", &json!("queued"))), "{events:?}");
+        let count = stages.len();
+        stages.dedup();
+        assert_eq!(stages.len(), count, "each stage once: {events:?}");
+    }
+    assert_eq!(told(&first).len(), 1, "over before it was asked for");
+    assert!(told(&bad)[0].1["rejection"]["code"].is_string());
+    let again = client.send("GET", &path(&first), &[("last-event-id", "ready")], b"");
+    assert_eq!((again.status, again.body.len()), (204, 0));
+    let stranger =
+        server.client_with(&["--tenant", "ten_01jd8n2m4v0000000000000009", "--user", "usr_01jd8n2m4v0000000000000009"]);
+    stranger.get(&path(&first)).problem(404, "not_found");
+}
+
+#[test]
 fn a_full_queue_says_when_to_come_back() {
     let server = Server::start(Options::default().with("BULKHEAD_DISPATCH__QUEUED_PER_TASK", 2));
     let client = server.client();

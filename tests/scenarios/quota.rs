@@ -90,6 +90,27 @@ fn what_lies_there_before_a_start_counts() {
     assert_eq!(create(&server.client(), &task, &["b"], 2_000), "tool.no_space");
 }
 
+/// A worker that was taken over writes and says nothing of it.
+#[test]
+fn what_a_worker_hides_is_found_by_the_next_walk() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    client.register("fixtures/touch");
+    let task = task(&client, &json!({"workspace_bytes": 10_000, "workspace_entries": 20}));
+    assert_eq!(create(&client, &task, &["a"], 1_000), Value::Null);
+    let root = super::parts::root(&server, &task);
+    std::fs::write(root.join("hidden"), [b'x'; 9_500]).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while create(&client, &task, &["b"], 1_000) != "tool.no_space" {
+        assert!(Instant::now() < deadline, "no walk found what was hidden");
+        client
+            .post(&format!("/v1/tasks/{task}/calls"), &json!({"tool": "touch", "arguments": {"delete": ["b"]}}))
+            .expect(200);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    client.put(&format!("/v1/tasks/{task}/files/c"), b"x").problem(507, "workspace_full");
+}
+
 #[test]
 fn a_rename_that_replaces_nothing_gives_nothing_back() {
     let server = Server::start(Options::default());

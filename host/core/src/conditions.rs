@@ -18,6 +18,13 @@ pub enum Tags {
     These(Vec<Tag>),
 }
 
+impl Tags {
+    /// This one, which is ours.
+    pub fn one(text: String) -> Self {
+        Self::These(vec![Tag { weak: false, text }])
+    }
+}
+
 /// What must hold of what is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {

@@ -156,6 +156,9 @@ limits! {
     path_depth: "names", MAX_DEPTH as u64, 2_000,
         "Depth, from the workspace down, of each path that a guest names; below the default nobody else can name it.",
         "The operation fails in the guest (`name-too-long`); the event `call.truncated` says so once.";
+    file_bytes: "bytes", 1024 * MIB, 1024 * MIB,
+        "Size of each file that a guest makes or makes larger; a sparse one costs nothing to make and everything to copy.",
+        "The operation fails in the guest (`file-too-large`); the event `call.truncated` says so once.";
     listing_entries: "entries", 100_000, 100_000_000,
         "Entries that one listing of a directory gives; a directory that grows while it is listed may never end.",
         "The listing ends with an error in the guest (`overflow`); the event `call.truncated` says so once.";

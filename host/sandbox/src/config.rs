@@ -56,6 +56,8 @@ pub struct WasmConfig {
     pub memory_per_worker: u64,
     /// After how long without a call a worker is ended.
     pub idle_timeout: Duration,
+    /// After how long a worker takes no further calls, and another takes its place.
+    pub max_age: Duration,
     /// How long after a call's deadline its worker is killed if it says nothing.
     pub kill_grace: Duration,
     /// Added to the niceness of workers, so that guests yield to the host.
@@ -99,6 +101,7 @@ impl WasmConfig {
             calls_per_worker: 64,
             memory_per_worker: 4 << 30,
             idle_timeout: Duration::from_secs(30),
+            max_age: Duration::from_secs(3_600),
             kill_grace: Duration::from_millis(40),
             nice: 10,
             compiles: 1,

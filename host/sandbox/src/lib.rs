@@ -33,4 +33,6 @@ pub use walls::put_up;
 pub use walls::{Part, Walls};
 #[cfg(feature = "bench")]
 pub use worker::ColdCalls;
+#[cfg(feature = "probe")]
+pub use worker::taken_over_worker_main;
 pub use worker::worker_main;

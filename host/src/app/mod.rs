@@ -157,8 +157,11 @@ impl App {
         let key = HeadKey::open_or_make(&config.audit_key(), &System)?;
         let heads = Exporter::new(key, config.audit_heads(), Duration::from_secs(config.audit.export_every_s));
         let exe = std::env::current_exe().map_err(system("the path of this executable"))?;
-        let workspaces = LocalWorkspaces::new(&config.workspaces());
+        let workspaces = LocalWorkspaces::new(&config.workspaces(), config.kernel_quota());
         let workspaces = Arc::new(workspaces.map_err(system("the directory of workspaces"))?);
+        if workspaces.has_kernel_quota() {
+            tracing::info!("the kernel bounds what each workspace may have");
+        }
         let sandbox = sandbox(config, exe.clone(), workspaces.clone()).await?;
         let policy_failures = Arc::new(AtomicU64::new(0));
         let tokens = tokens(config)?;

@@ -10,6 +10,7 @@
 //! may print everything), includes, and reloading while the server runs.
 
 mod check;
+mod choices;
 mod database;
 pub mod docs;
 mod error;
@@ -31,11 +32,11 @@ use bulkhead_store::{PostgresUrl, RedisUrl};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use choices::{Always, Auth, Cgroup, Isolation, KernelQuota, LogFormat, Rule, Synchronous};
 pub use error::{ConfigError, Fault, Origin};
 pub use sections::{
-    Access, Always, AuditHeads, Auth, Cgroup, Cluster, Dispatch, EgressLimits, Experimental, FileRules, Http, Import,
-    Isolation, Keep, Lifecycle, Log, LogFormat, PolicyFile, Quota, Rates, Redis, Rule, Store, Synchronous, Tokens,
-    Tools, Workers,
+    Access, AuditHeads, Cluster, Dispatch, EgressLimits, Experimental, FileRules, Http, Import, Keep, Lifecycle, Log,
+    PolicyFile, Quota, Rates, Redis, Store, Tokens, Tools, Workers,
 };
 pub use sources::Flag;
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::choices::{Always, Auth, Cgroup, Isolation, KernelQuota, LogFormat, Rule, Synchronous};
 use super::keys::{Key, Kind};
 use crate::tokens::Issuer;
 
@@ -18,18 +19,6 @@ const DECADE_MS: u64 = 10 * 365 * 24 * HOUR_MS;
 /// Shorthand for the table below.
 const fn number(unit: &'static str, min: u64, max: u64) -> Kind {
     Kind::Number { unit, min, max }
-}
-
-macro_rules! choices {
-    ($(#[doc = $about:literal])* $name:ident { $($(#[$attr:meta])* $variant:ident = $text:literal,)* }) => {
-        $(#[doc = $about])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-        pub enum $name { $($(#[$attr])* #[serde(rename = $text)] $variant,)* }
-
-        impl $name {
-            const KIND: Kind = Kind::Choice(&[$($text),*]);
-        }
-    };
 }
 
 macro_rules! section {
@@ -53,83 +42,6 @@ macro_rules! section {
             },)*];
         }
     };
-}
-
-choices! {
-    /// Whether requests need an API key.
-    Auth {
-        /// Every request needs one.
-        #[default]
-        Required = "required",
-        /// None does: everybody who reaches the port is the first user.
-        Off = "off",
-    }
-}
-
-choices! {
-    /// Whether control groups bound workers and compilers.
-    Cgroup {
-        /// Where the server may make them.
-        #[default]
-        Auto = "auto",
-        /// No.
-        Off = "off",
-    }
-}
-
-choices! {
-    /// How far workers are kept apart, and what happens if a part of the wall around them is missing.
-    Isolation {
-        /// As `required`, and a worker belongs to one task.
-        Strict = "strict",
-        /// A worker belongs to one tenant; without a part of the wall the server does not start.
-        #[default]
-        Required = "required",
-        /// Guests run behind what there is.
-        BestEffort = "best-effort",
-    }
-}
-
-choices! {
-    /// When a commit counts as done.
-    Synchronous {
-        /// Once it is on the disk.
-        #[default]
-        Full = "full",
-        /// Once the operating system has it.
-        Off = "off",
-    }
-}
-
-choices! {
-    /// What a rule of the door does with what it refuses.
-    Rule {
-        /// It refuses.
-        #[default]
-        Enforce = "enforce",
-        /// It lets it through and writes it down.
-        Audit = "audit",
-    }
-}
-
-/// What can't be chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Always {
-    /// The only one.
-    #[default]
-    #[serde(rename = "enforce")]
-    Enforce,
-}
-
-choices! {
-    /// How log lines look.
-    LogFormat {
-        /// For people.
-        #[default]
-        Human = "human",
-        /// One JSON object a line.
-        Json = "json",
-    }
 }
 
 /// The keys at the top; their fields are in [`super::Config`].
@@ -233,6 +145,8 @@ section! {
         memory_per_worker_bytes: u64 = 4 * GIB, number("bytes", 64 * MIB, 1024 * GIB);
         /// How long a worker without a call stays, so that the next call finds it warm. Starting one takes a few milliseconds.
         idle_ms: u64 = 30_000, number("milliseconds", 0, 24 * HOUR_MS);
+        /// How old a worker gets: then it takes no further call, another one takes its place, and it ends with its last call. What a guest may have done to a process unnoticed ends with it.
+        max_age_ms: u64 = HOUR_MS, number("milliseconds", 1_000, 30 * 24 * HOUR_MS);
         /// How long after a call's time is up its worker may say nothing; then the process is killed, with the other calls it runs. Workers look at the clock every millisecond.
         kill_grace_ms: u64 = 40, number("milliseconds", 10, 60_000);
         /// How long a worker may take to come up or to load a component. More on slow disks.

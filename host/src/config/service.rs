@@ -18,7 +18,7 @@ use bulkhead_sandbox::{CgroupParent, WasmConfig};
 use bulkhead_store::{HostConfig, PostgresConfig, PostgresUrl, RedisConfig, RedisUrl, SharedRate, SqliteConfig};
 use bulkhead_workspace::import::{ImportConfig, ImportLimits};
 
-use super::{Cgroup, Config, Isolation, Rule, Synchronous};
+use super::{Cgroup, Config, Isolation, KernelQuota, Rule, Synchronous};
 use crate::egress::EgressConfig;
 use crate::rates::RateConfig;
 use crate::tokens::TokensConfig;
@@ -214,6 +214,15 @@ impl Config {
         }
     }
 
+    /// Whether the kernel bounds workspaces.
+    pub fn kernel_quota(&self) -> bulkhead_workspace::KernelQuota {
+        match self.quota.kernel {
+            KernelQuota::Auto => bulkhead_workspace::KernelQuota::Auto,
+            KernelQuota::Off => bulkhead_workspace::KernelQuota::Off,
+            KernelQuota::Required => bulkhead_workspace::KernelQuota::Required,
+        }
+    }
+
     /// What this host tells the others: `host` is the name of its data directory,
     /// `volume` that of where its workspaces lie, `listens` where it listens.
     pub fn host(&self, host: String, volume: String, listens: SocketAddr) -> HostConfig {
@@ -284,6 +293,7 @@ impl Config {
             calls_per_worker: u32::try_from(workers.calls_per_worker).unwrap_or(u32::MAX),
             memory_per_worker: workers.memory_per_worker_bytes,
             idle_timeout: Duration::from_millis(workers.idle_ms),
+            max_age: Duration::from_millis(workers.max_age_ms),
             kill_grace: Duration::from_millis(workers.kill_grace_ms),
             nice: u8::try_from(workers.nice).unwrap_or(u8::MAX),
             compiles: size(tools.compile_at_once),

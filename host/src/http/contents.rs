@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bulkhead_core::Error;
 use bulkhead_core::access::{Operation, OwnedTask};
@@ -93,6 +93,7 @@ async fn fetch(
             Ok(read) => read,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        let tag = fields.get(header::ETAG).cloned();
         let new = NewFile {
             conditions: if replace { Conditions::default() } else { Conditions::absent() },
             executable: Some(entry.executable),
@@ -102,24 +103,24 @@ async fn fetch(
             body,
         };
         match api.services.files.write(task, &to, new).await {
-            Ok(written) => Ok(Ok(written)),
+            Ok(written) => Ok(Ok((written, tag))),
             Err(Error::Workspace(WorkspaceError::Precondition(path))) => Err(WorkspaceError::Exists(path).into()),
             Err(error) => Err(Problem::from(error)),
         }
     };
-    let written: Result<Result<Written, Response>, Problem> = written.await;
+    let written: Result<Result<(Written, Option<HeaderValue>), Response>, Problem> = written.await;
     let (status, bytes) = match &written {
-        Ok(Ok(written)) => (None, written.size),
+        Ok(Ok((written, _))) => (None, written.size),
         Ok(Err(_)) => (Some("refused_there"), 0),
         Err(problem) => (Some(problem.code), 0),
     };
     noting.end(status, bytes);
-    let written = match written? {
+    let (written, tag) = match written? {
         Ok(written) => written,
         Err(refusal) => return Ok(Err(refusal)),
     };
     if remove
-        && let Err(refusal) = there.delete().await
+        && let Err(refusal) = there.delete(tag).await
         && !is_gone(&refusal)
     {
         return Ok(Err(in_both(&refusal)));

@@ -26,7 +26,15 @@ use super::problem::Problem;
 use super::streams::{Stream, Why};
 use super::wire::EventBody;
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// What tells a client, and whatever is on the way, that a stream follows.
+pub(super) const SSE: [(HeaderName, &str); 3] = [
+    (header::CONTENT_TYPE, "text/event-stream"),
+    (header::CACHE_CONTROL, "no-cache, no-transform"),
+    (HeaderName::from_static("x-accel-buffering"), "no"),
+];
+/// A sign of life.
+pub(super) const STILL_HERE: &[u8] = b": still here\n\n";
 /// What an `EventSource` should wait before it reconnects, in milliseconds.
 const RETRY_MS: u32 = 1_000;
 
@@ -63,12 +71,7 @@ pub async fn follow(
     }
     let stream = api.stream(caller.owner(), api.services.tasks.follow(&task, after)).await?;
     let reader = Reader { stream, begun: false };
-    let headers = [
-        (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-cache, no-transform"),
-        (HeaderName::from_static("x-accel-buffering"), "no"),
-    ];
-    Ok((headers, Body::from_stream(frames(reader))).into_response())
+    Ok((SSE, Body::from_stream(frames(reader))).into_response())
 }
 
 fn cursor(headers: &HeaderMap, query: &EventsQuery) -> Result<Seq, Problem> {
@@ -116,7 +119,7 @@ fn frames(reader: Reader) -> impl futures::Stream<Item = Result<Bytes, Infallibl
             next = tokio::time::timeout(stream.options.heartbeat, stream.events.next()) => next,
         };
         match next {
-            Err(_) => Some((Ok(Bytes::from_static(b": still here\n\n")), reader)),
+            Err(_) => Some((Ok(Bytes::from_static(STILL_HERE)), reader)),
             Ok(Ok(Some(events))) => Some((Ok(encode(&events)), reader)),
             Ok(Ok(None)) => {
                 stream.end(Why::Over);

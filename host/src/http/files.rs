@@ -17,7 +17,7 @@ use bulkhead_core::conditions::Conditions;
 use bulkhead_core::files::{AccessKind, FileFacts};
 use bulkhead_core::id::TaskId;
 use bulkhead_core::path::WorkspacePath;
-use bulkhead_core::ports::workspace::{ByteRange, ByteStream, Entry, EntryKind, OpenFile, WorkspaceError, Written};
+use bulkhead_core::ports::workspace::{ByteRange, ByteStream, Entry, EntryKind, OpenFile, Removal, WorkspaceError, Written};
 use bulkhead_core::service::files::{NewFile, Noting};
 use futures::TryStreamExt as _;
 use percent_encoding::percent_decode_str;
@@ -339,9 +339,9 @@ pub struct DeleteQuery {
 
 /// Deletes a file, a link or a directory. It is kept for a while, if the server is set
 /// so (`files.keep_deleted_ms`): `Location` then says where it can be had back. Until
-/// then it counts in the quota.
+/// then it counts in the quota. With `If-Match` only the file that the client knows goes.
 #[utoipa::path(delete, path = "/v1/tasks/{task}/files/{*path}", tag = "files",
-    params(("task" = String, Path), ("path" = String, Path), DeleteQuery),
+    params(("task" = String, Path), ("path" = String, Path), DeleteQuery, ("If-Match" = Option<String>, Header), ("If-None-Match" = Option<String>, Header)),
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub async fn delete(
     State(api): State<Arc<Api>>,
@@ -349,10 +349,12 @@ pub async fn delete(
     Id(id): Id<TaskId>,
     FilePath(path): FilePath,
     Query(query): Query<DeleteQuery>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let task = api.services.access.task(&caller, Operation::FilesDelete, id).await?;
+    let how = Removal { recursive: query.recursive, conditions: super::conditions::conditions(&headers)? };
     let noting = api.services.files.accesses().begin(&caller, &task, AccessKind::Delete, &path, EDGE).await?;
-    let deleted = api.services.files.delete(&task, &path, query.recursive, query.purge).await.map_err(Problem::from);
+    let deleted = api.services.files.delete(&task, &path, how, query.purge).await.map_err(Problem::from);
     noting.end(deleted.as_ref().err().map(|problem| problem.code), 0);
     let mut response = StatusCode::NO_CONTENT.into_response();
     if let Some(deleted) = deleted?

@@ -39,7 +39,6 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
-use bulkhead_core::hub::Subscription;
 use bulkhead_core::principal::Owner;
 use bulkhead_core::service::Services;
 use tokio_util::sync::CancellationToken;
@@ -110,7 +109,7 @@ impl Api {
     ///
     /// # Errors
     /// If it may not.
-    async fn stream(&self, owner: Owner, events: Subscription) -> Result<Stream, Problem> {
+    async fn stream<E>(&self, owner: Owner, events: E) -> Result<Stream<E>, Problem> {
         let place = self.streams.admit(owner, self.options.streams).await?;
         Ok(Stream::new(events, place, self.stop.clone(), self.options.streams, self.metrics.clone()))
     }
@@ -172,6 +171,7 @@ fn owned_routes(options: &Options) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(audit::of_task))
         .routes(routes!(tools::list))
         .routes(routes!(tools::get, tools::delete))
+        .routes(routes!(tools::follow))
         .routes(routes!(files::entries_root))
         .routes(routes!(files::entries))
         .routes(routes!(files::make_dir))
@@ -229,7 +229,20 @@ fn document(options: &Options) -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
     let (owned, owned_document) = OpenApiRouter::with_openapi(Document::openapi()).merge(owned).split_for_parts();
     let mut document = owned_document;
     document.merge(open_document);
+    name_operations(&mut document);
     (owned.merge(open), document)
+}
+
+/// Each operation has an id of its own (OpenAPI 3.1, section 4.8.10), by which generated
+/// clients name their functions: of its tag, and of the function that answers it.
+fn name_operations(document: &mut utoipa::openapi::OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        let all = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.head, &mut item.patch];
+        for operation in all.into_iter().filter_map(Option::as_mut) {
+            let tag = operation.tags.as_ref().and_then(|tags| tags.first());
+            operation.operation_id = tag.zip(operation.operation_id.take()).map(|(tag, id)| format!("{tag}_{id}"));
+        }
+    }
 }
 
 /// The whole edge as a service.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::workspace::ByteStream;
@@ -106,21 +106,32 @@ impl<'a> There<'a> {
         Ok((parts.headers, Box::pin(StreamReader::new(Box::pin(chunks)))))
     }
 
-    /// Deletes it for good.
+    /// Deletes it for good, if it is still what `read` had this tag of.
     ///
     /// # Errors
     /// As of `describe`.
-    pub(super) async fn delete(&self) -> Result<(), Response> {
-        self.ask(Method::DELETE, &format!("files/{}?purge=true", self.path)).await.map(drop)
+    pub(super) async fn delete(&self, tag: Option<HeaderValue>) -> Result<(), Response> {
+        let condition = tag.map(|tag| (header::IF_MATCH, tag));
+        self.ask_if(Method::DELETE, &format!("files/{}?purge=true", self.path), condition).await.map(drop)
     }
 
     async fn ask(&self, method: Method, what: &str) -> Result<axum::http::Response<Incoming>, Response> {
+        self.ask_if(method, what, None).await
+    }
+
+    async fn ask_if(
+        &self,
+        method: Method,
+        what: &str,
+        condition: Option<(HeaderName, HeaderValue)>,
+    ) -> Result<axum::http::Response<Incoming>, Response> {
         let mut request = Request::new(Body::empty());
         let Ok(uri) = format!("{}/{what}", self.task).parse() else {
             return Err(unreachable("the address of the host that holds `from_task` can't be used", 5));
         };
         (*request.uri_mut(), *request.method_mut()) = (uri, method);
         request.headers_mut().extend(self.who.clone());
+        request.headers_mut().extend(condition);
         request.headers_mut().insert(FORWARDED, HeaderValue::from_static("1"));
         let answer = match timeout(SILENCE, self.peers.request(request)).await {
             Ok(Ok(answer)) => answer,

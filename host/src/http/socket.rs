@@ -58,7 +58,7 @@ mod close {
 /// Codes of a close: 1000 the task is deleted and everything was read, 1001 the
 /// host stops, 1013 come again later, 4401 come again with a key or ticket,
 /// 4408 nothing was taken for too long, 4410 the cursor is older than what is kept.
-#[utoipa::path(get, path = "/v1/tasks/{task}/events/ws", tag = "events",
+#[utoipa::path(get, path = "/v1/tasks/{task}/events/ws", tag = "events", operation_id = "socket",
     params(("task" = String, Path), EventsQuery),
     responses((status = 101, description = "A WebSocket; each message is an event", body = EventBody),
               (status = "4XX", body = Problem)))]

@@ -30,7 +30,7 @@ pub struct StreamOptions {
 /// Why a stream ended. The names are labels of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The task is deleted and everything was read.
+    /// The task is deleted, or the tool's preparation ended, and everything was read.
     Over,
     /// The client went away.
     Client,
@@ -141,9 +141,9 @@ impl Drop for Place {
 }
 
 /// A stream: its reader, and all that is given back when it ends.
-pub struct Stream {
+pub struct Stream<E = Subscription> {
     /// The events.
-    pub events: Subscription,
+    pub events: E,
     /// Ends when the host stops.
     pub stop: CancellationToken,
     /// What bounds it.
@@ -158,10 +158,10 @@ pub struct Stream {
     _place: Place,
 }
 
-impl Stream {
+impl<E> Stream<E> {
     /// Begins one.
     pub fn new(
-        events: Subscription,
+        events: E,
         place: Place,
         stop: CancellationToken,
         options: StreamOptions,
@@ -178,7 +178,7 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl<E> Drop for Stream<E> {
     fn drop(&mut self) {
         // Dropped from outside: the connection broke, if not because nothing was read.
         let stalled = self.taken.elapsed() >= self.options.heartbeat.max(self.options.stall);

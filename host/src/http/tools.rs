@@ -1,22 +1,30 @@
 //! `/v1/tools`.
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use bulkhead_core::access::Operation;
 use bulkhead_core::id::ToolId;
+use bulkhead_core::service::tools::Following;
 use bulkhead_core::tool::Tool;
+use bytes::Bytes;
+use futures::stream;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Api;
 use super::calls::seconds;
+use super::events::{LAST_EVENT_ID, SSE, STILL_HERE};
 use super::extract::{Caller, Id, Query, body};
 use super::problem::Problem;
 use super::sessions::page;
+use super::streams::{Stream, Why};
 use super::wire::{Items, PageQuery, ProgressBody, ToolBody};
 
 /// Whose a new tool is.
@@ -96,6 +104,67 @@ pub async fn get(
         return Ok(Json(shown(&api, &api.services.tools.get(&permit, id).await?)));
     }
     Ok(Json(shown(&api, &tool)))
+}
+
+/// Follows what becomes of a tool: an event `tool.compiling` for what it is doing, one
+/// each time that changes, and at last `tool.ready` or `tool.rejected`. Each `data` is
+/// the tool. They are states and no log: who comes again is told the present one, and
+/// 204 if the last that was told, by `Last-Event-ID`, was the end.
+#[utoipa::path(get, path = "/v1/tools/{tool}/events", tag = "tools",
+    params(("tool" = String, Path), ("Last-Event-ID" = Option<String>, Header)),
+    responses((status = 200, content_type = "text/event-stream", body = ToolBody, description = "Each `data` is one of these"),
+              (status = 204, description = "Its end was told already"), (status = "4XX", body = Problem)))]
+pub async fn follow(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    Id(id): Id<ToolId>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let permit = api.services.access.permit(&caller, Operation::ToolsFollow).await?;
+    let following = api.services.tools.follow(&permit, id).await?;
+    let state = &following.tool().state;
+    let told = headers.get(LAST_EVENT_ID).is_some_and(|told| told.as_bytes() == state.name().as_bytes());
+    if told && !state.is_compiling() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let stream = api.stream(caller.owner(), following).await?;
+    Ok((SSE, Body::from_stream(states(stream))).into_response())
+}
+
+/// The body: pulled by the client's connection.
+fn states(stream: Stream<Following>) -> impl futures::Stream<Item = Result<Bytes, Infallible>> {
+    stream::unfold(stream, async |mut stream| {
+        stream.taken = Instant::now();
+        let next = tokio::select! {
+            () = stream.stop.cancelled() => {
+                stream.end(Why::Stopping);
+                return None;
+            }
+            () = tokio::time::sleep_until(stream.until) => {
+                stream.end(Why::Age);
+                return None;
+            }
+            next = tokio::time::timeout(stream.options.heartbeat, stream.events.next()) => next,
+        };
+        match next {
+            Err(_) => Some((Ok(Bytes::from_static(STILL_HERE)), stream)),
+            Ok(Ok(Some((tool, progress)))) => {
+                let state = tool.state.name();
+                let tool = ToolBody { progress: progress.map(ProgressBody::from), ..ToolBody::from(&tool) };
+                let json = serde_json::to_string(&tool).unwrap_or_default();
+                Some((Ok(format!("id: {state}\nevent: tool.{state}\ndata: {json}\n\n").into()), stream))
+            }
+            Ok(Ok(None)) => {
+                stream.end(Why::Over);
+                None
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a stream of a tool's states ended");
+                stream.end(Why::Failed);
+                None
+            }
+        }
+    })
 }
 
 /// Retires a tool that no task pins.

@@ -2,6 +2,8 @@
 //! when it changes. What it means is `core::policy`'s.
 
 mod error;
+#[cfg(feature = "fuzz")]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;
 mod wassette;

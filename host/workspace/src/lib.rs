@@ -28,7 +28,7 @@ mod remove;
 mod scratch;
 
 pub use archive::ChildArchiver;
-pub use local::LocalWorkspaces;
+pub use local::{KernelQuota, LocalWorkspaces, kernel_quota_of};
 
 #[cfg(test)]
 mod testing;

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use bulkhead_core::id::{TaskId, TenantId};
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::workspace::{ByteStream, Entry, WorkspaceError, Workspaces, WriteOptions, Written};
+use bulkhead_core::quota::Extent;
 use rustix::fs::{FileType, Mode};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 
-use crate::LocalWorkspaces;
+use crate::{KernelQuota, LocalWorkspaces};
 
 /// A directory that goes with the test, open.
 pub(crate) struct Tree {
@@ -69,6 +70,9 @@ pub(crate) struct Space {
     pub(crate) dir: PathBuf,
 }
 
+/// A quota that no test meets.
+pub(crate) const ROOMY: Extent = Extent { bytes: 1 << 40, entries: 1 << 30 };
+
 pub(crate) fn tenant() -> TenantId {
     TenantId::from_parts(1, 1)
 }
@@ -80,8 +84,8 @@ pub(crate) fn task() -> TaskId {
 impl Space {
     pub(crate) async fn new() -> Self {
         let data = TempDir::new().expect("a temporary directory");
-        let all = LocalWorkspaces::new(data.path()).expect("opens");
-        all.create(tenant(), task()).await.expect("makes");
+        let all = LocalWorkspaces::new(data.path(), KernelQuota::Off).expect("opens");
+        all.create(tenant(), task(), ROOMY).await.expect("makes");
         let root = all.open(tenant(), task()).await.expect("opens");
         let dir = data.path().join(format!("workspaces/{}/{}", tenant(), task()));
         Self { data, all, root, dir }

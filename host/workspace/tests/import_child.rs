@@ -14,8 +14,8 @@ use bulkhead_core::ports::archive::{ArchiveError, Archives as _, Place};
 use bulkhead_core::ports::import::{Import, ImportError, Imported, Importer};
 use bulkhead_core::ports::workspace::Workspaces as _;
 use bulkhead_core::quota::Extent;
-use bulkhead_workspace::LocalWorkspaces;
 use bulkhead_workspace::import::{ChildImporter, ImportConfig};
+use bulkhead_workspace::{KernelQuota, LocalWorkspaces};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -213,12 +213,13 @@ async fn time_is_limited() {
 #[tokio::test]
 async fn workspaces_are_packed_and_unpacked_by_a_confined_child() {
     let dir = TempDir::new().expect("a temporary directory");
-    let workspaces = LocalWorkspaces::new(dir.path()).expect("opens");
+    let workspaces = LocalWorkspaces::new(dir.path(), KernelQuota::Off).expect("opens");
     let mut config = ImportConfig::new(child(), PathBuf::new());
     config.args_prefix = Vec::new();
     let archives = workspaces.archiver(config);
     let (tenant, task, stop) = (TenantId::from_parts(1, 1), TaskId::from_parts(1, 2), CancellationToken::new());
-    workspaces.create(tenant, task).await.expect("makes");
+    let most = |bytes| Extent { bytes, entries: 4 };
+    workspaces.create(tenant, task, most(1_000)).await.expect("makes");
     let root = dir.path().join(format!("workspaces/{tenant}/{task}"));
     fs::create_dir_all(root.join("a/b")).expect("makes");
     fs::write(root.join("a/f"), "content").expect("writes");
@@ -229,11 +230,10 @@ async fn workspaces_are_packed_and_unpacked_by_a_confined_child() {
     assert_eq!(archives.place(tenant, task).await.expect("looks"), Place::Archive { bytes: packed.bytes });
     assert_eq!(archives.found(None).await.expect("looks"), Some((tenant, vec![task])));
     assert_eq!(archives.found(Some(tenant)).await.expect("looks"), None);
-    let most = |bytes| Extent { bytes, entries: 4 };
-    assert!(matches!(archives.unpack(tenant, task, most(13)).await, Err(ArchiveError::NoRoom(_))));
+    assert!(matches!(archives.unpack(tenant, task, most(13), most(1_000)).await, Err(ArchiveError::NoRoom(_))));
     assert!(!root.exists());
     // The name in another directory needs a right of its own behind the wall.
-    assert_eq!(archives.unpack(tenant, task, most(14)).await.expect("unpacks"), packed.content);
+    assert_eq!(archives.unpack(tenant, task, most(14), most(1_000)).await.expect("unpacks"), packed.content);
     assert_eq!(archives.place(tenant, task).await.expect("looks"), Place::Directory, "the directory counts");
     let inode = |name: &str| std::os::unix::fs::MetadataExt::ino(&fs::metadata(root.join(name)).expect("is there"));
     assert_eq!(inode("a/f"), inode("a/b/g"));

@@ -89,6 +89,7 @@ operations! {
     ToolsRegister = "tools.register", ToolsWrite, Own;
     ToolsList = "tools.list", ToolsRead, Own;
     ToolsGet = "tools.get", ToolsRead, Own;
+    ToolsFollow = "tools.follow", ToolsRead, Own;
     ToolsDelete = "tools.delete", ToolsWrite, Own;
     MetricsGet = "metrics.get", MetricsRead, Own;
 }

@@ -62,8 +62,15 @@ pub trait Archives: Send + Sync + 'static {
     /// stopped until it is packed; never leaves less than one that is whole.
     async fn pack(&self, tenant: TenantId, task: TaskId, stop: &CancellationToken) -> Result<Packed, ArchiveError>;
     /// Makes the directory of what was packed, if it takes no more than `most`. The
-    /// archive stays until it is discarded.
-    async fn unpack(&self, tenant: TenantId, task: TaskId, most: Extent) -> Result<Imported, ArchiveError>;
+    /// archive stays until it is discarded. Where the kernel bounds workspaces, this one
+    /// may have `quota`, and a little more.
+    async fn unpack(
+        &self,
+        tenant: TenantId,
+        task: TaskId,
+        most: Extent,
+        quota: Extent,
+    ) -> Result<Imported, ArchiveError>;
     /// Where a workspace is.
     async fn place(&self, tenant: TenantId, task: TaskId) -> Result<Place, ArchiveError>;
     /// What lies on the disk: the tasks of the first tenant after this one that has a

@@ -272,8 +272,25 @@ pub struct Copy {
     pub room: Extent,
 }
 
+/// How an entry is removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removal {
+    /// Whether a directory goes with what it holds; else only if it is empty.
+    pub recursive: bool,
+    /// What must hold of the file. What is no file has no tag: of it only holds that
+    /// something is there.
+    pub conditions: Conditions,
+}
+
+impl Removal {
+    /// With what it holds, whatever it is.
+    pub fn recursive() -> Self {
+        Self { recursive: true, conditions: Conditions::default() }
+    }
+}
+
 /// What was copied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copied {
     /// What the entry is.
     pub kind: EntryKind,
@@ -283,6 +300,8 @@ pub struct Copied {
     pub created: bool,
     /// Devices, pipes and sockets that were left out.
     pub left_out: u64,
+    /// The tag that the file had of which this is a copy; of a file only.
+    pub source: Option<String>,
 }
 
 /// What became of an addition to an upload.
@@ -306,8 +325,9 @@ pub struct Walked {
 /// Workspaces.
 #[async_trait]
 pub trait Workspaces: Send + Sync + 'static {
-    /// Makes an empty workspace, owned by tenant and task. Fine if it is there.
-    async fn create(&self, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError>;
+    /// Makes an empty workspace, owned by tenant and task. Fine if it is there. Where the
+    /// kernel bounds workspaces, this one may have `most`, and a little more.
+    async fn create(&self, tenant: TenantId, task: TaskId, most: Extent) -> Result<(), WorkspaceError>;
     /// Opens the directory of a workspace.
     async fn open(&self, tenant: TenantId, task: TaskId) -> Result<Arc<OwnedFd>, WorkspaceError>;
     /// Removes a workspace with all it holds. Fine if it is gone.
@@ -359,9 +379,8 @@ pub trait Workspaces: Send + Sync + 'static {
     ) -> Result<Option<OpenDir>, WorkspaceError>;
     /// Makes a directory and its parents. True if it is new.
     async fn make_dir(&self, root: Arc<OwnedFd>, path: &WorkspacePath) -> Result<bool, WorkspaceError>;
-    /// Deletes a file, a link, or a directory (with what it holds, if `recursive`).
-    /// Returns how many entries went.
-    async fn delete(&self, root: Arc<OwnedFd>, path: &WorkspacePath, recursive: bool) -> Result<u64, WorkspaceError>;
+    /// Deletes a file, a link, or a directory. Returns how many entries went.
+    async fn delete(&self, root: Arc<OwnedFd>, path: &WorkspacePath, how: Removal) -> Result<u64, WorkspaceError>;
     /// Moves an entry. Parents are made; refused if `to` exists, unless `replace`.
     async fn rename(
         &self,
@@ -370,15 +389,14 @@ pub trait Workspaces: Send + Sync + 'static {
         to: &WorkspacePath,
         replace: bool,
     ) -> Result<(), WorkspaceError>;
-    /// Puts an entry aside, where no guest reaches it, under an id. A directory that is
-    /// not empty only if `recursive`.
+    /// Puts an entry aside, where no guest reaches it, under an id.
     async fn put_aside(
         &self,
         task: (TenantId, TaskId),
         root: Arc<OwnedFd>,
         path: &WorkspacePath,
         id: DeletedId,
-        recursive: bool,
+        how: Removal,
     ) -> Result<PutAside, WorkspaceError>;
     /// What was put aside under an id; none if nothing is there.
     async fn aside(&self, task: (TenantId, TaskId), id: DeletedId) -> Result<Option<PutAside>, WorkspaceError>;

@@ -168,7 +168,8 @@ impl Tasks {
         let most = self.parts.quotas.room_to_unpack(task.owner, task.id).await?;
         self.step(task, TaskStep::Unpack, StepStatus::Started, Step::default()).await;
         let begun = Instant::now();
-        let unpacked = self.parts.ports.archives.unpack(task.owner.tenant, task.id, most).await;
+        let unpacked =
+            self.parts.ports.archives.unpack(task.owner.tenant, task.id, most, Extent::quota(&task.limits)).await;
         let told = unpacked.as_ref().map(|content| *content).map_err(public);
         self.stepped(task, TaskStep::Unpack, begun, told).await;
         unpacked.map(drop).map_err(|error| self.failed(task, error))

@@ -147,7 +147,7 @@ impl Tasks {
             last_seq: 0,
             first_seq: 1,
         };
-        self.parts.ports.workspaces.create(task.owner.tenant, task.id).await?;
+        self.parts.ports.workspaces.create(task.owner.tenant, task.id, Extent::quota(&task.limits)).await?;
         let mut bodies = vec![EventBody::TaskCreated { source: task.source.clone() }];
         if state == TaskState::Ready {
             bodies.push(EventBody::TaskReady {});
@@ -240,7 +240,7 @@ impl Tasks {
         let workspaces = &self.parts.ports.workspaces;
         let emptied = async {
             workspaces.remove(task.owner.tenant, task.id).await?;
-            workspaces.create(task.owner.tenant, task.id).await
+            workspaces.create(task.owner.tenant, task.id, Extent::quota(&task.limits)).await
         };
         emptied.await.map_err(|error| failed(error.into()))?;
         quotas.begin(task.owner, task.id);

@@ -45,8 +45,8 @@ struct Inner {
     max_component_bytes: u64,
     tracker: TaskTracker,
     stop: CancellationToken,
-    /// Counts finished preparations, for who waits for one.
-    finished: watch::Sender<u64>,
+    /// Counts stages that were reached and preparations that finished, for who waits for one.
+    changes: watch::Sender<u64>,
     /// Preparations under way: one entry for each that is queued or runs.
     under_way: Mutex<HashMap<ToolId, Reached>>,
     /// Shared by who registers, between a component and its tool; alone has it who sweeps.
@@ -74,6 +74,52 @@ pub struct Progress {
     pub elapsed_ms: u64,
 }
 
+/// What becomes of one tool.
+pub struct Following {
+    tools: Tools,
+    tenant: TenantId,
+    tool: Tool,
+    changes: watch::Receiver<u64>,
+    /// The last that was told.
+    told: Option<(&'static str, Option<Stage>)>,
+}
+
+impl Following {
+    /// The tool as it was when this began.
+    pub fn tool(&self) -> &Tool {
+        &self.tool
+    }
+
+    /// What it is now, and then each time that its state or stage changes; of stages
+    /// that follow each other at once, the last. None once its end was told, it is
+    /// gone, or the host stops. Of one that another host compiles only the end is told.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn next(&mut self) -> Result<Option<(Tool, Option<Progress>)>, Error> {
+        let inner = &self.tools.inner;
+        loop {
+            if self.told.is_some_and(|(state, _)| state != ToolState::Compiling.name()) {
+                return Ok(None);
+            }
+            self.changes.borrow_and_update();
+            let Some(tool) = inner.ports.store.tool(Some(self.tenant), self.tool.id).await? else { return Ok(None) };
+            let progress = tool.state.is_compiling().then(|| self.tools.progress(tool.id)).flatten();
+            let now = (tool.state.name(), progress.map(|progress| progress.stage));
+            if self.told != Some(now) {
+                self.told = Some(now);
+                return Ok(Some((tool, progress)));
+            }
+            tokio::select! {
+                () = inner.stop.cancelled() => return Ok(None),
+                _ = self.changes.changed() => {}
+                // Another host may compile it.
+                () = tokio::time::sleep(SETTLED_POLL) => {}
+            }
+        }
+    }
+}
+
 /// A preparation under way, until it is dropped.
 struct UnderWay {
     inner: Arc<Inner>,
@@ -91,6 +137,7 @@ impl UnderWay {
     fn reach(&self, stage: Stage) {
         let at = self.inner.ports.ids.now();
         self.inner.under_way().insert(self.tool, Reached { stage, at, begun: self.begun });
+        self.inner.changes.send_modify(|count| *count += 1);
     }
 }
 
@@ -109,7 +156,7 @@ impl Tools {
             max_component_bytes: config.max_component_bytes,
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
-            finished: watch::Sender::new(0),
+            changes: watch::Sender::new(0),
             under_way: Mutex::default(),
             registering: RwLock::default(),
         };
@@ -206,14 +253,24 @@ impl Tools {
         Some(Progress { stage: reached.stage, stage_ms, elapsed_ms })
     }
 
+    /// Follows what becomes of a tool that the tenant may see.
+    ///
+    /// # Errors
+    /// As [`Tools::get`].
+    pub async fn follow(&self, permit: &Permit, id: ToolId) -> Result<Following, Error> {
+        let changes = self.inner.changes.subscribe();
+        let tool = self.get(permit, id).await?;
+        Ok(Following { tools: self.clone(), tenant: permit.owner().tenant, tool, changes, told: None })
+    }
+
     /// Waits until a tool is no longer compiling.
     ///
     /// # Errors
     /// If there is no such tool, or the store fails.
     pub async fn settled(&self, id: ToolId) -> Result<Tool, Error> {
-        let mut finished = self.inner.finished.subscribe();
+        let mut changes = self.inner.changes.subscribe();
         loop {
-            finished.borrow_and_update();
+            changes.borrow_and_update();
             let tool = self.inner.ports.store.tool(None, id).await?;
             let tool = tool.ok_or_else(|| Error::not_found("tool", id))?;
             if !matches!(tool.state, ToolState::Compiling) {
@@ -221,7 +278,7 @@ impl Tools {
             }
             tokio::select! {
                 () = self.inner.stop.cancelled() => return Err(Error::Stopping),
-                _ = finished.changed() => {}
+                _ = changes.changed() => {}
                 // Another host may compile it.
                 () = tokio::time::sleep(SETTLED_POLL) => {}
             }
@@ -325,7 +382,7 @@ impl Inner {
         if let Err(error) = self.ports.store.finish_tool(tool.id, &state).await {
             tracing::error!(tool = %tool.id, error = %chain(&error), "the state of a tool could not be stored");
         }
-        self.finished.send_modify(|count| *count += 1);
+        self.changes.send_modify(|count| *count += 1);
     }
 
     async fn prepared(&self, tool: &Tool, under_way: &UnderWay) -> Result<ToolState, PrepareError> {

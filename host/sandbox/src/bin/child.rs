@@ -23,6 +23,8 @@ fn main() -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         },
         #[cfg(feature = "probe")]
+        Some((first, rest)) if first == "pwned-worker" => pwned::worker(rest),
+        #[cfg(feature = "probe")]
         Some((first, rest)) if first == "pwned" => match pwned::main(rest) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,

@@ -1,52 +1,59 @@
-//! A worker that was taken over: puts the second wall up around itself, without
-//! the parts it is told, and then tries everything that code of an attacker in
-//! that process would try. Prints what it reached.
+//! A worker that was taken over: behind the second wall, by itself without the
+//! parts it is told, or as the host has it, it tries everything that code of an
+//! attacker in that process would try, and says what it reached.
 
 use std::io::{self, Read as _};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use bulkhead_sandbox::{Part, put_up};
+use bulkhead_sandbox::{Part, Walls, put_up, taken_over_worker_main};
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// `<directory of the own workspaces> <secret of somebody else> <port of a listener> [part,…]`
+/// `<directory of the own workspaces> <secret of somebody else> <port of a listener> [part,…]`:
+/// puts the wall up itself, without these parts.
 pub(crate) fn main(args: &[String]) -> io::Result<()> {
-    let [root, secret, port, rest @ ..] = args else { return Err(io::ErrorKind::InvalidInput.into()) };
-    let named = rest.first().map_or("", String::as_str);
+    let named = args.get(3).map_or("", String::as_str);
     let without: Vec<Part> =
         Part::ALL.into_iter().filter(|part| named.split(',').any(|name| name == part.name())).collect();
-    let directory: OwnedFd = std::fs::File::open(root)?.into();
-    let prey = Prey {
-        secret: secret.into(),
-        // From the directory of the tenant to the neighbour's file.
-        climbing: Path::new("..").join(
-            Path::new(secret)
-                .strip_prefix(Path::new(root).parent().unwrap_or(Path::new("/")))
-                .unwrap_or(Path::new(secret)),
-        ),
-        port: port.parse().map_err(io::Error::other)?,
-        root: directory,
-        parent: i64::from(rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get())),
-    };
-    // As a service may be started, and with the signal held that the last of these attempts brings.
+    let directory: OwnedFd = std::fs::File::open(args.first().ok_or(io::ErrorKind::InvalidInput)?)?.into();
+    let prey = Prey::new(directory, args, parent())?;
+    // As a service may be started.
     let open = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: open.maximum, ..open })?;
-    SigSet::from(Signal::SIGXFSZ).thread_block()?;
     let walls = put_up(prey.root.as_fd(), &without);
-    let reached: Vec<&str> =
-        ATTEMPTS.iter().filter(|(_, attempt)| attempt(&prey).is_ok()).map(|(name, _)| *name).collect();
-    let report = serde_json::json!({
-        "walls": walls,
-        "missing": walls.missing().iter().map(|part| part.name()).collect::<Vec<_>>(),
-        "without": walls.without(),
-        "reached": reached,
-    });
-    rustix::io::write(io::stdout(), report.to_string().as_bytes())?;
+    rustix::io::write(io::stdout(), prey.attack(&walls)?.to_string().as_bytes())?;
     Ok(())
+}
+
+/// A worker that the host started, bound, and believes in; it writes down what it
+/// reached where it may write, then serves. Arguments as of [`main`].
+pub(crate) fn worker(args: &[String]) -> ExitCode {
+    // Asked for now, because behind the wall nobody may.
+    let parent = parent();
+    taken_over_worker_main(|directory, walls| {
+        // One of nobody's describes the tool, and has nowhere to write.
+        let Some(directory) = directory else { return };
+        let report =
+            directory.try_clone_to_owned().and_then(|directory| Prey::new(directory, args, parent)?.attack(walls));
+        let text = report.unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() })).to_string();
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(directory, REPORT, flags, Mode::RUSR | Mode::WUSR);
+        // The test looks for it.
+        let _ = file.and_then(|file| rustix::io::write(file, text.as_bytes()));
+    })
+}
+
+/// Where a worker that was taken over says what it reached.
+const REPORT: &str = "reached.json";
+
+fn parent() -> i64 {
+    i64::from(rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get()))
 }
 
 struct Prey {
@@ -55,6 +62,35 @@ struct Prey {
     climbing: PathBuf,
     port: u16,
     parent: i64,
+}
+
+impl Prey {
+    fn new(root: OwnedFd, args: &[String], parent: i64) -> io::Result<Self> {
+        let [own, secret, port, ..] = args else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let home = Path::new(own).parent().unwrap_or(Path::new("/"));
+        Ok(Self {
+            root,
+            secret: secret.into(),
+            // From the own directory to the neighbour's file.
+            climbing: Path::new("..").join(Path::new(secret).strip_prefix(home).unwrap_or(Path::new(secret))),
+            port: port.parse().map_err(io::Error::other)?,
+            parent,
+        })
+    }
+
+    /// Tries everything; says what it reached.
+    fn attack(&self, walls: &Walls) -> io::Result<serde_json::Value> {
+        // One of the attempts brings this signal.
+        SigSet::from(Signal::SIGXFSZ).thread_block()?;
+        let reached: Vec<&str> =
+            ATTEMPTS.iter().filter(|(_, attempt)| attempt(self).is_ok()).map(|(name, _)| *name).collect();
+        Ok(serde_json::json!({
+            "walls": walls,
+            "missing": walls.missing().iter().map(|part| part.name()).collect::<Vec<_>>(),
+            "without": walls.without(),
+            "reached": reached,
+        }))
+    }
 }
 
 /// A group that a test gives to the process.
@@ -77,6 +113,7 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
         let name = prey.secret.file_name().unwrap_or_default().to_string_lossy().into_owned();
         through_link(prey, "links", directory, &format!("links/{name}"))
     }),
+    ("file.rename_race", race),
     ("file.hard_link", |prey| {
         rustix::fs::linkat(CWD, &prey.secret, &prey.root, "hard", AtFlags::empty())?;
         read_at(prey, Path::new("hard"))
@@ -176,10 +213,14 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
         let held: Result<Vec<OwnedFd>, _> = (0..17_000).map(|_| rustix::io::dup(&prey.root)).collect();
         Ok(held.map(drop)?)
     }),
-    ("bounds.memory", |_| map_bytes(2 << 30, i64::from(libc::PROT_READ | libc::PROT_WRITE)).map(drop)),
+    ("bounds.memory", |_| map_bytes(64 << 30, i64::from(libc::PROT_READ | libc::PROT_WRITE)).map(drop)),
     ("bounds.file_size", |prey| {
         let file = open_at(prey, Path::new("huge"), OFlags::CREATE | OFlags::WRONLY)?;
         Ok(rustix::fs::ftruncate(&file, 2 << 30)?)
+    }),
+    ("bounds.sparse_write", |prey| {
+        let file = open_at(prey, Path::new("sparse"), OFlags::CREATE | OFlags::WRONLY)?;
+        Ok(rustix::io::pwrite(&file, b"x", 2 << 30).map(drop)?)
     }),
     // What only root may: a file that nobody may read, its owner neither.
     ("root.unreadable", |prey| read_at(prey, Path::new("unreadable"))),
@@ -205,6 +246,35 @@ fn look(prey: &Prey, path: &Path) -> io::Result<()> {
 fn through_link(prey: &Prey, link: &str, target: &Path, path: &str) -> io::Result<()> {
     rustix::fs::symlinkat(target, &prey.root, link)?;
     read_at(prey, Path::new(path))
+}
+
+/// A name that is a directory when it is looked at, and a link out of it when it is
+/// opened: one thread moves them, another opens.
+fn race(prey: &Prey) -> io::Result<()> {
+    const TRIES: usize = 20_000;
+    let name = prey.secret.file_name().unwrap_or_default();
+    rustix::fs::mkdirat(&prey.root, "turn", Mode::RWXU)?;
+    rustix::fs::symlinkat(prey.climbing.parent().unwrap_or(Path::new("..")), &prey.root, "turned")?;
+    let own = open_at(prey, &Path::new("turn").join(name), OFlags::CREATE | OFlags::WRONLY)?;
+    rustix::io::write(own, b"own")?;
+    let over = AtomicBool::new(false);
+    let rename = |from: &str, to: &str| rustix::fs::renameat(&prey.root, from, &prey.root, to);
+    std::thread::scope(|scope| {
+        let turning = std::thread::Builder::new().spawn_scoped(scope, || {
+            while !over.load(Relaxed) {
+                let _ = rename("turn", "away").and_then(|()| rename("turned", "turn"));
+                let _ = rename("turn", "turned").and_then(|()| rename("away", "turn"));
+            }
+        })?;
+        let got_out = (0..TRIES).any(|_| {
+            let mut text = [0; 6];
+            let opened = open_at(prey, &Path::new("turn").join(name), OFlags::RDONLY);
+            opened.is_ok_and(|file| rustix::io::read(file, &mut text).is_ok() && text == *b"secret")
+        });
+        over.store(true, Relaxed);
+        let _ = turning.join();
+        if got_out { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    })
 }
 
 fn slashed(path: Option<&Path>) -> PathBuf {
@@ -233,7 +303,8 @@ fn map(protection: i64) -> io::Result<i64> {
 }
 
 fn map_bytes(bytes: i64, protection: i64) -> io::Result<i64> {
-    raw_six(libc::SYS_mmap, [0, bytes, protection, i64::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS), -1, 0])
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    raw_six(libc::SYS_mmap, [0, bytes, protection, i64::from(flags), -1, 0])
 }
 
 fn raw(call: i64, [a, b, c, d]: [i64; 4]) -> io::Result<()> {

@@ -142,28 +142,47 @@ impl Known<'_> {
         let limit = |code, name, used: &str| Ok(Fault::limit(code, name, self.limits, &with_stderr(used, stderr)));
         let message = clip(message, 2048);
         match fault {
-            wire::Fault::Memory => {
-                limit(code::MEMORY, "memory_bytes", "the tool failed after it was refused more memory")
+            wire::Fault::Memory { wanted } => {
+                let wanted = at_least(wanted, self.limits.memory_bytes);
+                let used =
+                    format!("the tool failed after it was refused more memory: it would have had {wanted} bytes");
+                limit(code::MEMORY, "memory_bytes", &used)
             }
-            wire::Fault::Table => {
-                limit(code::TABLE, "table_elements", "the tool failed after its table was refused to grow")
+            wire::Fault::Table { wanted } => {
+                let wanted = at_least(wanted, self.limits.table_elements);
+                let used =
+                    format!("the tool failed after its table was refused to grow: it would have had {wanted} elements");
+                limit(code::TABLE, "table_elements", &used)
             }
-            wire::Fault::Handles => limit(code::HANDLES, "handles", "the tool opened too many handles"),
+            wire::Fault::Handles => {
+                let used = format!("the tool opened {} handles at once", at_least(0, self.limits.handles));
+                limit(code::HANDLES, "handles", &used)
+            }
             wire::Fault::Streams => {
-                let opened = self.limits.streams.saturating_add(1);
-                limit(code::STREAMS, "streams", &format!("the tool opened {opened} streams at once"))
+                let used = format!("the tool opened {} streams at once", at_least(0, self.limits.streams));
+                limit(code::STREAMS, "streams", &used)
             }
             wire::Fault::PollList { listed } => {
-                let listed = listed.max(self.limits.poll_list.saturating_add(1));
+                let listed = at_least(listed, self.limits.poll_list);
                 limit(code::POLL_LIST, "poll_list", &format!("the tool waited for {listed} things in one poll"))
             }
             wire::Fault::HostMemory => {
-                limit(code::HOST_MEMORY, "host_memory_bytes", "the tool passed too much to one host function")
+                let most = self.limits.host_memory_bytes;
+                let used = format!("the tool passed more than {most} bytes to one host function");
+                limit(code::HOST_MEMORY, "host_memory_bytes", &used)
             }
-            wire::Fault::Random => {
-                limit(code::RANDOM, "random_bytes", "the tool asked for too many random bytes at once")
+            wire::Fault::Random { wanted } => {
+                let wanted = at_least(wanted, self.limits.random_bytes);
+                limit(code::RANDOM, "random_bytes", &format!("the tool asked for {wanted} random bytes at once"))
             }
-            wire::Fault::ResultBytes => limit(code::RESULT, "result_bytes", "the result is too large"),
+            wire::Fault::ResultBytes { bytes: 0 } => {
+                let used = format!("the result has more than {} bytes", self.limits.result_bytes);
+                limit(code::RESULT, "result_bytes", &used)
+            }
+            wire::Fault::ResultBytes { bytes } => {
+                let bytes = at_least(bytes, self.limits.result_bytes);
+                limit(code::RESULT, "result_bytes", &format!("the result has {bytes} bytes"))
+            }
             wire::Fault::WorkerMemory => {
                 let text =
                     "the tool failed because its worker has no memory left for it; other calls of the tenant hold it";
@@ -213,6 +232,11 @@ fn tool_fault(code: &str, message: &str, retryable: bool, details: Option<&str>)
         limit: None,
         details,
     })
+}
+
+/// What a worker says was over a limit was more than that.
+fn at_least(said: u64, limit: u64) -> u64 {
+    said.max(limit.saturating_add(1))
 }
 
 /// At most `max` bytes of a text.

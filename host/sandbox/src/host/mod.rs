@@ -13,6 +13,7 @@ mod judge;
 mod pool;
 mod prepare;
 mod pump;
+mod reap;
 mod run;
 mod spawn;
 mod swap;

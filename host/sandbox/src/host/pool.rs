@@ -30,9 +30,6 @@ use crate::config::{Isolation, WasmConfig};
 use crate::engine::{self, Flavour};
 use crate::wire::Bind;
 
-/// How often idle workers are looked for, at most.
-const REAP_INTERVAL: Duration = Duration::from_secs(1);
-
 /// Memory of a worker beside its guests', in bytes: its own, pages of files that
 /// it writes, what the kernel keeps for it.
 const BESIDE: u64 = 320 << 20;
@@ -56,6 +53,8 @@ pub struct WasmStats {
     pub scanning: usize,
     /// Workers that took no further calls because swap appeared.
     pub retired: u64,
+    /// Workers that took no further calls because of their age.
+    pub recycled: u64,
     /// Whether this machine swaps, or might.
     pub swap: bool,
     /// Processes that wait to become workers.
@@ -63,11 +62,12 @@ pub struct WasmStats {
 }
 
 #[derive(Default)]
-struct Counters {
+pub(super) struct Counters {
     started: AtomicU64,
     lost: AtomicU64,
     protocol_errors: AtomicU64,
     retired: AtomicU64,
+    pub(super) recycled: AtomicU64,
 }
 
 /// Whose a worker is: it runs nobody else's guests, before or after.
@@ -89,10 +89,10 @@ pub(super) struct Pool {
     /// Workers that belong to no tenant, for one job each.
     private: Mutex<Vec<Arc<Worker>>>,
     /// Told when a call ended or a worker is gone.
-    room: Arc<Notify>,
+    pub(super) room: Arc<Notify>,
     pub(super) tasks: TaskTracker,
     stop: CancellationToken,
-    counters: Counters,
+    pub(super) counters: Counters,
     swap: Swap,
     leave_network: AtomicBool,
     /// The directory of artefacts.
@@ -164,7 +164,7 @@ impl Pool {
         &self.spawner
     }
 
-    fn workers(&self) -> MutexGuard<'_, HashMap<Home, Vec<Arc<Worker>>>> {
+    pub(super) fn workers(&self) -> MutexGuard<'_, HashMap<Home, Vec<Arc<Worker>>>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -365,23 +365,6 @@ impl Pool {
         self.room.notify_waiters();
     }
 
-    /// Ends workers that have been idle for long enough.
-    async fn reap(pool: Arc<Self>) {
-        let every = (pool.config.idle_timeout / 4).clamp(Duration::from_millis(10), REAP_INTERVAL);
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(every) => {}
-                () = pool.stop.cancelled() => return,
-            }
-            // Under the lock no call can take a place in between.
-            for worker in pool.workers().values().flatten() {
-                if worker.is_open() && worker.idle_for(pool.config.idle_timeout) {
-                    worker.shut_down();
-                }
-            }
-        }
-    }
-
     pub(super) fn swap(&self) -> &Swap {
         &self.swap
     }
@@ -479,6 +462,7 @@ impl Pool {
             protocol_errors: self.counters.protocol_errors.load(Relaxed),
             scanning: workers.values().flatten().filter(|worker| worker.scans).count(),
             retired: self.counters.retired.load(Relaxed),
+            recycled: self.counters.recycled.load(Relaxed),
             swap: self.swap.is_on(),
             waiting: self.waiting.count(),
         }

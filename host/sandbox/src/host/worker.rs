@@ -150,6 +150,7 @@ pub(super) struct Worker {
     /// Calls that run or are about to.
     pub(super) load: AtomicUsize,
     pub(super) kill_grace: Duration,
+    pub(super) born: Instant,
     isolation: Isolation,
     /// Whether it finds what guests used by a scan of the page map: only without swap.
     pub(super) scans: bool,
@@ -202,6 +203,7 @@ impl Worker {
             phase: watch::Sender::new(Phase::Starting),
             load: AtomicUsize::new(0),
             kill_grace,
+            born: Instant::now(),
             isolation,
             scans,
             room,

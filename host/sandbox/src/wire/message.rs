@@ -217,6 +217,7 @@ pub(crate) enum StreamLimit {
     PathBytes,
     PathDepth,
     ListingEntries,
+    FileBytes,
 }
 
 impl StreamLimit {
@@ -234,6 +235,7 @@ impl StreamLimit {
             Self::PathBytes => "path_bytes",
             Self::PathDepth => "path_depth",
             Self::ListingEntries => "listing_entries",
+            Self::FileBytes => "file_bytes",
         }
     }
 }
@@ -312,17 +314,30 @@ pub(crate) enum Fault {
     Trap,
     Stack,
     /// After its memory was refused to grow.
-    Memory,
+    Memory {
+        /// What all of its memories would have had together.
+        wanted: u64,
+    },
     /// After its memory was refused to grow although its own limit had room.
     WorkerMemory,
-    Table,
+    /// After a table was refused to grow.
+    Table {
+        /// What all of its tables would have had together.
+        wanted: u64,
+    },
     Handles,
     HostMemory,
-    Random,
+    Random {
+        /// How many it asked for at once.
+        wanted: u64,
+    },
     Exit {
         code: i32,
     },
-    ResultBytes,
+    ResultBytes {
+        /// How many it has; 0 if it was too large to be looked at.
+        bytes: u64,
+    },
     InvalidResult,
     Streams,
     PollList {

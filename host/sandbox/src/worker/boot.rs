@@ -1,7 +1,7 @@
 //! How a worker comes up: alone with its socket, bound, then running.
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -37,7 +37,19 @@ const OWN_MEMORY: u64 = 192 << 20;
 /// Standard input, because that is a descriptor which a parent can hand over
 /// without unsafe code on either side.
 pub fn worker_main() -> ExitCode {
-    match boot() {
+    end(boot(|_, _| ()))
+}
+
+/// The same, of a worker that is taken over before it runs its first guest: for
+/// tests that show what it still reaches. What takes it over is given what it was
+/// bound to.
+#[cfg(feature = "probe")]
+pub fn taken_over_worker_main(exploit: impl FnOnce(Option<BorrowedFd<'_>>, &Walls)) -> ExitCode {
+    end(boot(exploit))
+}
+
+fn end(end: wasmtime::Result<End>) -> ExitCode {
+    match end {
         Ok(End::Told) => ExitCode::SUCCESS,
         Ok(End::Failed(reason)) => fail(&reason),
         Err(error) => fail(&format!("{error:#}")),
@@ -50,7 +62,9 @@ fn fail(reason: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn boot() -> wasmtime::Result<End> {
+/// Comes up, and serves. `bound_to` is called once the walls are up, with the
+/// directory that the worker was bound to.
+fn boot(bound_to: impl FnOnce(Option<BorrowedFd<'_>>, &Walls)) -> wasmtime::Result<End> {
     alone()?;
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
     let (mut inbox, mut descriptors) = (Inbox::default(), VecDeque::new());
@@ -74,6 +88,7 @@ fn boot() -> wasmtime::Result<End> {
         domain.as_ref().map(|domain| (domain.as_fd(), Reach::Workspaces)),
     ];
     let walls = walls::shut_in(walls, grants.into_iter().flatten(), Code::Loaded, &[]);
+    bound_to(domain.as_ref().map(AsFd::as_fd), &walls);
     drop((domain, artifacts));
     serve(socket, &bind, walls, Up { engine, linker, runtime, second, nice }, inbox, descriptors)
 }

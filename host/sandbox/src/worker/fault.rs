@@ -46,15 +46,21 @@ pub(super) fn classify(error: &wasmtime::Error, refused: Refused) -> Class {
     if says("fuel allocated for hostcalls has been exhausted") {
         return Class::Copied;
     }
-    if says("requested len") && says("exceeds limit") {
-        return Class::Guest(Fault::Random);
+    if let Some(wanted) = error.chain().find_map(|cause| random(&cause.to_string())) {
+        return Class::Guest(Fault::Random { wanted });
     }
     Class::Guest(match refused {
-        Refused { memory: true, .. } => Fault::Memory,
+        Refused { memory: Some(wanted), .. } => Fault::Memory { wanted },
         Refused { worker_memory: true, .. } => Fault::WorkerMemory,
-        Refused { table: true, .. } => Fault::Table,
+        Refused { table: Some(wanted), .. } => Fault::Table { wanted },
         _ => Fault::Trap,
     })
+}
+
+/// How many random bytes were asked for, if they were too many.
+fn random(text: &str) -> Option<u64> {
+    let (wanted, _) = text.strip_prefix("requested len ")?.split_once(" exceeds limit ")?;
+    wanted.parse().ok()
 }
 
 /// The engine's own words, without its advice to programmers.

@@ -11,9 +11,11 @@ use crate::bounds::MAX_TABLE_ELEMENTS;
 /// What was refused, so that a trap that follows can be named.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Refused {
-    pub(super) memory: bool,
+    /// What all memories would have had together, in bytes.
+    pub(super) memory: Option<u64>,
     pub(super) worker_memory: bool,
-    pub(super) table: bool,
+    /// What all tables would have had together, in elements.
+    pub(super) table: Option<u64>,
 }
 
 /// Counts and refuses growth.
@@ -69,8 +71,9 @@ impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         self.last_growth = 0;
         let growth = desired.saturating_sub(current) as u64;
-        if self.memory.saturating_add(growth) > self.memory_limit {
-            self.refused.memory = true;
+        let wanted = self.memory.saturating_add(growth);
+        if wanted > self.memory_limit {
+            self.refused.memory = Some(wanted);
             return Ok(false);
         }
         if maximum.is_some_and(|maximum| desired > maximum) {
@@ -101,8 +104,9 @@ impl ResourceLimiter for Limiter {
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let growth = desired.saturating_sub(current) as u64;
         let most = self.table_limit.min(MAX_TABLE_ELEMENTS);
-        if self.tables.saturating_add(growth) > most {
-            self.refused.table = true;
+        let wanted = self.tables.saturating_add(growth);
+        if wanted > most {
+            self.refused.table = Some(wanted);
             return Ok(false);
         }
         if maximum.is_some_and(|maximum| desired > maximum) {
@@ -129,11 +133,11 @@ mod tests {
         let mut one = Limiter::new(100, 10, budget.clone(), Arc::default());
         assert!(one.memory_growing(0, 60, None).expect("no trap"));
         assert!(!one.memory_growing(0, 60, None).expect("no trap"));
-        assert!(one.refused.memory);
+        assert_eq!(one.refused.memory, Some(120));
         let mut two = Limiter::new(1000, 10, budget.clone(), Arc::default());
         assert!(two.memory_growing(0, 190, None).expect("no trap"));
         assert!(!two.memory_growing(190, 191, None).expect("no trap"));
-        assert!(two.refused.worker_memory && !two.refused.memory);
+        assert!(two.refused.worker_memory && two.refused.memory.is_none());
         drop((one, two));
         assert_eq!(budget.used.load(Relaxed), 0);
     }

@@ -27,4 +27,6 @@ mod wasi_03;
 
 #[cfg(feature = "bench")]
 pub use bench::ColdCalls;
+#[cfg(feature = "probe")]
+pub use boot::taken_over_worker_main;
 pub use boot::worker_main;

@@ -164,7 +164,7 @@ async fn name_fault(store: &mut Store<State>, entered: Option<&Entered<'_>>, err
     let fault = match (fault::classify(error, store.data().limiter.refused), entered) {
         (Class::Guest(fault), _) => fault,
         (Class::Host, _) => return Ended::Host(message),
-        (Class::Copied, Some(entered)) if entered.returned(store).await => Fault::ResultBytes,
+        (Class::Copied, Some(entered)) if entered.returned(store).await => Fault::ResultBytes { bytes: 0 },
         (Class::Copied, _) => Fault::HostMemory,
     };
     Ended::Faulted { fault, message }
@@ -212,7 +212,7 @@ fn parts(content: &[Content], limit: u64) -> Result<Vec<wire::Part<'_>>, (Fault,
     let parts: Vec<_> = content.iter().map(part).collect();
     let bytes: usize = parts.iter().map(wire::Part::size).sum();
     if bytes as u64 > limit {
-        return Err((Fault::ResultBytes, format!("the result has {bytes} bytes")));
+        return Err((Fault::ResultBytes { bytes: bytes as u64 }, format!("the result has {bytes} bytes")));
     }
     match parts.iter().find_map(part_fault) {
         Some(message) => Err((Fault::InvalidResult, message)),

@@ -198,6 +198,32 @@ async fn no_worker_that_scans_runs_another_guest_once_there_is_swap() {
 }
 
 #[tokio::test]
+async fn an_old_worker_is_followed_by_another_and_ends_with_its_last_call() {
+    let bench = Bench::with(|config| {
+        config.workers_per_tenant = 1;
+        config.idle_timeout = Duration::from_secs(3_600);
+        config.max_age = Duration::from_secs(2);
+    });
+    let (echo, spin) = (bench.prepare(&guests::echo()).await, bench.prepare(&guests::until_cancelled()).await);
+    let cancel = CancellationToken::new();
+    let before = bench.sandbox.stats().started;
+    let busy = bench.spawn(bench.call(&spin, "{}", WorkspaceAccess::None), Remember::new(), cancel.clone());
+    bench.until("it is old", |stats| stats.recycled == 1).await;
+    // Not behind the busy one, although the tenant may have one worker only.
+    let beside = bench.run(bench.call(&echo, "{}", WorkspaceAccess::None)).await.unwrap();
+    assert_eq!(text(&beside), "{}");
+    assert_eq!(bench.sandbox.stats().started, before + 2);
+    // That one gets old as well, and stays: one of a home leaves at a time.
+    tokio::time::sleep(Duration::from_millis(3_000)).await;
+    assert_eq!(bench.sandbox.stats().recycled, 1);
+    assert!(!busy.is_finished(), "what runs may end");
+    cancel.cancel();
+    assert_eq!(summary(&busy.await.unwrap().unwrap()), "succeeded");
+    bench.until("both are gone", |stats| stats.workers == 0 && stats.recycled == 2).await;
+    assert_eq!(bench.sandbox.stats().lost, 0);
+}
+
+#[tokio::test]
 async fn a_tampered_artefact_is_never_loaded() {
     let bench = Bench::new();
     let echo = bench.prepare(&guests::echo()).await;

@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use bulkhead_core::grants::WorkspaceAccess;
-use bulkhead_core::id::TaskId;
+use bulkhead_core::id::{TaskId, TenantId};
 use bulkhead_core::ports::sandbox::{Run, Sandbox as _};
-use bulkhead_core::ports::workspace::OneDomain;
+use bulkhead_core::ports::workspace::{Domains, OneDomain, WorkspaceError};
 use bulkhead_sandbox::{Isolation, Part};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -133,6 +133,55 @@ fn a_worker_that_was_taken_over_reaches_nothing() {
     }
 }
 
+/// Tenants' directories, and those of their tasks, as [`attack`] lays them out.
+#[derive(Debug)]
+struct Laid(std::path::PathBuf);
+
+#[async_trait::async_trait]
+impl Domains for Laid {
+    async fn domain(&self, _: TenantId, task: Option<TaskId>) -> Result<Arc<OwnedFd>, WorkspaceError> {
+        let own = self.0.join("tenant_a");
+        let own = if task.is_some() { own.join("task_1") } else { own };
+        Ok(Arc::new(std::fs::File::open(own).unwrap().into()))
+    }
+}
+
+/// The host's own: nothing of the wall is put up by the test. Another tenant's files
+/// are out of reach, and with strict isolation those of another task.
+#[tokio::test]
+async fn a_worker_that_the_host_started_and_that_was_taken_over_reaches_nothing() {
+    for (isolation, own, other) in
+        [(Isolation::Required, "tenant_a", "tenant_b"), (Isolation::Strict, "tenant_a/task_1", "tenant_a/task_2")]
+    {
+        let home = tempfile::tempdir().unwrap();
+        let (own, other) = (home.path().join(own), home.path().join(other));
+        std::fs::create_dir_all(&own).unwrap();
+        std::fs::create_dir_all(&other).unwrap();
+        std::fs::write(other.join("secret"), "secret").unwrap();
+        std::fs::write(other.join("other"), "other").unwrap();
+        std::fs::write(own.join("unreadable"), "unreadable").unwrap();
+        std::fs::set_permissions(own.join("unreadable"), PermissionsExt::from_mode(0o0)).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let bench = Bench::with(|config| {
+            let (own, secret) = (own.to_str().unwrap().into(), other.join("secret").to_str().unwrap().into());
+            let port = listener.local_addr().unwrap().port().to_string();
+            config.worker_args = vec!["pwned-worker".into(), own, secret, port];
+            config.isolation = isolation;
+            config.domains = Some(Arc::new(Laid(home.path().into())));
+        });
+        // It serves on as if nothing had happened.
+        assert_eq!(summary(&bench.outcome(&crate::guests::echo(), "{}").await), "succeeded");
+        let text = std::fs::read_to_string(own.join("reached.json")).unwrap();
+        let reached = Reached(serde_json::from_str(&text).unwrap());
+        assert_eq!(reached.0["missing"], serde_json::json!([]), "{isolation:?}: {text}");
+        assert_eq!(reached.names(), open(&reached), "{isolation:?}");
+        assert_eq!(std::fs::read_to_string(other.join("secret")).unwrap(), "secret");
+        let mut left: Vec<_> = std::fs::read_dir(&other).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["other", "secret"], "{isolation:?}");
+    }
+}
+
 #[test]
 fn the_extras_are_not_what_it_stands_on() {
     let extras: Vec<Part> = Part::ALL.into_iter().filter(|part| !part.is_required()).collect();
@@ -160,7 +209,7 @@ fn a_root_of_its_own_hides_every_other_file() {
 #[test]
 fn it_takes_no_more_than_a_worker_needs() {
     let reached = attack(&[Part::Bounds], None);
-    reached.assert(&["bounds.descriptors", "bounds.memory", "bounds.file_size"]);
+    reached.assert(&["bounds.descriptors", "bounds.memory", "bounds.file_size", "bounds.sparse_write"]);
     assert_eq!(reached.0["missing"], serde_json::json!(["resource limits"]));
 }
 
@@ -205,6 +254,7 @@ fn landlock_keeps_files_away() {
             "file.climb_trailing_slash",
             "file.symlink",
             "file.symlink_trailing_slash",
+            "file.rename_race",
             "file.hard_link",
             "file.create",
             "file.rename_out",

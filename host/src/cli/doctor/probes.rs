@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bulkhead_core::ports::sandbox::Sandbox as _;
@@ -46,6 +46,7 @@ pub(super) fn all(config: &Config) -> Vec<Check> {
         git(),
         tools(),
         data(&config.data),
+        kernel_quota(&config.workspaces()),
     ]
     .into_iter()
     .chain(super::database::checks(config))
@@ -249,10 +250,25 @@ fn tools() -> Check {
     )
 }
 
-fn data(path: &Path) -> Check {
-    // What is not there is made at the start, below the nearest directory that is.
+/// What is not there is made at the start, below the nearest directory that is.
+fn nearest(path: &Path) -> (PathBuf, PathBuf) {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let there = absolute.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let there = absolute.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/")).to_owned();
+    (absolute, there)
+}
+
+fn kernel_quota(path: &Path) -> Check {
+    let (ok, found) = match bulkhead_workspace::kernel_quota_of(&nearest(path).1) {
+        Ok(()) => (true, "the kernel can bound each workspace".into()),
+        Err(why) => (false, format!("the kernel bounds no workspace: {why}")),
+    };
+    let remedy = "nothing depends on it; with ext4 or XFS mounted with `prjquota`, and CAP_SYS_ADMIN, a worker that was taken over fills no disk either";
+    Check::new("kernel quota", Optional, ok, found, remedy)
+}
+
+fn data(path: &Path) -> Check {
+    let (absolute, there) = nearest(path);
+    let there = there.as_path();
     let writable = there.is_dir() && rustix::fs::access(there, rustix::fs::Access::WRITE_OK).is_ok();
     let free = rustix::fs::statvfs(there).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
     let made = if there == absolute { "" } else { " (will be made)" };

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DECADE_MS, GIB, HOUR_MS, KIB, Key, number};
+use super::{DECADE_MS, GIB, HOUR_MS, KIB, KernelQuota, Key, number};
 
 section! {
     /// What one user may hold.
@@ -13,6 +13,8 @@ section! {
         workspace_entries_per_user: u64 = 5_000_000, number("entries", 1, 10_000_000_000);
         /// Tasks of a user that are not deleted. Each is a directory and a log.
         tasks_per_user: u64 = 10_000, number("tasks", 1, 10_000_000);
+        /// Whether the kernel bounds each workspace too, a little above its task's `workspace_bytes` and `workspace_entries`, so that a worker that was taken over fills no disk. Takes ext4 or XFS mounted with `prjquota`, and a server with CAP_SYS_ADMIN; `bulkhead doctor` tells. `auto`: where it can. `required`: the server does not start without it.
+        kernel: KernelQuota = KernelQuota::Auto, KernelQuota::KIND;
     }
 }
 

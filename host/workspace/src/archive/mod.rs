@@ -123,10 +123,20 @@ impl Archives for ChildArchiver {
         Ok(Packed { bytes, content })
     }
 
-    async fn unpack(&self, tenant: TenantId, task: TaskId, most: Extent) -> Result<Imported, ArchiveError> {
+    async fn unpack(
+        &self,
+        tenant: TenantId,
+        task: TaskId,
+        most: Extent,
+        quota: Extent,
+    ) -> Result<Imported, ArchiveError> {
         let permit = self.permits.acquire().await.map_err(|error| ArchiveError::Io(std::io::Error::other(error)))?;
-        let begin = move |layout: &Layout| Ok((layout.open_archive(tenant, task)?, layout.nursery()?));
-        let (archive, (root, bin)) = self.run(begin).await?;
+        let begin = move |layout: &Layout| {
+            let archive = layout.open_archive(tenant, task)?;
+            let (root, bin) = layout.nursery(archive.as_fd(), quota)?;
+            Ok((archive, root, bin))
+        };
+        let (archive, root, bin) = self.run(begin).await?;
         let limits = ImportLimits { max_bytes: most.bytes, max_entries: most.entries, ..self.config.limits };
         let content = self.child(Kind::Unpack, limits, Arc::new(root), archive.into()).await?;
         self.run(move |layout| layout.move_in(tenant, task, &bin)).await?;

@@ -7,12 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bulkhead_core::id::{DeletedId, TaskId, TenantId};
 use bulkhead_core::path::WorkspacePath;
-use bulkhead_core::ports::workspace::{EntryKind, PutAside, WorkspaceError};
+use bulkhead_core::ports::workspace::{EntryKind, PutAside, Removal, WorkspaceError};
 use bulkhead_core::quota::Extent;
 use rustix::fs::{Dir, RenameFlags};
 use rustix::io::Errno;
 
-use super::change::open_parent;
+use super::change::{hold, open_parent};
 use super::layout::{Beside, Layout, discard};
 use super::list::kind_of;
 use super::walk;
@@ -25,17 +25,18 @@ pub(super) fn put(
     root: BorrowedFd<'_>,
     path: &WorkspacePath,
     id: DeletedId,
-    recursive: bool,
+    how: &Removal,
 ) -> Result<PutAside, WorkspaceError> {
     let parent = open_parent(root, path)?;
     let stat = beneath::stat_at(parent.as_fd(), path.name()).map_err(error::at(path))?;
-    if kind_of(&stat) == EntryKind::Directory && !recursive && !is_empty(parent.as_fd(), path.name()) {
+    if kind_of(&stat) == EntryKind::Directory && !how.recursive && !is_empty(parent.as_fd(), path.name()) {
         return Err(WorkspaceError::NotEmpty(path.to_text()));
     }
     let kept = layout.make_beside(Beside::Deleted, task).map_err(error::host)?;
     let id = id.to_string();
     {
         let _alone = layout.naming();
+        hold(parent.as_fd(), path, &how.conditions)?;
         move_out(parent.as_fd(), path.name(), kept.as_fd(), &id).map_err(error::at(path))?;
     }
     rustix::fs::fsync(&kept).map_err(error::host)?;

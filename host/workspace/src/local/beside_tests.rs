@@ -3,12 +3,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-use bulkhead_core::conditions::{Conditions, Tag, Tags};
+use bulkhead_core::conditions::{Conditions, Tags};
 use bulkhead_core::digest::Digest;
 use bulkhead_core::ports::workspace::EntryKind;
 
 use super::*;
-use crate::testing::{Space, body, fifo, options, path, task, tenant};
+use crate::testing::{ROOMY, Space, body, fifo, options, path, task, tenant};
 
 fn deleted() -> DeletedId {
     DeletedId::from_parts(1, 7)
@@ -19,7 +19,7 @@ fn us() -> (TenantId, TaskId) {
 }
 
 fn matching(tag: &str) -> Conditions {
-    Conditions { if_match: Some(Tags::These(vec![Tag { weak: false, text: tag.into() }])), if_none_match: None }
+    Conditions { if_match: Some(Tags::one(tag.into())), if_none_match: None }
 }
 
 #[tokio::test]
@@ -83,7 +83,8 @@ async fn what_is_deleted_lies_beside_and_comes_back() {
     let all = &space.all;
     let put = |at: &str, recursive| {
         let (at, root) = (path(at), space.root());
-        async move { all.put_aside(us(), root, &at, deleted(), recursive).await }
+        let how = Removal { recursive, ..Removal::default() };
+        async move { all.put_aside(us(), root, &at, deleted(), how).await }
     };
     assert!(matches!(put("d", false).await, Err(WorkspaceError::NotEmpty(_))));
     assert!(matches!(put("nothing", true).await, Err(WorkspaceError::NotFound(_))));
@@ -120,10 +121,32 @@ async fn what_is_deleted_lies_beside_and_comes_back() {
 }
 
 #[tokio::test]
+async fn only_what_is_as_the_conditions_want_it_is_removed() {
+    let space = Space::new().await;
+    let all = &space.all;
+    let matching = |tag: &str| Removal { recursive: true, conditions: matching(tag) };
+    let old = space.write("f", b"old").await.expect("writes").etag;
+    let new = space.write("f", b"new").await.expect("writes").etag;
+    all.make_dir(space.root(), &path("d")).await.expect("makes");
+    for (at, tag) in [("f", &old), ("d", &new)] {
+        let refused = all.delete(space.root(), &path(at), matching(tag)).await;
+        assert!(matches!(refused, Err(WorkspaceError::Precondition(_))), "{at}: {refused:?}");
+        let refused = all.put_aside(us(), space.root(), &path(at), deleted(), matching(tag)).await;
+        assert!(matches!(refused, Err(WorkspaceError::Precondition(_))), "{at}: {refused:?}");
+    }
+    assert_eq!(space.read("f").await.expect("is there"), b"new");
+    let anything = Removal { conditions: Conditions { if_match: Some(Tags::Any), if_none_match: None }, ..matching("") };
+    assert_eq!(all.delete(space.root(), &path("d"), anything.clone()).await.expect("deletes"), 1);
+    let gone = all.delete(space.root(), &path("d"), anything).await;
+    assert!(matches!(gone, Err(WorkspaceError::NotFound(_))), "{gone:?}");
+    all.put_aside(us(), space.root(), &path("f"), deleted(), matching(&new)).await.expect("puts");
+}
+
+#[tokio::test]
 async fn a_removed_workspace_takes_along_what_lies_beside_it() {
     let space = Space::new().await;
     space.write("f", b"x").await.expect("writes");
-    space.all.put_aside(us(), space.root(), &path("f"), deleted(), false).await.expect("puts");
+    space.all.put_aside(us(), space.root(), &path("f"), deleted(), Removal::default()).await.expect("puts");
     let upload = UploadId::from_parts(1, 9);
     space.all.begin_upload(us(), upload).await.expect("begins");
     space.all.remove(tenant(), task()).await.expect("removes");
@@ -145,7 +168,7 @@ async fn a_copy_has_files_directories_and_links_and_follows_none() {
     fs::hard_link(space.dir.join("d/a"), space.dir.join("d/same")).expect("links");
     fifo(&space.dir.join("d/pipe"));
     let other = TaskId::from_parts(1, 3);
-    space.all.create(tenant(), other).await.expect("makes");
+    space.all.create(tenant(), other, ROOMY).await.expect("makes");
     let target = space.all.open(tenant(), other).await.expect("opens");
     let room = Extent { bytes: 15, entries: 6 };
     let copy = |from: &str, to: &str, replace, room| {

@@ -2,12 +2,14 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use bulkhead_core::conditions::Conditions;
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::workspace::WorkspaceError;
 use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 
 use super::layout::{Layout, discard};
+use super::list::etag;
 use crate::{beneath, error};
 
 fn refuse(path: &WorkspacePath, reason: &'static str) -> WorkspaceError {
@@ -32,10 +34,33 @@ pub(super) fn make_dir(root: BorrowedFd<'_>, path: &WorkspacePath) -> Result<boo
     })
 }
 
+/// Refuses what is not as the conditions want it. Nobody else of this host may name
+/// anything meanwhile.
+pub(super) fn hold(
+    parent: BorrowedFd<'_>,
+    path: &WorkspacePath,
+    conditions: &Conditions,
+) -> Result<(), WorkspaceError> {
+    if *conditions == Conditions::default() {
+        return Ok(());
+    }
+    let stat = beneath::stat_at(parent, path.name()).map_err(error::at(path))?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    // Of what has no tag of its own no tag is one.
+    let tag = if is_file { etag(&stat) } else { String::new() };
+    conditions.hold(Some(&tag)).then_some(()).ok_or_else(|| WorkspaceError::Precondition(path.to_text()))
+}
+
 /// Deletes a file, a link or an empty directory.
-pub(super) fn delete(layout: &Layout, root: BorrowedFd<'_>, path: &WorkspacePath) -> Result<u64, WorkspaceError> {
+pub(super) fn delete(
+    layout: &Layout,
+    root: BorrowedFd<'_>,
+    path: &WorkspacePath,
+    conditions: &Conditions,
+) -> Result<u64, WorkspaceError> {
     let parent = open_parent(root, path)?;
     let alone = layout.naming();
+    hold(parent.as_fd(), path, conditions)?;
     let gone = match rustix::fs::unlinkat(&parent, path.name(), AtFlags::empty()) {
         Err(Errno::ISDIR) => rustix::fs::unlinkat(&parent, path.name(), AtFlags::REMOVEDIR),
         result => result,
@@ -48,13 +73,19 @@ pub(super) fn delete(layout: &Layout, root: BorrowedFd<'_>, path: &WorkspacePath
 
 /// Deletes what is at `path`, with what it holds. It is gone at once; the
 /// number is of what could be removed of it.
-pub(super) fn delete_tree(layout: &Layout, root: BorrowedFd<'_>, path: &WorkspacePath) -> Result<u64, WorkspaceError> {
+pub(super) fn delete_tree(
+    layout: &Layout,
+    root: BorrowedFd<'_>,
+    path: &WorkspacePath,
+    conditions: &Conditions,
+) -> Result<u64, WorkspaceError> {
     let parent = open_parent(root, path)?;
     let stat = beneath::stat_at(parent.as_fd(), path.name()).map_err(error::at(path))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-        return delete(layout, root, path);
+        return delete(layout, root, path, conditions);
     }
     let alone = layout.naming();
+    hold(parent.as_fd(), path, conditions)?;
     let bin = discard(parent.as_fd(), path.name(), &layout.trash);
     drop(alone);
     let bin = bin.map_err(error::at(path))?;

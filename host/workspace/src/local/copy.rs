@@ -14,7 +14,8 @@ use rustix::io::Errno;
 
 use super::change::open_parent;
 use super::layout::Layout;
-use super::list::kind_of;
+use super::list::{etag, kind_of};
+use super::project::adopt;
 use super::write::{CHUNK, write_all};
 use crate::beneath::RegularFile;
 use crate::{beneath, error, remove};
@@ -30,6 +31,7 @@ pub(super) fn copy(layout: &Layout, job: &Copy) -> Result<Copied, WorkspaceError
     open_parent_is_possible(&job.to)?;
     let staged = layout.staging.bin().map_err(error::host)?;
     let bin = beneath::open_dir(staged.directory(), staged.name().as_bytes()).map_err(error::host)?;
+    adopt(job.to_root.as_fd(), bin.as_fd()).map_err(error::host)?;
     let mut copying = Copying { room: job.room, extent: Extent::default(), left_out: 0 };
     let stat = beneath::stat_at(parent.as_fd(), job.from.name()).map_err(error::at(&job.from))?;
     let kind = kind_of(&stat);
@@ -55,7 +57,9 @@ pub(super) fn copy(layout: &Layout, job: &Copy) -> Result<Copied, WorkspaceError
     // One call for all that was made, and not one for each of perhaps many small files.
     rustix::fs::syncfs(&bin).map_err(error::host)?;
     let created = put(layout, job, bin.as_fd(), kind)?;
-    Ok(Copied { kind, extent: copying.extent, created, left_out: copying.left_out })
+    // Of what was looked at before it was read: who writes meanwhile changes it.
+    let source = (kind == EntryKind::File).then(|| etag(&stat));
+    Ok(Copied { kind, extent: copying.extent, created, left_out: copying.left_out, source })
 }
 
 fn open_parent_is_possible(to: &WorkspacePath) -> Result<(), WorkspaceError> {

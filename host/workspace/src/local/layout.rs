@@ -12,9 +12,11 @@ use bulkhead_core::id::{TaskId, TenantId};
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::archive::Place;
 use bulkhead_core::ports::workspace::WorkspaceError;
+use bulkhead_core::quota::Extent;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
+use super::project::{KernelQuota, Projects, adopt};
 use crate::scratch::{Scratch, Temporary, make_private};
 use crate::{beneath, error, remove};
 
@@ -43,10 +45,12 @@ pub(crate) struct Layout {
     pub(crate) staging: Arc<Scratch>,
     /// What is on its way out.
     pub(super) trash: Arc<Scratch>,
+    /// The kernel's quotas, if they are used.
+    projects: Option<Projects>,
 }
 
 impl Layout {
-    pub(super) fn open(root: &Path) -> io::Result<Self> {
+    pub(super) fn open(root: &Path, kernel_quota: KernelQuota) -> io::Result<Self> {
         make_private(root)?;
         for name in ["workspaces", "archives", "deleted", "uploads"] {
             make_private(&root.join(name))?;
@@ -54,6 +58,19 @@ impl Layout {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // The operator may have made the data directory a link; that is theirs.
         let fd = rustix::fs::open(root, flags, Mode::empty())?;
+        let projects = match (kernel_quota, Projects::of(fd.as_fd())) {
+            (KernelQuota::Off, _) => None,
+            (_, Ok(projects)) => Some(projects),
+            (KernelQuota::Auto, Err(why)) => {
+                tracing::info!(%why, "the kernel bounds no workspace; the server measures them");
+                None
+            }
+            (KernelQuota::Required, Err(why)) => {
+                return Err(io::Error::other(format!(
+                    "`quota.kernel` is `required`, and the kernel can't bound workspaces here: {why}"
+                )));
+            }
+        };
         Ok(Self {
             workspaces: beneath::open_dir(fd.as_fd(), b"workspaces")?,
             archives: beneath::open_dir(fd.as_fd(), b"archives")?,
@@ -62,6 +79,7 @@ impl Layout {
             naming: Mutex::default(),
             staging: Scratch::open(&root.join("staging"))?,
             trash: Scratch::open(&root.join("trash"))?,
+            projects,
         })
     }
 
@@ -72,9 +90,26 @@ impl Layout {
         beneath::open_dir(self.workspaces.as_fd(), tenant.as_bytes()).map_err(error::host)
     }
 
-    pub(super) fn create(&self, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError> {
+    /// Makes a workspace, which may have `most`.
+    pub(super) fn create(&self, tenant: TenantId, task: TaskId, most: Extent) -> Result<(), WorkspaceError> {
         let dir = self.domain(tenant)?;
-        make_durable(dir.as_fd(), &task.to_string()).map_err(error::host)
+        make_durable(dir.as_fd(), &task.to_string()).map_err(error::host)?;
+        if let Some(projects) = &self.projects {
+            let workspace = beneath::open_dir(dir.as_fd(), task.to_string().as_bytes()).map_err(error::host)?;
+            projects.found(workspace.as_fd(), most).map_err(error::host)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the kernel bounds workspaces.
+    pub(super) fn has_kernel_quota(&self) -> bool {
+        self.projects.is_some()
+    }
+
+    /// The kernel's bound of what lies here, if it has one.
+    #[cfg(test)]
+    pub(super) fn bound(&self, of: BorrowedFd<'_>) -> Option<super::project::Bound> {
+        self.projects.as_ref()?.bound(of).expect("can be read")
     }
 
     pub(crate) fn open_workspace(&self, tenant: TenantId, task: TaskId) -> Result<OwnedFd, WorkspaceError> {
@@ -117,10 +152,19 @@ impl Layout {
 
     /// Removes a workspace, what it was packed into, and what lies beside it.
     pub(super) fn remove(&self, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError> {
+        // Kept open until nothing needs its project any more.
+        let own = self.projects.as_ref().map(|projects| {
+            let workspace = self.open_workspace(tenant, task);
+            (projects, workspace.or_else(|_| self.open_archive(tenant, task)))
+        });
         for parent in [self.workspaces.as_fd(), self.deleted.as_fd(), self.uploads.as_fd()] {
             self.remove_from(parent, tenant, task)?;
         }
-        self.remove_archive(tenant, task)
+        self.remove_archive(tenant, task)?;
+        if let Some((projects, Ok(own))) = own {
+            projects.release(own.as_fd());
+        }
+        Ok(())
     }
 
     fn remove_from(&self, all: BorrowedFd<'_>, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError> {
@@ -138,12 +182,21 @@ impl Layout {
         }
     }
 
-    /// An empty directory in which a workspace can be made, and the bin it is in.
-    pub(crate) fn nursery(&self) -> Result<(OwnedFd, Temporary), WorkspaceError> {
+    /// An empty directory in which the workspace that an archive was packed from can be
+    /// made, which may have `most`, and the bin it is in.
+    pub(crate) fn nursery(
+        &self,
+        archive: BorrowedFd<'_>,
+        most: Extent,
+    ) -> Result<(OwnedFd, Temporary), WorkspaceError> {
         let bin = self.staging.bin().map_err(error::host)?;
         let dir = beneath::open_dir(bin.directory(), bin.name().as_bytes()).map_err(error::host)?;
         rustix::fs::mkdirat(&dir, IN_BIN, Mode::RWXU).map_err(error::host)?;
         let root = beneath::open_dir(dir.as_fd(), IN_BIN.as_bytes()).map_err(error::host)?;
+        if let Some(projects) = &self.projects {
+            // The same project: what was deleted and is kept belongs to it, and may come back.
+            projects.follow(root.as_fd(), archive, most).map_err(error::host)?;
+        }
         Ok((root, bin))
     }
 
@@ -165,6 +218,7 @@ impl Layout {
         file: BorrowedFd<'_>,
         temporary: Temporary,
     ) -> Result<u64, WorkspaceError> {
+        adopt(self.open_workspace(tenant, task)?.as_fd(), file).map_err(error::host)?;
         rustix::fs::fsync(file).map_err(error::host)?;
         let stat = rustix::fs::fstat(file).map_err(error::host)?;
         make_durable(self.archives.as_fd(), &tenant.to_string()).map_err(error::host)?;

@@ -19,6 +19,7 @@ mod copy;
 mod layout;
 mod list;
 mod part;
+mod project;
 mod read;
 mod upload;
 mod walk;
@@ -35,7 +36,7 @@ use bulkhead_core::clock::Timestamp;
 use bulkhead_core::id::{DeletedId, TaskId, TenantId, UploadId};
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::workspace::{
-    Added, ByteRange, ByteStream, Copied, Copy, Domains, Entry, Listing, OpenDir, OpenFile, PutAside, Walked,
+    Added, ByteRange, ByteStream, Copied, Copy, Domains, Entry, Listing, OpenDir, OpenFile, PutAside, Removal, Walked,
     WorkspaceError, Workspaces, WriteOptions, Written,
 };
 use bulkhead_core::quota::Extent;
@@ -44,6 +45,7 @@ use crate::archive::ChildArchiver;
 use crate::gate::Gate;
 use crate::import::ImportConfig;
 pub(crate) use layout::Layout;
+pub use project::{KernelQuota, kernel_quota_of};
 
 /// Short operations on blocking threads at once. More don't make one disk
 /// faster, and tokio's pool of 512 has other users.
@@ -65,10 +67,16 @@ impl LocalWorkspaces {
     /// removes what a crash left behind. Blocks: call it while starting.
     ///
     /// # Errors
-    /// If the directory can't be made or opened, or the kernel lacks `openat2`.
-    pub fn new(root: &Path) -> std::io::Result<Self> {
-        let layout = Arc::new(Layout::open(root)?);
+    /// If the directory can't be made or opened, the kernel lacks `openat2`, or its quota
+    /// is required and can't be had.
+    pub fn new(root: &Path, kernel_quota: KernelQuota) -> std::io::Result<Self> {
+        let layout = Arc::new(Layout::open(root, kernel_quota)?);
         Ok(Self { layout, gate: Gate::new(AT_ONCE), long: Gate::new(LONG_AT_ONCE) })
+    }
+
+    /// Whether the kernel bounds what a workspace may have.
+    pub fn has_kernel_quota(&self) -> bool {
+        self.layout.has_kernel_quota()
     }
 
     /// Packs and unpacks what lies here; `config` as in [`ImportConfig`].
@@ -108,8 +116,8 @@ impl Domains for LocalWorkspaces {
 
 #[async_trait]
 impl Workspaces for LocalWorkspaces {
-    async fn create(&self, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError> {
-        self.run(move |layout| layout.create(tenant, task)).await
+    async fn create(&self, tenant: TenantId, task: TaskId, most: Extent) -> Result<(), WorkspaceError> {
+        self.run(move |layout| layout.create(tenant, task, most)).await
     }
 
     async fn open(&self, tenant: TenantId, task: TaskId) -> Result<Arc<OwnedFd>, WorkspaceError> {
@@ -193,12 +201,12 @@ impl Workspaces for LocalWorkspaces {
         self.run(move |_| change::make_dir(root.as_fd(), &path)).await
     }
 
-    async fn delete(&self, root: Arc<OwnedFd>, path: &WorkspacePath, recursive: bool) -> Result<u64, WorkspaceError> {
+    async fn delete(&self, root: Arc<OwnedFd>, path: &WorkspacePath, how: Removal) -> Result<u64, WorkspaceError> {
         let path = path.clone();
-        if !recursive {
-            return self.run(move |layout| change::delete(layout, root.as_fd(), &path)).await;
+        if !how.recursive {
+            return self.run(move |layout| change::delete(layout, root.as_fd(), &path, &how.conditions)).await;
         }
-        self.run_long(move |layout| change::delete_tree(layout, root.as_fd(), &path)).await
+        self.run_long(move |layout| change::delete_tree(layout, root.as_fd(), &path, &how.conditions)).await
     }
 
     async fn rename(
@@ -218,10 +226,10 @@ impl Workspaces for LocalWorkspaces {
         root: Arc<OwnedFd>,
         path: &WorkspacePath,
         id: DeletedId,
-        recursive: bool,
+        how: Removal,
     ) -> Result<PutAside, WorkspaceError> {
         let path = path.clone();
-        self.run_long(move |layout| aside::put(layout, task, root.as_fd(), &path, id, recursive)).await
+        self.run_long(move |layout| aside::put(layout, task, root.as_fd(), &path, id, &how)).await
     }
 
     async fn aside(&self, task: (TenantId, TaskId), id: DeletedId) -> Result<Option<PutAside>, WorkspaceError> {
@@ -298,5 +306,7 @@ impl Workspaces for LocalWorkspaces {
 
 #[cfg(test)]
 mod beside_tests;
+#[cfg(test)]
+mod project_tests;
 #[cfg(test)]
 mod tests;

@@ -15,12 +15,13 @@ use super::*;
 use bulkhead_core::conditions::Conditions;
 use bulkhead_core::digest::Digest;
 
-use crate::testing::{Space, body, device, fifo, options, path, task, tenant};
+use crate::KernelQuota;
+use crate::testing::{ROOMY, Space, body, device, fifo, options, path, task, tenant};
 
 #[tokio::test]
 async fn a_workspace_comes_and_goes() {
     let space = Space::new().await;
-    space.all.create(tenant(), task()).await.expect("is there already");
+    space.all.create(tenant(), task(), ROOMY).await.expect("is there already");
     assert_eq!(fs::metadata(&space.dir).expect("stat").permissions().mode() & 0o777, 0o700);
     space.write("a/b/c", b"x").await.expect("writes");
     space.all.remove(tenant(), task()).await.expect("removes");
@@ -70,7 +71,7 @@ async fn a_crash_leaves_nothing() {
     fs::create_dir_all(space.data.path().join("trash/77-0/x0/tree/a")).expect("makes");
     fs::create_dir_all(space.data.path().join("staging/77-0")).expect("makes");
     fs::write(space.data.path().join("staging/77-0/x0"), "half").expect("writes");
-    let _second = LocalWorkspaces::new(space.data.path()).expect("opens beside the first");
+    let _second = LocalWorkspaces::new(space.data.path(), KernelQuota::Off).expect("opens beside the first");
     assert_eq!(space.leftovers(), 0);
     space.write("f", b"x").await.expect("the first goes on");
 }
@@ -151,7 +152,7 @@ async fn special_files_are_listed_but_not_served() {
         assert!(matches!(space.read(inside).await, Err(WorkspaceError::NotRegular(_))), "{inside}");
         assert!(matches!(space.write(inside, b"").await, Err(WorkspaceError::NotRegular(_))), "{inside}");
         assert!(matches!(space.stat(inside).await, Err(WorkspaceError::NotRegular(_))), "{inside}");
-        let deleted = space.all.delete(space.root(), &path(inside), true).await;
+        let deleted = space.all.delete(space.root(), &path(inside), Removal::recursive()).await;
         assert!(matches!(deleted, Err(WorkspaceError::NotRegular(_))), "{inside}");
     }
     let link = space.stat("file").await.expect("stat");
@@ -159,7 +160,7 @@ async fn special_files_are_listed_but_not_served() {
     assert_eq!(space.stat("pipe").await.expect("stat").kind, EntryKind::Other);
     let listed = space.all.list(space.root(), &path("dir"), None, 10).await;
     assert!(matches!(listed, Err(WorkspaceError::NotRegular(_))));
-    assert_eq!(space.all.delete(space.root(), &path("dir"), true).await.expect("deletes the link"), 1);
+    assert_eq!(space.all.delete(space.root(), &path("dir"), Removal::recursive()).await.expect("deletes the link"), 1);
     assert!(space.dir.join("d/f").exists());
 }
 
@@ -245,7 +246,7 @@ async fn a_parent_that_becomes_a_link_does_not_lead_out() {
         written += u32::from(space.write(&format!("d/f{n}"), b"secret").await.is_ok());
         let _ = space.all.make_dir(space.root(), &path(&format!("d/m{n}"))).await;
         let _ = space.all.rename(space.root(), &path("d/f0"), &path("d/r"), true).await;
-        let _ = space.all.delete(space.root(), &path("d/m0"), true).await;
+        let _ = space.all.delete(space.root(), &path("d/m0"), Removal::recursive()).await;
     }
     stop.store(true, Ordering::Relaxed);
     guest.join().expect("ends");
@@ -259,7 +260,9 @@ async fn directories_moves_and_deletions() {
     let make = async |at: &str| space.all.make_dir(space.root(), &path(at)).await;
     let rename =
         async |from: &str, to: &str, replace| space.all.rename(space.root(), &path(from), &path(to), replace).await;
-    let delete = async |at: &str, all| space.all.delete(space.root(), &path(at), all).await;
+    let delete = async |at: &str, recursive| {
+        space.all.delete(space.root(), &path(at), Removal { recursive, ..Removal::default() }).await
+    };
     assert!(make("a/b").await.expect("makes"));
     assert!(!make("a/b").await.expect("is there"));
     assert!(!make("").await.expect("is there"));

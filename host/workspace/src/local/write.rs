@@ -17,6 +17,7 @@ use tokio::io::AsyncReadExt;
 
 use super::layout::Layout;
 use super::list::etag;
+use super::project::adopt;
 use crate::gate::Gate;
 use crate::scratch::{Scratch, Temporary};
 use crate::{beneath, error};
@@ -94,6 +95,7 @@ impl Target {
         set_executable(ready.file, self.options.executable.unwrap_or(false))?;
         rustix::fs::fsync(ready.file).map_err(error::host)?;
         let dir = beneath::make_dirs(self.root.as_fd(), parent.as_bytes(), true).map_err(error::making(&parent))?.dir;
+        adopt(dir.as_fd(), ready.file).map_err(error::host)?;
         let created = {
             // Nobody else of this host names anything between the look and the rename.
             let _alone = layout.naming();

@@ -14,7 +14,7 @@ use crate::id::{DeletedId, TaskId};
 use crate::path::WorkspacePath;
 use crate::ports::files::FileStep;
 use crate::ports::store::Page;
-use crate::ports::workspace::WorkspaceError;
+use crate::ports::workspace::{Removal, WorkspaceError};
 use crate::principal::Owner;
 use crate::quota::Extent;
 use crate::task::Task;
@@ -50,19 +50,20 @@ impl Files {
     /// kept at all.
     ///
     /// # Errors
-    /// If the task is not ready, nothing is there, or a directory is not empty.
+    /// If the task is not ready, nothing is there, a directory is not empty, or a
+    /// condition does not hold.
     pub async fn delete(
         &self,
         task: &OwnedTask,
         path: &WorkspacePath,
-        recursive: bool,
+        how: Removal,
         purge: bool,
     ) -> Result<Option<DeletedId>, Error> {
         let root = self.root(task).await?;
         let (this, task, path) = (self.clone(), task.task().clone(), path.clone());
         if purge || self.parts.config.keep_deleted_ms == 0 {
             let purge = async move {
-                let count = this.parts.ports.workspaces.delete(root.dir(), &path, recursive).await?;
+                let count = this.parts.ports.workspaces.delete(root.dir(), &path, how).await?;
                 this.parts.quotas.forget(task.id);
                 let counted = Some((ChangeKind::Deleted, count));
                 this.changed(&task, Told { counted, ..Told::of(&path, ChangeKind::Deleted) }).await?;
@@ -90,7 +91,7 @@ impl Files {
                 return Err(Error::not_found("task", task.id));
             }
             let place = (task.owner.tenant, task.id);
-            match ports.workspaces.put_aside(place, root.dir(), &path, file.id, recursive).await {
+            match ports.workspaces.put_aside(place, root.dir(), &path, file.id, how).await {
                 Ok(aside) => {
                     // What it takes counts as before, but beside the workspace.
                     this.parts.quotas.forget(task.id);

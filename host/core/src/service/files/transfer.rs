@@ -3,11 +3,12 @@
 
 use super::{Files, Told, full};
 use crate::access::OwnedTask;
+use crate::conditions::{Conditions, Tags};
 use crate::error::Error;
 use crate::event::ChangeKind;
 use crate::path::WorkspacePath;
 use crate::ports::cluster::Holder;
-use crate::ports::workspace::{Copied, Copy, WorkspaceError};
+use crate::ports::workspace::{Copied, Copy, Removal, WorkspaceError};
 
 /// What is to be transferred.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +70,16 @@ impl Files {
             let counted = Some((change, copied.extent.entries));
             this.changed(&target, Told { extent, counted, ..Told::of(&to, change) }).await?;
             if remove {
-                let count = workspaces.delete(from_root.dir(), &from, true).await?;
+                let conditions = Conditions { if_match: copied.source.clone().map(Tags::one), if_none_match: None };
+                let how = Removal { conditions, ..Removal::recursive() };
+                let count = workspaces.delete(from_root.dir(), &from, how).await.map_err(|error| match error {
+                    WorkspaceError::Precondition(path) => Error::WrongState {
+                        what: format!("the file `{path}` of `from_task`"),
+                        state: "changed while it was moved".into(),
+                        remedy: "it was copied as it was before, and is in both tasks".into(),
+                    },
+                    error => error.into(),
+                })?;
                 this.parts.quotas.forget(source.id);
                 let counted = Some((ChangeKind::Deleted, count));
                 this.changed(&source, Told { counted, ..Told::of(&from, ChangeKind::Deleted) }).await?;

@@ -201,7 +201,7 @@ impl HostDescriptor for View<'_> {
     }
 
     async fn set_size(&mut self, fd: Fd, size: Filesize) -> FsResult<()> {
-        check_size(size)?;
+        check_size(self.call, size)?;
         let path = self.paths.get(fd.rep()).map(str::to_owned);
         let before = self.size(&fd)?;
         self.take_bytes(size.saturating_sub(before))?;
@@ -223,7 +223,7 @@ impl HostDescriptor for View<'_> {
 
     async fn write(&mut self, fd: Fd, bytes: Vec<u8>, offset: Filesize) -> FsResult<Filesize> {
         let end = offset.saturating_add(bytes.len() as u64);
-        check_size(end)?;
+        check_size(self.call, end)?;
         self.take_bytes(end.saturating_sub(self.size(&fd)?))?;
         let path = self.paths.get(fd.rep()).map(str::to_owned);
         let written = self.stock.write(fd, bytes, offset).await?;

@@ -13,7 +13,7 @@ use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, Stream
 
 use super::super::call::Call;
 use super::super::tally::Held;
-use crate::bounds::MAX_FILE_SIZE;
+use crate::wire::StreamLimit;
 
 /// Most bytes per host call.
 pub(super) const CHUNK: usize = 64 * 1024;
@@ -96,7 +96,7 @@ impl Writer {
             Place::End => size,
         };
         let end = start.saturating_add(bytes.len() as u64);
-        check_size(end)?;
+        check_size(&self.call, end)?;
         self.call.take_bytes(end.saturating_sub(size))?;
         while !bytes.is_empty() {
             let wrote = match self.place {
@@ -121,10 +121,13 @@ impl Writer {
     }
 }
 
-/// Refuses a file beyond the largest size: a sparse one costs nothing to make
-/// and everything to copy.
-pub(super) fn check_size(end: u64) -> io::Result<()> {
-    if end > MAX_FILE_SIZE { Err(rustix::io::Errno::FBIG.into()) } else { Ok(()) }
+/// Refuses a file beyond the size that the call may give it.
+pub(super) fn check_size(call: &Call, end: u64) -> io::Result<()> {
+    if end > call.limits.file_bytes {
+        call.truncated(StreamLimit::FileBytes);
+        return Err(rustix::io::Errno::FBIG.into());
+    }
+    Ok(())
 }
 
 #[async_trait::async_trait]
