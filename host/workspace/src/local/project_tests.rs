@@ -48,7 +48,7 @@ impl Volume {
                     std::env::var_os("BULKHEAD_KERNEL_QUOTA").is_none(),
                     "no file system with project quotas: {why}"
                 );
-                println!("no file system with project quotas can be mounted here: {why}");
+                tracing::warn!(%why, "no file system with project quotas can be mounted here");
                 None
             }
         }
