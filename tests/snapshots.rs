@@ -6,8 +6,10 @@ use bulkhead::http::problem::TABLE;
 fn the_openapi_document() {
     // Clients that are generated name their functions by them.
     let document = serde_json::to_value(bulkhead::http::openapi()).unwrap();
-    let operations = document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values());
-    let ids: Vec<_> = operations.filter_map(|operation| operation.get("responses").map(|_| &operation["operationId"])).collect();
+    let operations =
+        document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values());
+    let ids: Vec<_> =
+        operations.filter_map(|operation| operation.get("responses").map(|_| &operation["operationId"])).collect();
     let distinct: std::collections::BTreeSet<_> = ids.iter().map(|id| id.as_str().expect("an id")).collect();
     assert_eq!(distinct.len(), ids.len(), "{ids:?}");
     insta::assert_snapshot!("openapi", bulkhead::http::openapi().to_pretty_json().unwrap());

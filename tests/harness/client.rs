@@ -106,6 +106,15 @@ impl Client {
         self.try_send("GET", path, &[], b"")
     }
 
+    pub fn try_delete(&self, path: &str) -> Option<Answer> {
+        self.try_send("DELETE", path, &[], b"")
+    }
+
+    /// Registers a component.
+    pub fn try_send_wasm(&self, wasm: &[u8]) -> Option<Answer> {
+        self.try_send("POST", "/v1/tools", &[("content-type", "application/wasm")], wasm)
+    }
+
     fn try_send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Answer> {
         let request = self.request(method, path, headers).body(body).ok()?;
         let (parts, mut body) = self.agent.run(request).ok()?.into_parts();

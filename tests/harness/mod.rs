@@ -6,6 +6,7 @@ pub mod guests;
 #[allow(dead_code, reason = "shared with the tests of tokens")]
 pub mod issuer;
 pub mod origin;
+pub mod pair;
 #[allow(dead_code, reason = "shared with the tests of the store")]
 pub mod postgres;
 #[allow(dead_code, reason = "the load benchmark uses a part of it")]

@@ -68,10 +68,9 @@ impl Postgres {
             "$1/postgres" -D "$2/data" -k "$2" -p "$3" -h 127.0.0.1 -c fsync="$4" -c full_page_writes="$4" \
                 -c ssl=on -c ssl_cert_file="$2/server.crt" -c ssl_key_file="$2/server.key" \
                 -c max_connections=300 -c shared_buffers=64MB -c autovacuum_naptime=5s -c log_min_messages=warning >>"$2/log" 2>&1 &
-            server=$!
             cat >/dev/null
-            kill -QUIT $server
-            wait $server || true
+            # It may be another than was started: see `crash`.
+            "$1/pg_ctl" -D "$2/data" -m immediate stop >/dev/null 2>&1 || true
             rm -rf "$2"
         "#;
         let mut command = Command::new("sh");
@@ -85,6 +84,20 @@ impl Postgres {
         let server = Self { directory, port, next: AtomicU32::new(0), _shell: shell };
         server.wait();
         server
+    }
+
+    /// Ends it without a shutdown, and starts it again with what it recovers.
+    pub fn crash(&self) {
+        let mut command = Command::new(programs().join("pg_ctl"));
+        command.arg("-D").arg(self.directory.join("data")).args(["-m", "immediate", "-w", "-l"]);
+        command.arg(self.directory.join("log")).arg("restart").current_dir("/");
+        // It would keep the tests' own streams open.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        if let Some((user, group)) = user() {
+            command.uid(user).gid(group);
+        }
+        assert!(command.status().unwrap().success(), "PostgreSQL was not started again");
+        self.wait();
     }
 
     /// Waits until it answers.

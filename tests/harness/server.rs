@@ -182,8 +182,27 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// Whether it ends by itself in so long; the directory stays as with [`Server::kill`].
+    pub fn ends_within(&mut self, within: Duration) -> bool {
+        let until = Instant::now() + within;
+        while self.child.try_wait().unwrap().is_none() {
+            if Instant::now() > until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
     /// The same directory again, after [`Server::kill`].
     pub fn start_again(self) -> Self {
+        self.restart()
+    }
+
+    /// The same with another value of a variable, or without it.
+    pub fn start_again_with(mut self, name: &'static str, value: Option<String>) -> Self {
+        self.options.env.retain(|(known, _)| *known != name);
+        self.options.env.extend(value.map(|value| (name, value)));
         self.restart()
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::postgres::postgres;
+use crate::harness::postgres::{Postgres, postgres};
 use crate::harness::proxy::{Proxy, Weather};
 use crate::harness::redis::RedisServer;
 use crate::harness::{Answer, Client, Options, Server};
@@ -17,8 +17,6 @@ use crate::harness::{Answer, Client, Options, Server};
 const CLIENTS: usize = 200;
 /// Each has some of the clients, so that there is somebody else in the same tenant.
 const USERS: usize = 8;
-/// For so long clients make calls; what fails fails within.
-const CALLING: Duration = Duration::from_secs(24);
 /// After so long everything must have come to its end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -160,17 +158,18 @@ impl World {
     }
 }
 
-fn options(database: &str, proxy: &Proxy, redis: &RedisServer) -> Options {
+/// By the addresses of the database and of Redis.
+fn options((database, redis): &(String, String)) -> Options {
     Options::default()
-        .with("DATABASE_URL", postgres().url(proxy.port(), database))
-        .with("REDIS_URL", redis.url(redis.port()))
+        .with("DATABASE_URL", database)
+        .with("REDIS_URL", redis)
         .with("BULKHEAD_HTTP__STREAMS_PER_USER", CLIENTS)
         .with("BULKHEAD_DISPATCH__QUEUED_PER_OWNER", 1_000)
         .with("BULKHEAD_LOG", "warn")
 }
 
 /// Clients of several users of one tenant, each with a task of its own.
-fn people(server: &Server) -> Vec<Person> {
+fn people(server: &Server, count: usize) -> Vec<Person> {
     let operator = server.client();
     for guest in ["fixtures/echo", "fixtures/ticker"] {
         operator.register(guest);
@@ -185,31 +184,69 @@ fn people(server: &Server) -> Vec<Person> {
         let key = keys[number % USERS].clone();
         Person { number, key, task: String::new(), seen: Mutex::default(), accepted: Mutex::default() }
     };
-    (0..CLIENTS).map(person).collect()
+    (0..count).map(person).collect()
+}
+
+impl World {
+    fn of(a: &Server, b: &Server) -> Self {
+        let urls = RwLock::new([a.url().to_owned(), b.url().to_owned()]);
+        World { urls, calling: AtomicBool::new(true), over: AtomicBool::new(false), counts: Counts::default() }
+    }
+
+    /// Has all of them call and follow while what fails fails, `at` so many seconds; then
+    /// looks what came of it.
+    fn during(&self, mut people: Vec<Person>, fails: impl FnOnce(&dyn Fn(u64))) {
+        for person in &mut people {
+            person.task = self.client(person.number, &person.key).task();
+        }
+        let failures: Vec<String> = std::thread::scope(|scope| {
+            let callers: Vec<_> = people.iter().map(|person| scope.spawn(|| self.make_calls(person))).collect();
+            for person in &people {
+                scope.spawn(|| self.follow(person));
+            }
+            let begun = Instant::now();
+            fails(&|seconds| std::thread::sleep(Duration::from_secs(seconds).saturating_sub(begun.elapsed())));
+            self.calling.store(false, Ordering::Relaxed);
+            callers.into_iter().for_each(|caller| caller.join().unwrap());
+            let checks: Vec<_> = people.iter().map(|person| scope.spawn(|| self.check(person))).collect();
+            let checked = checks.into_iter().filter_map(|check| check.join().unwrap().err()).collect();
+            self.over.store(true, Ordering::Relaxed);
+            // An event each, so that who waits for one finds that it is over.
+            for person in &people {
+                self.ask(person, |client| client.try_post(&format!("/v1/tasks/{}/archive", person.task), &json!({})));
+            }
+            checked
+        });
+        // Whose call it is, only its client has heard of it.
+        let mut owners: HashMap<String, usize> = HashMap::new();
+        let mut foreign = 0;
+        for person in &people {
+            for event in person.seen.lock().unwrap().iter() {
+                if let Some(call) = event["call"].as_str() {
+                    foreign += u32::from(*owners.entry(call.to_owned()).or_insert(person.number) != person.number);
+                }
+            }
+        }
+        let count = people.len();
+        eprintln!("{count} clients: {:?}, {foreign} foreign events, {} failures", self.counts, failures.len());
+        assert!(failures.is_empty(), "{failures:#?}");
+        assert_eq!(foreign, 0);
+        assert!(self.counts.accepted.load(Ordering::Relaxed) > count as u64);
+        assert!(self.counts.resumed.load(Ordering::Relaxed) > 0, "streams broke and were resumed");
+    }
 }
 
 #[test]
 fn nothing_is_lost_or_shown_to_strangers_while_everything_fails() {
     let mut redis = RedisServer::start();
     let (database, proxy) = (postgres().database(None), Proxy::before(postgres().port()));
-    let first = Server::start(options(&database, &proxy, &redis));
-    let b = Server::beside(&first, options(&database, &proxy, &redis));
-    let mut people = people(&first);
-    let urls = RwLock::new([first.url().to_owned(), b.url().to_owned()]);
+    let urls = (postgres().url(proxy.port(), &database), redis.url(redis.port()));
+    let first = Server::start(options(&urls));
+    let b = Server::beside(&first, options(&urls));
     let mut a = Some(first);
-    let world = World { urls, calling: AtomicBool::new(true), over: AtomicBool::new(false), counts: Counts::default() };
-    for person in &mut people {
-        person.task = world.client(person.number, &person.key).task();
-    }
-    let failures: Vec<String> = std::thread::scope(|scope| {
-        let callers: Vec<_> = people.iter().map(|person| scope.spawn(|| world.make_calls(person))).collect();
-        for person in &people {
-            scope.spawn(|| world.follow(person));
-        }
-        let begun = Instant::now();
-        let at = |seconds: u64| {
-            std::thread::sleep(Duration::from_secs(seconds).saturating_sub(begun.elapsed()));
-        };
+    let people = people(a.as_ref().unwrap(), CLIENTS);
+    let world = World::of(a.as_ref().unwrap(), &b);
+    world.during(people, |at| {
         at(3);
         redis.cli(&["FLUSHALL"]);
         at(5);
@@ -227,33 +264,48 @@ fn nothing_is_lost_or_shown_to_strangers_while_everything_fails() {
         redis.kill();
         at(21);
         redis.start_again();
-        std::thread::sleep(CALLING.saturating_sub(begun.elapsed()));
-        world.calling.store(false, Ordering::Relaxed);
-        callers.into_iter().for_each(|caller| caller.join().unwrap());
-        let checks: Vec<_> = people.iter().map(|person| scope.spawn(|| world.check(person))).collect();
-        let checked = checks.into_iter().filter_map(|check| check.join().unwrap().err()).collect();
-        world.over.store(true, Ordering::Relaxed);
-        // An event each, so that who waits for one finds that it is over.
-        for person in &people {
-            world.ask(person, |client| client.try_post(&format!("/v1/tasks/{}/archive", person.task), &json!({})));
-        }
-        checked
+        at(24);
     });
-    // Whose call it is, only its client has heard of it.
-    let mut owners: HashMap<String, usize> = HashMap::new();
-    let mut foreign = 0;
-    for person in &people {
-        for event in person.seen.lock().unwrap().iter() {
-            if let Some(call) = event["call"].as_str() {
-                foreign += u32::from(*owners.entry(call.to_owned()).or_insert(person.number) != person.number);
-            }
-        }
-    }
-    eprintln!("{CLIENTS} clients: {:?}, {foreign} foreign events, {} failures", world.counts, failures.len());
-    assert!(failures.is_empty(), "{failures:#?}");
-    assert_eq!(foreign, 0);
-    assert!(world.counts.accepted.load(Ordering::Relaxed) > CLIENTS as u64);
-    assert!(world.counts.resumed.load(Ordering::Relaxed) > 0, "streams broke and were resumed");
     let calls = postgres().psql(&database, "SELECT count(*) FROM bulkhead.calls WHERE ended_at IS NULL").unwrap();
+    assert_eq!(calls, "0", "no call is left open");
+}
+
+/// What is worse than to be gone: to be slow, to hang, to leave connections behind that
+/// nobody hears of again, and to come back without a part of one's memory.
+#[test]
+fn slow_and_hanging_servers_and_ones_that_crash_cost_time_and_nothing_else() {
+    let redis = RedisServer::start();
+    let own = Postgres::start(true);
+    let database = own.database(None);
+    let (before_postgres, before_redis) = (Proxy::before(own.port()), Proxy::before(redis.port()));
+    let urls = (own.url(before_postgres.port(), &database), redis.url(before_redis.port()));
+    let a = Server::start(options(&urls));
+    let b = Server::beside(&a, options(&urls));
+    let people = people(&a, CLIENTS / 4);
+    let world = World::of(&a, &b);
+    world.during(people, |at| {
+        at(2);
+        before_redis.delay(Duration::from_millis(300));
+        at(5);
+        before_redis.set(Weather::Hanging);
+        before_redis.freeze();
+        at(8);
+        before_redis.set(Weather::Fair);
+        before_redis.delay(Duration::ZERO);
+        at(9);
+        before_postgres.delay(Duration::from_millis(60));
+        at(12);
+        before_postgres.delay(Duration::ZERO);
+        before_postgres.freeze();
+        at(15);
+        before_postgres.set(Weather::Hanging);
+        before_postgres.freeze();
+        at(18);
+        before_postgres.set(Weather::Fair);
+        at(20);
+        own.crash();
+        at(24);
+    });
+    let calls = own.psql(&database, "SELECT count(*) FROM bulkhead.calls WHERE ended_at IS NULL").unwrap();
     assert_eq!(calls, "0", "no call is left open");
 }

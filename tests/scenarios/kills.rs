@@ -3,14 +3,15 @@
 //! has one outcome, and no guest ran twice.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, RwLock};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::harness::pair::{Pair, assert_whole};
 use crate::harness::postgres::postgres;
-use crate::harness::{Answer, Client, Options, Server};
+use crate::harness::{Options, Server};
 
 const ROUNDS: u64 = 6;
 const CALLERS: usize = 12;
@@ -18,8 +19,7 @@ const LEASE_MS: u64 = 3_000;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 struct World {
-    urls: RwLock<[String; 2]>,
-    key: String,
+    pair: Pair,
     tasks: Vec<String>,
     calling: AtomicBool,
     /// The directory that each call's guest makes, by call: a second time it could not.
@@ -27,20 +27,6 @@ struct World {
 }
 
 impl World {
-    /// Asks the hosts in turn until one gives an answer that is final.
-    fn ask(&self, ask: impl Fn(&Client) -> Option<Answer>) -> Answer {
-        let until = Instant::now() + PATIENCE;
-        for turn in 0.. {
-            let url = self.urls.read().unwrap()[turn % 2].clone();
-            match ask(&Client::new(&url, Some(&self.key))) {
-                Some(answer) if answer.status < 500 && answer.status != 429 => return answer,
-                answer => assert!(Instant::now() < until, "{answer:?}"),
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        unreachable!("hosts are asked for ever")
-    }
-
     fn call(&self, caller: usize) {
         for nth in 0.. {
             if !self.calling.load(Ordering::Relaxed) {
@@ -52,36 +38,11 @@ impl World {
             let body = json!({"tool": "touch", "arguments": {"mkdir": [file]}});
             let key = format!("{task}/{file}");
             // The same key with every try: it is one call, whoever heard of it first.
-            let answer = self.ask(|client| client.try_post_with(&path, &body, &[("idempotency-key", &key)]));
+            let answer = self.pair.ask(|client| client.try_post_with(&path, &body, &[("idempotency-key", &key)]));
             assert!(matches!(answer.status, 200 | 202), "{:?}", answer.json());
             let id = answer.json()["id"].as_str().unwrap().to_owned();
             self.accepted.lock().unwrap().insert(id, (which, file));
         }
-    }
-
-    fn log(&self, task: &str) -> Vec<Value> {
-        let last =
-            self.ask(|client| client.try_get(&format!("/v1/tasks/{task}"))).json()["last_event"].as_u64().unwrap();
-        let url = self.urls.read().unwrap()[0].clone();
-        Client::new(&url, Some(&self.key)).follow(task, &[], "").until(|event| event["seq"] == last)
-    }
-}
-
-/// Numbers without gaps; each call started once at most, and ended once.
-fn check(log: &[Value], accepted: &HashSet<&str>) {
-    let mut counts: HashMap<&str, [u32; 2]> = HashMap::new();
-    for (event, seq) in log.iter().zip(1..) {
-        assert_eq!(event["seq"], seq);
-        let call = event["call"].as_str().unwrap_or_default();
-        match event["type"].as_str().unwrap() {
-            "call.started" => counts.entry(call).or_default()[0] += 1,
-            "call.ended" => counts.entry(call).or_default()[1] += 1,
-            _ => {}
-        }
-    }
-    for id in accepted {
-        let [started, ended] = counts.get(id).copied().unwrap_or_default();
-        assert!(started <= 1 && ended == 1, "{id}: {started} starts, {ended} ends");
     }
 }
 
@@ -102,8 +63,7 @@ fn hosts_that_die_again_and_again_run_nothing_twice_and_lose_nothing() {
     let tasks: Vec<String> =
         (0..4).map(|nth| if nth % 2 == 0 { a.client().task() } else { b.client().task() }).collect();
     let world = World {
-        urls: RwLock::new([a.url().to_owned(), b.url().to_owned()]),
-        key: a.key().to_owned(),
+        pair: Pair::new(a.url(), b.url(), a.key()),
         tasks,
         calling: AtomicBool::new(true),
         accepted: Mutex::default(),
@@ -125,7 +85,7 @@ fn hosts_that_die_again_and_again_run_nothing_twice_and_lose_nothing() {
             // Sometimes back before its lease ends, and sometimes after others took over.
             std::thread::sleep(Duration::from_millis(if round < 2 { 100 } else { LEASE_MS + 1_500 }));
             let back = dead.start_again();
-            world.urls.write().unwrap()[which] = back.url().to_owned();
+            world.pair.urls.write().unwrap()[which] = back.url().to_owned();
             hosts[which] = Some(back);
         }
         world.calling.store(false, Ordering::Relaxed);
@@ -136,7 +96,7 @@ fn hosts_that_die_again_and_again_run_nothing_twice_and_lose_nothing() {
     for (id, (task, file)) in &accepted {
         let until = Instant::now() + PATIENCE;
         let call = loop {
-            let call = world.ask(|client| client.try_get(&format!("/v1/calls/{id}?wait=5"))).expect(200);
+            let call = world.pair.ask(|client| client.try_get(&format!("/v1/calls/{id}?wait=5"))).expect(200);
             if call["ended_at"].is_string() {
                 break call;
             }
@@ -151,13 +111,13 @@ fn hosts_that_die_again_and_again_run_nothing_twice_and_lose_nothing() {
         *states.entry(state.into()).or_default() += 1;
     }
     for (nth, task) in world.tasks.iter().enumerate() {
-        let own = accepted.iter().filter(|(_, (of, _))| *of == nth).map(|(id, _)| id.as_str()).collect();
-        check(&world.log(task), &own);
+        let own = accepted.iter().filter(|(_, (of, _))| *of == nth).map(|(id, _)| id.as_str());
+        assert_whole(&world.pair.log(task), own);
     }
     for (task, file) in &made {
         let path = format!("/v1/tasks/{}/files/{file}", world.tasks[*task]);
         // A directory that is there can't be read as a file.
-        world.ask(|client| client.try_get(&path)).problem(409, "is_a_directory");
+        world.pair.ask(|client| client.try_get(&path)).problem(409, "is_a_directory");
     }
     eprintln!("{} accepted: {states:?}", accepted.len());
     assert!(accepted.len() > 100 && states.get("succeeded").is_some_and(|count| *count > 50), "{states:?}");

@@ -28,6 +28,7 @@ mod postgres;
 mod problems;
 mod quota;
 mod start;
+mod steps;
 mod streams;
 mod tokens;
 mod users;

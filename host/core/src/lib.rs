@@ -41,6 +41,7 @@ pub mod quota;
 pub mod schema;
 pub mod service;
 pub mod session;
+pub mod steps;
 pub mod task;
 pub mod ticket;
 pub mod tool;

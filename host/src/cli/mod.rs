@@ -38,6 +38,8 @@ pub fn main() -> ExitCode {
     if let Some(code) = child() {
         return code;
     }
+    #[cfg(feature = "probe")]
+    let _asked_for = bulkhead_core::steps::asked_for();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         // Help and version are printed the same way, and are no failure.

@@ -17,7 +17,9 @@ use bulkhead_core::conditions::Conditions;
 use bulkhead_core::files::{AccessKind, FileFacts};
 use bulkhead_core::id::TaskId;
 use bulkhead_core::path::WorkspacePath;
-use bulkhead_core::ports::workspace::{ByteRange, ByteStream, Entry, EntryKind, OpenFile, Removal, WorkspaceError, Written};
+use bulkhead_core::ports::workspace::{
+    ByteRange, ByteStream, Entry, EntryKind, OpenFile, Removal, WorkspaceError, Written,
+};
 use bulkhead_core::service::files::{NewFile, Noting};
 use futures::TryStreamExt as _;
 use percent_encoding::percent_decode_str;

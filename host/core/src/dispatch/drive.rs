@@ -19,6 +19,7 @@ use crate::pause::Pauses;
 use crate::ports::sandbox::{Emission, Run, Sink as _};
 use crate::ports::store::{Appended, StoreError};
 use crate::quota::{Extent, Room};
+use crate::steps;
 
 /// A result up to this size is in the event itself; a larger one is read from the call.
 const INLINE_RESULT: usize = 16 * 1024;
@@ -42,8 +43,10 @@ impl Inner {
         let at = self.parts.ids.now();
         let body = EventBody::CallStarted { tool: call.tool_name.clone() };
         let events = vec![NewEvent::new(at, Some(call.id), &body)];
+        steps::reach("call.starting");
         match self.stored_start(&call, at, &events, &token).await {
             Ok(Some(appended)) => {
+                steps::reach("call.started");
                 self.parts.hub.publish(call.owner.tenant, call.task, appended, events);
                 self.parts.meter.events_appended(1);
                 let running =
@@ -199,6 +202,7 @@ impl Inner {
             arguments: call.arguments.clone(),
         };
         let ran = self.parts.sandbox.run(run, Arc::new(sink.clone()), cancel).await;
+        steps::reach("call.ran");
         ran.map_err(|error| host_fault(&error, "the sandbox failed"))
     }
 

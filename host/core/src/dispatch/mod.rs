@@ -56,6 +56,7 @@ use crate::ports::sandbox::Sandbox;
 use crate::ports::store::{EndCall, Store};
 use crate::ports::workspace::Workspaces;
 use crate::quota::{Extent, Quotas};
+use crate::steps;
 
 /// Between two looks whether a call on its way into the store has arrived.
 const ACCEPTING: Duration = Duration::from_millis(10);
@@ -361,7 +362,9 @@ impl Inner {
             extent,
             audit: self.record_of_end(call, &outcome, at).await,
         };
+        steps::reach("call.ending");
         let won = self.parts.store.end_call(end).await?;
+        steps::reach("call.ended");
         let active = lock(&self.active).remove(&call.id);
         let ended = match won {
             Some(appended) => {

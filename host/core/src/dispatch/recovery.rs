@@ -20,6 +20,7 @@ use crate::grants::WorkspaceAccess;
 use crate::id::{CallId, TaskId};
 use crate::outcome::{Ending, Fault, Outcome, code};
 use crate::ports::cluster::Orphan;
+use crate::steps;
 
 /// Tasks whose calls are taken over at once.
 const BATCH: u32 = 100;
@@ -69,6 +70,7 @@ impl Dispatcher {
                 self.inner.pump();
                 return Ok(recovered);
             }
+            steps::reach("calls.taken");
             for orphan in orphans.into_iter().filter(|orphan| !self.inner.is_active(orphan.call.id)) {
                 recovered += self.inner.take_up(orphan).await?;
             }

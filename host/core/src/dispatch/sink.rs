@@ -20,6 +20,7 @@ use crate::outcome::reached;
 use crate::ports::egress::{EgressError, IncomingResponse};
 use crate::ports::sandbox::{Emission, GuestRequest, Sink};
 use crate::quota::{Extent, Room};
+use crate::steps;
 
 /// About ten progress events a second are enough for a person.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -154,6 +155,7 @@ impl CallSink {
         let parts = &self.inner.parts;
         match parts.store.append_events(self.call.task, events.clone()).await {
             Ok(Some(appended)) => {
+                steps::reach("call.output");
                 parts.meter.events_appended(events.len() as u64);
                 parts.hub.publish(self.call.owner.tenant, self.call.task, appended, events);
             }

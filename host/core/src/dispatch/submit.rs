@@ -19,6 +19,7 @@ use crate::event::{EventBody, NewEvent};
 use crate::id::{CallId, TaskId};
 use crate::outcome::{Ending, Fault, Outcome, code};
 use crate::ports::store::{AcceptCall, Accepted, Idempotency, StoreError};
+use crate::steps;
 
 /// After this time nothing arrives any more of what was on its way to the store:
 /// longer than a store's own limits on time.
@@ -170,7 +171,9 @@ impl Inner {
         let call = Arc::new(call);
         let _accepting = Accepting::begin(self, call.task, call.id);
         let accept = AcceptCall { call: call.clone(), idempotency, own_limits, events: events.clone() };
+        steps::reach("call.accepting");
         let accepted = self.parts.store.accept_call(accept).await;
+        steps::reach("call.accepted");
         if slot.is_none() && !matches!(accepted, Ok(Accepted::New(_))) {
             lock(&self.lanes).forsake(claim);
         }

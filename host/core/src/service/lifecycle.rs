@@ -19,6 +19,7 @@ use crate::ports::archive::{ArchiveError, Packed, Place};
 use crate::ports::import::Imported;
 use crate::ports::workspace::WorkspaceError;
 use crate::quota::Extent;
+use crate::steps;
 use crate::task::{KeptStep, Overdue, Task, TaskState};
 
 impl Tasks {
@@ -76,6 +77,7 @@ impl Tasks {
                 state => Err(wrong_state(task, state, "only a ready task can be archived".into())),
             };
         }
+        steps::reach("archive.noted");
         self.pack_with(task, turn);
         Ok(())
     }
@@ -106,6 +108,7 @@ impl Tasks {
         self.step(task, TaskStep::Pack, StepStatus::Started, Step::default()).await;
         let begun = Instant::now();
         let packed = self.parts.ports.archives.pack(owner.tenant, id, &turn.stop).await;
+        steps::reach("archive.packed");
         let done = match packed {
             Ok(Packed { bytes, content }) => {
                 let noted = self.parts.quotas.archived(owner, id, Extent { bytes, entries: 1 }).await;
@@ -170,6 +173,7 @@ impl Tasks {
         let begun = Instant::now();
         let unpacked =
             self.parts.ports.archives.unpack(task.owner.tenant, task.id, most, Extent::quota(&task.limits)).await;
+        steps::reach("restore.unpacked");
         let told = unpacked.as_ref().map(|content| *content).map_err(public);
         self.stepped(task, TaskStep::Unpack, begun, told).await;
         unpacked.map(drop).map_err(|error| self.failed(task, error))

@@ -26,6 +26,7 @@ use crate::ports::import::{Import, ImportError, Imported};
 use crate::ports::store::Page;
 use crate::ports::workspace::ByteStream;
 use crate::quota::{Extent, Quotas};
+use crate::steps;
 use crate::task::{Lifetimes, Source, Task, TaskState};
 use crate::tool::{MAX_CAPABILITIES, PinnedTool, ToolSet};
 
@@ -148,6 +149,7 @@ impl Tasks {
             first_seq: 1,
         };
         self.parts.ports.workspaces.create(task.owner.tenant, task.id, Extent::quota(&task.limits)).await?;
+        steps::reach("task.placed");
         let mut bodies = vec![EventBody::TaskCreated { source: task.source.clone() }];
         if state == TaskState::Ready {
             bodies.push(EventBody::TaskReady {});
@@ -157,6 +159,7 @@ impl Tasks {
             AuditBody::TaskCreated { tools: tools.digest, limits: task.limits.clone(), ceiling: task.ceiling.clone() };
         let record = NewAudit::new(now, task.owner, task.id, None, &body);
         task.last_seq = self.parts.ports.store.create_task(&task, &tools, events, record).await?.last;
+        steps::reach("task.created");
         self.parts.quotas.begin(task.owner, task.id);
         let fill = match new.fill {
             Fill::Empty => return Ok(task),

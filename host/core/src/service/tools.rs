@@ -24,6 +24,7 @@ use crate::id::{TenantId, ToolId};
 use crate::ports::sandbox::{PrepareError, SandboxError, Stage};
 use crate::ports::store::Page;
 use crate::principal::{Owner, Scope};
+use crate::steps;
 use crate::tool::{Tool, ToolOwner, ToolState};
 
 /// Tools that are taken up at once; a start takes all.
@@ -379,6 +380,7 @@ impl Inner {
             _ => "?",
         };
         tracing::info!(name, tool = %tool.id, digest = %tool.digest, state = state.name(), "tool prepared");
+        steps::reach("tool.prepared");
         if let Err(error) = self.ports.store.finish_tool(tool.id, &state).await {
             tracing::error!(tool = %tool.id, error = %chain(&error), "the state of a tool could not be stored");
         }

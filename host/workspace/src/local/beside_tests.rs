@@ -135,7 +135,8 @@ async fn only_what_is_as_the_conditions_want_it_is_removed() {
         assert!(matches!(refused, Err(WorkspaceError::Precondition(_))), "{at}: {refused:?}");
     }
     assert_eq!(space.read("f").await.expect("is there"), b"new");
-    let anything = Removal { conditions: Conditions { if_match: Some(Tags::Any), if_none_match: None }, ..matching("") };
+    let anything =
+        Removal { conditions: Conditions { if_match: Some(Tags::Any), if_none_match: None }, ..matching("") };
     assert_eq!(all.delete(space.root(), &path("d"), anything.clone()).await.expect("deletes"), 1);
     let gone = all.delete(space.root(), &path("d"), anything).await;
     assert!(matches!(gone, Err(WorkspaceError::NotFound(_))), "{gone:?}");

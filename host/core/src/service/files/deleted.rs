@@ -17,6 +17,7 @@ use crate::ports::store::Page;
 use crate::ports::workspace::{Removal, WorkspaceError};
 use crate::principal::Owner;
 use crate::quota::Extent;
+use crate::steps;
 use crate::task::Task;
 
 /// Most entries of a page that is purged at once.
@@ -90,9 +91,11 @@ impl Files {
             if !ports.store.put_deleted(&file).await? {
                 return Err(Error::not_found("task", task.id));
             }
+            steps::reach("delete.noted");
             let place = (task.owner.tenant, task.id);
             match ports.workspaces.put_aside(place, root.dir(), &path, file.id, how).await {
                 Ok(aside) => {
+                    steps::reach("delete.moved");
                     // What it takes counts as before, but beside the workspace.
                     this.parts.quotas.forget(task.id);
                     let step = FileStep::Kept(file.id, aside.extent);

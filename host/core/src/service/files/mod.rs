@@ -38,6 +38,7 @@ use crate::ports::workspace::{
     ByteRange, ByteStream, Entry, EntryKind, Listing, OpenFile, WorkspaceError, WriteOptions, Written,
 };
 use crate::quota::{Extent, Quotas, Room};
+use crate::steps;
 use crate::task::Task;
 
 /// How files are treated, and what is known of them kept.
@@ -234,7 +235,9 @@ impl Files {
         let NewFile { body, conditions, executable, media_type, digest } = new;
         let options = WriteOptions { max_bytes, conditions, executable, digest };
         let written = self.parts.ports.workspaces.write(root.dir(), path, body, options).await.map_err(meaning)?;
+        steps::reach("file.placed");
         self.written(task, path, &written, media_type.as_deref(), FileStep::Alone).await?;
+        steps::reach("file.told");
         Ok(written)
     }
 
