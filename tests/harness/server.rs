@@ -57,6 +57,12 @@ impl Server {
         Self::start_in(directory, options, None)
     }
 
+    /// Starts a server in a new directory below this one, with no artefact of others.
+    pub fn start_below(parent: &Path, options: Options) -> Self {
+        let directory = tempfile::Builder::new().prefix("bulkhead-test-").tempdir_in(parent).unwrap();
+        Self::start_with(directory, options, None)
+    }
+
     /// Starts another host on the database of `first`.
     pub fn beside(first: &Server, options: Options) -> Self {
         let directory = tempfile::Builder::new().prefix("bulkhead-test-").tempdir().unwrap();
@@ -64,8 +70,12 @@ impl Server {
     }
 
     fn start_in(directory: TempDir, options: Options, key: Option<String>) -> Self {
+        copy_artifacts(&shared_artifacts(), &directory.path().join("data/artifacts"));
+        Self::start_with(directory, options, key)
+    }
+
+    fn start_with(directory: TempDir, options: Options, key: Option<String>) -> Self {
         let data = directory.path().join("data");
-        copy_artifacts(&shared_artifacts(), &data.join("artifacts"));
         let mut child = command(&data, &options).spawn().unwrap();
         let lines = lines_of(&mut child);
         let mut server = Self { child, directory: Some(directory), lines, url: String::new(), key, options };
@@ -211,7 +221,7 @@ impl Server {
         let options = std::mem::take(&mut self.options);
         let key = self.key.take();
         drop(self);
-        Self::start_in(directory, options, key)
+        Self::start_with(directory, options, key)
     }
 }
 

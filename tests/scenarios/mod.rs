@@ -9,6 +9,7 @@ mod builtins;
 mod calls;
 mod clock;
 mod crash;
+mod disk;
 mod egress;
 mod events;
 mod faults;

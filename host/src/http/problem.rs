@@ -243,6 +243,14 @@ impl From<Error> for Problem {
             }
             Error::Workspace(error) => error.into(),
             Error::Store(StoreError::NotHeld(_)) => Self::new("host_unreachable", text).retry_after(1),
+            Error::Store(StoreError::DiskFull) => {
+                tracing::error!(
+                    "the disk of the database is full: make room; reads go on, and nothing acknowledged is lost"
+                );
+                let detail = "the disk of the server's database is full, so nothing was stored of this; nothing is lost \
+                              that had been acknowledged";
+                Self::new("disk_full", detail).retry_after(5)
+            }
             Error::Store(ref source) => {
                 tracing::error!(error = %source, cause = ?std::error::Error::source(source), "the store failed");
                 Self::new("store_unavailable", text).retry_after(1)

@@ -79,8 +79,8 @@ impl Inner {
     ) -> Result<Option<Appended>, StoreError> {
         for _ in 0..RETRIES {
             match self.parts.store.start_call(call.task, call.id, at, &call.grants, events.to_vec()).await {
-                Err(StoreError::Unavailable(error)) => {
-                    tracing::debug!(call = %call.id, error = %chain(&*error), "a start could not be stored yet");
+                Err(error @ (StoreError::Unavailable(_) | StoreError::DiskFull)) => {
+                    tracing::debug!(call = %call.id, error = %chain(&error), "a start could not be stored yet");
                 }
                 done => return done,
             }

@@ -27,9 +27,12 @@ use crate::tool::{Tool, ToolOwner, ToolSet, ToolState};
 /// Why the store failed.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// It can't be reached, is full, or timed out: the same command may work later.
+    /// It can't be reached, or timed out: the same command may work later.
     #[error("the store is unavailable: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Its disk is full, so nothing was stored: the same command works once there is room.
+    #[error("the disk of the database is full")]
+    DiskFull,
     /// It did not answer, and whether it did what it was asked is not known. What can
     /// be asked twice without harm is asked again; else somebody must look.
     #[error("the store did not answer, so it is not known what was stored: {0}")]

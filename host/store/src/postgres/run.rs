@@ -80,6 +80,7 @@ impl Shared {
                 // That this try did nothing says nothing about an earlier one.
                 let error = match error {
                     StoreError::Unavailable(reason) if maybe_second => StoreError::Unsure(reason),
+                    StoreError::DiskFull if maybe_second => StoreError::Unsure(Box::new(StoreError::DiskFull)),
                     error => error,
                 };
                 return Err(Failed { error, maybe_second });
@@ -209,6 +210,8 @@ fn refusal(what: &'static str, error: sqlx::Error) -> StoreError {
     let code = error.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
     match code.as_deref() {
         Some("23505") => StoreError::Exists(what),
+        // `disk_full`.
+        Some("53100") => StoreError::DiskFull,
         Some(code) if code.starts_with("23") || code.starts_with("22") => {
             StoreError::Corrupt { table: what, row: "to be written".into(), reason: error.to_string() }
         }

@@ -144,11 +144,12 @@ impl Writer {
                 }
             }
             Err(Failure { error, .. }) => {
-                let text = error.to_string();
+                let (text, is_full) = (error.to_string(), is_full(&error));
                 let mut error = Some(error);
                 for write in batch {
                     match error.take() {
                         Some(error) => fail(write, error),
+                        None if is_full => write.failed(StoreError::DiskFull),
                         None => write.failed(StoreError::Unavailable(text.clone().into())),
                     }
                 }
@@ -211,6 +212,11 @@ fn is_busy(error: &Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
+/// There is no room for it, and SQLite has undone what it began.
+fn is_full(error: &Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull))
+}
+
 fn fail(write: Box<dyn Write>, error: Error) {
     let what = write.what();
     write.failed(store_error(what, error));
@@ -225,6 +231,7 @@ fn store_error(what: &'static str, error: Error) -> StoreError {
         Some(ffi::SQLITE_CONSTRAINT_FOREIGNKEY | ffi::SQLITE_CONSTRAINT_NOTNULL | ffi::SQLITE_CONSTRAINT_CHECK) => {
             StoreError::Corrupt { table: what, row: "to be written".into(), reason: error.to_string() }
         }
+        _ if is_full(&error) => StoreError::DiskFull,
         _ => StoreError::Unavailable(Box::new(error)),
     }
 }

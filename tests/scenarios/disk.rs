@@ -1,0 +1,126 @@
+//! A disk that is full under the whole server: what can't be stored is refused and said,
+//! what was acknowledged stays, what ran ends, and all goes on once there is room.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::{Client, Options, Server};
+
+/// A small disk of memory; root alone can mount one.
+struct Disk(TempDir);
+
+impl Disk {
+    fn mount() -> Option<Self> {
+        let directory = tempfile::Builder::new().prefix("bulkhead-disk-").tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=96m", "bulkhead-test"])
+            .arg(directory.path())
+            .status()
+            .is_ok_and(|status| status.success());
+        // Who is not root has none, and the walls' tests say what else they lack.
+        assert!(mounted || !rustix::process::geteuid().is_root(), "root can mount a tmpfs");
+        mounted.then_some(Self(directory))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.path().join("filler")
+    }
+
+    /// Takes all that is left, to the last page.
+    fn fill(&self) {
+        use std::io::Write as _;
+        let mut file = std::fs::File::create(self.filler()).unwrap();
+        for size in [1 << 20, 4_096] {
+            while file.write_all(&vec![b'x'; size]).is_ok() {}
+        }
+    }
+
+    fn clear(&self) {
+        std::fs::remove_file(self.filler()).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.path(), rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+fn ended(client: &Client, call: &str) -> Value {
+    client.get(&format!("/v1/calls/{call}?wait=60")).expect(200)
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_everything_goes_on_once_there_is_room() {
+    let Some(disk) = Disk::mount() else { return };
+    let server = Server::start_below(disk.path(), Options::default());
+    let client = server.client();
+    for guest in ["fixtures/touch", "fixtures/sleeper", "fixtures/echo"] {
+        client.register(guest);
+    }
+    let task = client.task();
+    client.put(&format!("/v1/tasks/{task}/files/before"), b"kept").expect(201);
+    let call = |tool: &str, arguments: Value| {
+        let body = json!({"tool": tool, "arguments": arguments});
+        client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body)
+    };
+    let sleeps = call("sleeper", json!({"ms": 1_500})).expect(202)["id"].as_str().unwrap().to_owned();
+    disk.fill();
+
+    // What can't be stored is refused, and nothing of it is there.
+    let calls = || client.get(&format!("/v1/tasks/{task}/calls?limit=200")).expect(200)["items"].clone();
+    let mut accepted = 1;
+    let refused = (0..200).find_map(|_| {
+        let answer = call("echo", json!({"text": "x".repeat(2_000)}));
+        accepted += usize::from(answer.status < 300);
+        (answer.status >= 300).then_some(answer)
+    });
+    let problem = refused.expect("the log file grows until there is no room").problem(507, "disk_full");
+    assert!(problem["detail"].as_str().unwrap().contains("disk"), "{problem}");
+    let put = client.put(&format!("/v1/tasks/{task}/files/large"), &[b'x'; 8_192]).problem(507, "disk_full");
+    assert!(put["detail"].is_string());
+    // It is alive, says so, and reads.
+    assert_eq!(client.get("/healthz").status, 200);
+    assert_eq!(client.get(&format!("/v1/tasks/{task}/files/before")).body, b"kept");
+    client.get(&format!("/v1/tasks/{task}/files/large")).problem(404, "not_found");
+    // The sleeper woke up with nowhere to store its end.
+    std::thread::sleep(Duration::from_millis(2_500));
+    disk.clear();
+
+    let woken = ended(&client, &sleeps);
+    assert_eq!(woken["state"], "succeeded", "{woken}");
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let answer = call("touch", json!({"mkdir": ["after"]}));
+        if answer.status < 300 {
+            accepted += 1;
+            assert_eq!(ended(&client, answer.json()["id"].as_str().unwrap())["state"], "succeeded");
+            break;
+        }
+        assert!(Instant::now() < until, "{:?}", answer.json());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let all = calls();
+    assert_eq!(all.as_array().unwrap().len(), accepted, "those that were accepted, and no other");
+    for one in all.as_array().unwrap() {
+        let one = ended(&client, one["id"].as_str().unwrap());
+        assert_eq!(one["state"], "succeeded", "{one}");
+    }
+    let last = client.get(&format!("/v1/tasks/{task}")).expect(200)["last_event"].as_u64().unwrap();
+    let log = client.follow(&task, &[], "").until(|event| event["seq"] == last);
+    assert!(log.iter().zip(1..).all(|(event, seq)| event["seq"] == seq));
+    let ends = |id: &Value| log.iter().filter(|event| event["type"] == "call.ended" && event["call"] == *id).count();
+    assert!(all.as_array().unwrap().iter().all(|one| ends(&one["id"]) == 1));
+    // And the database is sound, as the next start finds it.
+    let server = server.kill_and_restart();
+    assert_eq!(server.client().get(&format!("/v1/tasks/{task}/files/before")).body, b"kept");
+    assert_eq!(server.client().call(&task, "echo", json!({"text": "x"}))["state"], "succeeded");
+}
