@@ -86,6 +86,35 @@ fn a_guest_that_takes_long_steps_back() {
     client.get(&format!("/v1/calls/{}?wait=30", call["id"].as_str().unwrap())).expect(200);
 }
 
+/// The queue is long, and not before everybody.
+#[test]
+fn a_user_s_first_call_does_not_wait_for_another_s_thousand() {
+    const THEIRS: usize = 1_000;
+    let options = Options::default().with("BULKHEAD_DISPATCH__RUNNING", 4).with("BULKHEAD_DISPATCH__QUEUED", 4_000);
+    let options = options.with("BULKHEAD_DISPATCH__QUEUED_PER_OWNER", 2_000);
+    let server = Server::start(options.with("BULKHEAD_DISPATCH__QUEUED_PER_TASK", 2_000));
+    let tenant = "ten_01jd8n2m4v0000000000000000";
+    let user = |name: &str| server.client_with(&["--tenant", tenant, "--user", name]);
+    let (many, one) = (user("usr_01jd8n2m4v0000000000000001"), user("usr_01jd8n2m4v0000000000000002"));
+    many.register("fixtures/sleeper");
+    let (theirs, own) = (many.task(), one.task());
+    let body = json!({"tool": "sleeper", "arguments": {"ms": 20}});
+    for _ in 0..THEIRS {
+        many.post(&format!("/v1/tasks/{theirs}/calls?wait=0"), &body).expect(202);
+    }
+    let ended = || {
+        let metrics = String::from_utf8(many.get("/metrics").body).unwrap();
+        let counts = metrics.lines().filter(|line| line.starts_with("bulkhead_calls_ended_total"));
+        counts.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as usize).sum::<usize>()
+    };
+    let before = ended();
+    assert!(before < THEIRS, "they wait still");
+    assert_eq!(one.call(&own, "sleeper", json!({"ms": 20}))["state"], "succeeded");
+    let passed = ended() - before;
+    // A few that ran already, and those that took turns with it: not what waited.
+    assert!(passed < 50 && ended() < THEIRS, "{passed} of theirs ended before it");
+}
+
 #[derive(Debug)]
 struct Thread {
     pid: u32,

@@ -113,6 +113,29 @@ fn a_socket_says_why_it_is_not_opened_or_closed() {
 }
 
 #[test]
+fn a_socket_lasts_so_long_and_who_is_silent_is_shed() {
+    let options = Options::default().with("BULKHEAD_HTTP__STREAM_AGE_MS", 2_000);
+    let server = Server::start(options.with("BULKHEAD_HTTP__HEARTBEAT_MS", 300));
+    let client = server.client();
+    let task = client.task();
+    let path = format!("/v1/tasks/{task}/events/ws");
+    // Who answers pings stays, as long as a stream lasts; and goes on where it was.
+    let mut answers = open(&server, &path, Some(client.key()), None).unwrap();
+    let seen = until(&mut answers, "task.ready");
+    assert_eq!(closed(&mut answers).0, 4401);
+    client.put(&format!("/v1/tasks/{task}/files/a"), b"x").expect(201);
+    let last = seen.last().unwrap()["seq"].as_u64().unwrap();
+    let mut again = open(&server, &format!("{path}?after={last}"), Some(client.key()), None).unwrap();
+    assert_eq!(until(&mut again, "files.changed")[0]["seq"], last + 1);
+    // Nothing is answered as long as nothing is read: two pings, and it is over.
+    let mut silent = open(&server, &path, Some(client.key()), None).unwrap();
+    std::thread::sleep(Duration::from_millis(1_000));
+    let (code, reason) = closed(&mut silent);
+    assert_eq!(code, 4408, "{reason}");
+    assert!(reason.contains("after the last event"), "{reason}");
+}
+
+#[test]
 fn a_cursor_that_is_too_old_is_told_with_where_to_go_on() {
     let server = Server::start(
         Options::default().with("BULKHEAD_KEEP__EVENTS_BYTES_PER_TASK", 65_536).with("BULKHEAD_KEEP__EVERY_S", 1),

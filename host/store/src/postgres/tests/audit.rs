@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bulkhead_core::audit::verify::verify;
 use bulkhead_core::audit::{AuditBody, AuditFilter, NewAudit};
-use bulkhead_core::ports::store::{EndCall, Store};
+use bulkhead_core::ports::store::{EndCall, Store, StoreError};
+use bulkhead_core::task::TaskState;
+use bulkhead_core::tool::ToolSet;
 use futures::future::join_all;
 use sqlx::Connection as _;
 
@@ -43,7 +45,7 @@ async fn hosts_that_record_at_once_make_one_chain() {
         world.accept(&call).await;
         let store = stores[number % 2].clone();
         work.push(tokio::spawn(async move {
-            let archive = bulkhead_core::task::TaskState::Archived;
+            let archive = TaskState::Archived;
             let audit = NewAudit { task: Some(task.id), ..record(number as i64) };
             let (ended, moved, appended) = tokio::join!(
                 store.end_call(end(&call, "x")),
@@ -112,6 +114,36 @@ async fn records_of_a_version_without_chains_become_links() {
     );
     store.append_audit(vec![record(1)]).await.unwrap();
     assert_eq!(whole(&*store).await, 102);
+}
+
+#[tokio::test]
+async fn what_can_not_be_recorded_is_not_done() {
+    let name = database();
+    let store = open(&postgres().socket_url(&name)).await;
+    let world = World::new(store.clone());
+    let task = world.ready_task(owner(1)).await;
+    let call = world.running_call(&task);
+    world.accept(&call).await;
+    let fails = "CREATE FUNCTION bulkhead.no_room() RETURNS trigger LANGUAGE plpgsql AS $$
+                     BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = 'disk_full'; END $$;
+                 CREATE TRIGGER no_room BEFORE INSERT ON bulkhead.audit EXECUTE FUNCTION bulkhead.no_room()";
+    postgres().psql(&name, fails).unwrap();
+    let full = |error: StoreError| assert!(matches!(error, StoreError::DiskFull), "{error:?}");
+    full(store.end_call(end(&call, "x")).await.unwrap_err());
+    assert_eq!(store.open_calls().await.unwrap().len(), 1, "it has not ended");
+    let moved = store.move_task(task.id, TaskState::Archived, None, at(1), vec![], Some(record(1))).await;
+    full(moved.unwrap_err());
+    assert_eq!(store.task(owner(1), task.id).await.unwrap().unwrap().state, TaskState::Ready);
+    let other = world.task(owner(1), TaskState::Ready);
+    assert!(store.create_task(&other, &ToolSet::new([]), vec![], record(1)).await.is_err());
+    assert_eq!(store.task(owner(1), other.id).await.unwrap(), None);
+    assert!(store.keep_policy("a", "one", at(1), record(1)).await.is_err());
+    assert_eq!(store.policy("a").await.unwrap(), None);
+    assert!(store.append_audit(vec![record(1)]).await.is_err());
+    // Once there is room again, all goes on, and no chain has a gap.
+    postgres().psql(&name, "DROP TRIGGER no_room ON bulkhead.audit").unwrap();
+    assert!(store.end_call(end(&call, "x")).await.unwrap().is_some());
+    assert!(whole(&*store).await >= 2);
 }
 
 #[tokio::test]
