@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Options, Server};
+use crate::harness::postgres::postgres;
+use crate::harness::{Client, Options, Server};
 
 /// A clock that the server has in place of the machine's.
 struct Clock {
@@ -41,6 +42,59 @@ impl Clock {
             .with("TEST_CLOCK", self.directory.path().join("off").display())
             .with("BULKHEAD_KEEP__EVERY_S", 1)
             .with("BULKHEAD_LOG", "warn")
+    }
+}
+
+/// One host believes that it is more than a year later. What it stores has that time;
+/// but leases are the database's, and nothing is removed by a clock that is not.
+#[test]
+fn hosts_whose_clocks_differ_take_and_remove_nothing_of_each_other() {
+    let (database, volume) = (postgres().database(None), tempfile::tempdir().unwrap());
+    let (fast, right) = (Clock::new(), Clock::new());
+    fast.set(400);
+    let on = |clock: &Clock| {
+        let options = clock.options().with("DATABASE_URL", postgres().url(postgres().port(), &database));
+        let options = options.with("BULKHEAD_CLUSTER__VOLUME", volume.path().display());
+        options.with("BULKHEAD_CLUSTER__LEASE_MS", 3_000)
+    };
+    let a = Server::start(on(&right));
+    let b = Server::beside(&a, on(&fast));
+    let (near, far) = (a.client(), b.client());
+    near.register("fixtures/sleeper");
+    let (here, there) = (near.task(), far.task());
+    let sleep = |client: &Client, task: &str| {
+        let body = json!({"tool": "sleeper", "arguments": {"ms": 7_000}});
+        client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202)["id"].as_str().unwrap().to_owned()
+    };
+    // For more than two leases, and as many rounds of retention; by way of the other host.
+    let calls = [(sleep(&far, &here), &here, &near), (sleep(&near, &there), &there, &far)];
+    assert_ne!(
+        day(&near.get(&format!("/v1/tasks/{here}")).expect(200)),
+        day(&near.get(&format!("/v1/tasks/{there}")).expect(200))
+    );
+    for (id, task, other) in &calls {
+        let call = other.get(&format!("/v1/calls/{id}?wait=30")).expect(200);
+        assert_eq!((&call["state"], &call["attempts"]), (&json!("succeeded"), &json!(1)), "{call}");
+        let log = other.follow(task, &[], "").until(|event| event["type"] == "call.ended");
+        assert!(log.iter().zip(1..).all(|(event, seq)| event["seq"] == seq), "{log:?}");
+        assert_eq!(log[0]["type"], "task.created", "nothing was removed");
+    }
+    assert!(b.log().contains("this host's clock and the database's differ"), "{}", b.log());
+    assert!(!a.log().contains("took calls over") && !b.log().contains("took calls over"));
+    // And a host that is gone is followed by one whose clock is wrong.
+    let left = sleep(&near, &here);
+    let mut a = a;
+    a.kill();
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let answer = far.get(&format!("/v1/calls/{left}"));
+        // Until it is taken over, its host can't be reached.
+        if answer.status == 200 && answer.json()["ended_at"].is_string() {
+            assert_eq!(answer.json()["state"], "interrupted", "{:?}", answer.json());
+            break;
+        }
+        assert!(Instant::now() < until, "{:?}", answer.json());
+        std::thread::sleep(Duration::from_millis(200));
     }
 }
 

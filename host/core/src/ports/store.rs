@@ -457,6 +457,10 @@ pub trait Store: FileRecords {
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError>;
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;
+    /// What time it is by the database's own clock; none if it has the host's.
+    async fn clock(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(None)
+    }
     /// Finishes what is under way and closes.
     async fn close(&self);
 }

@@ -19,12 +19,14 @@ pub(super) struct Steady {
     clock: Timestamp,
     at: Instant,
     held_until: Option<Instant>,
+    /// Whether the database's was another when it was last asked.
+    differs: bool,
 }
 
 impl Steady {
     /// Begins to look.
     pub(super) fn new(clock: Timestamp, at: Instant) -> Self {
-        Self { clock, at, held_until: None }
+        Self { clock, at, held_until: None, differs: false }
     }
 
     /// Whether things may be removed for their age, by this clock. Said in the log if not.
@@ -44,6 +46,22 @@ impl Steady {
         }
         self.held_until.is_none_or(|until| at >= until)
     }
+
+    /// Whether the clock is that of the database, which the other hosts have beside
+    /// them as well: what they store must not be older here than it is. Said in the log
+    /// once if not.
+    pub(super) fn agrees(&mut self, clock: Timestamp, database: Timestamp) -> bool {
+        let off_ms = clock.as_millis().saturating_sub(database.as_millis());
+        let differs = u128::from(off_ms.unsigned_abs()) > JUMP.as_millis();
+        if differs && !std::mem::replace(&mut self.differs, differs) {
+            tracing::error!(
+                off_ms,
+                "this host's clock and the database's differ: nothing is removed by its age here until they agree"
+            );
+        }
+        self.differs = differs;
+        !differs
+    }
 }
 
 #[cfg(test)]
@@ -51,6 +69,16 @@ mod tests {
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_clock_that_is_not_the_database_s_is_not_believed() {
+        let clock = Timestamp::from_millis(1_800_000_000_000);
+        let mut steady = Steady::new(clock, Instant::now());
+        for (off_ms, agrees) in [(0, true), (59 * 60_000, true), (2 * 3_600_000, false), (-2 * 3_600_000, false)] {
+            assert_eq!(steady.agrees(clock.plus_millis(off_ms), clock), agrees, "{off_ms}");
+        }
+        assert!(steady.agrees(clock, clock), "set right again");
+    }
 
     #[test]
     fn a_clock_that_goes_with_the_time_is_believed_and_one_that_jumps_is_not() {

@@ -315,6 +315,10 @@ impl Store for PostgresStore {
         self.read(Statement::new("SELECT 1")).await.map(drop)
     }
 
+    async fn clock(&self) -> Result<Option<Timestamp>, StoreError> {
+        retention::clock(self).await.map(Some)
+    }
+
     async fn close(&self) {
         PostgresStore::close(self).await;
     }

@@ -2,6 +2,7 @@
 //! hardly wait. Each looks for what is to go and removes it; rows that another host
 //! is removing in this moment are left to it.
 
+use bulkhead_core::clock::Timestamp;
 use bulkhead_core::ports::store::{IDEMPOTENCY_TTL_MS, Retained, Retention, StoreError};
 use sqlx::Row as _;
 
@@ -40,6 +41,14 @@ pub(super) async fn retain(store: &PostgresStore, retention: Retention) -> Resul
         run.shorten_log(&task, bytes, before).await?;
     }
     Ok(run.retained)
+}
+
+/// What time it is there.
+pub(super) async fn clock(store: &PostgresStore) -> Result<Timestamp, StoreError> {
+    let now = Statement::new("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now");
+    let answer = store.read(now).await?;
+    let row = answer.rows.first().ok_or_else(|| unreadable(sqlx::Error::RowNotFound))?;
+    Ok(Timestamp::from_millis(row.try_get("now").map_err(unreadable)?))
 }
 
 const KEYS: &str = "
