@@ -23,11 +23,16 @@ fn a_call_runs_and_tells_what_happened() {
 
     let events = client.events_until(&task, "call.ended");
     let kinds: Vec<_> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["task.created", "task.ready", "call.started", "call.ended"]);
+    let made = ["task.created", "task.step", "task.step", "task.ready"];
+    assert_eq!(kinds, [&made[..], &["call.started", "call.ended"]].concat());
+    let steps: Vec<_> = events[1..3].iter().map(|event| (&event["data"]["step"], &event["data"]["status"])).collect();
+    let finished = json!("finished");
+    assert_eq!(steps, [(&json!("workspace"), &finished), (&json!("backend"), &finished)]);
+    assert_eq!(events[2]["data"]["detail"], "wasm");
     let numbers: Vec<_> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
-    assert_eq!(numbers, [1, 2, 3, 4]);
-    assert_eq!(events[3]["call"], call["id"]);
-    assert_eq!(events[3]["data"]["content"], call["outcome"]["content"]);
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(events[5]["call"], call["id"]);
+    assert_eq!(events[5]["data"]["content"], call["outcome"]["content"]);
 
     let read = client.get(&format!("/v1/calls/{}", call["id"].as_str().unwrap())).expect(200);
     assert_eq!(read, call);

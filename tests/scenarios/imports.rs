@@ -38,7 +38,10 @@ pub fn repository(files: usize) -> tempfile::TempDir {
 pub fn wait_ready(client: &Client, task: &Value) -> Value {
     let id = task["id"].as_str().unwrap();
     let is_settled = |event: &Value| matches!(event["type"].as_str(), Some("task.ready" | "task.failed"));
-    client.follow(id, &[], "").until(is_settled);
+    let events = client.follow(id, &[], "").until(is_settled);
+    let steps: Vec<_> = events.iter().filter_map(|event| event["data"]["step"].as_str()).collect();
+    assert_eq!(steps[..3], ["workspace", "import", "import"], "made, and filled: {events:?}");
+    assert!(events.last().unwrap()["type"] == "task.failed" || steps.last() == Some(&"backend"), "{events:?}");
     client.get(&format!("/v1/tasks/{id}")).expect(200)
 }
 

@@ -360,7 +360,8 @@ fn filling_a_workspace_is_told_step_by_step() {
     let task = client.post("/v1/tasks", &source(repository.path().to_str().unwrap())).expect(201);
     wait_ready(&client, &task);
     let events = client.events_until(task["id"].as_str().unwrap(), "task.ready");
-    assert!(is_step(&events[1], "import", "started"), "{events:?}");
+    assert!(is_step(&events[1], "workspace", "finished"), "{events:?}");
+    assert!(is_step(&events[2], "import", "started"), "{events:?}");
     let finished = events.iter().find(|event| is_step(event, "import", "finished")).unwrap();
     assert!(finished["data"]["duration_ms"].is_u64() && finished["data"]["entries"].as_u64() >= Some(20));
     let nothing = format!("{}/none", repository.path().to_str().unwrap());

@@ -177,7 +177,7 @@ fn a_host_may_end_at_each_step() {
         // Not always at the first time; what is taken over comes once.
         let passed = if step == "calls.taken" { 0 } else { round % 3 };
         first.kill();
-        first = first.start_again_with("FAILPOINTS", Some(format!("{step}={passed}*off->return")));
+        first = first.start_again_with("END_AT_STEP", Some(format!("{step}:{passed}")));
         work.pair.urls.write().unwrap()[0] = first.url().to_owned();
         work.while_it_ends(round, || {
             if step == "calls.taken" {
@@ -200,7 +200,7 @@ fn a_host_may_end_at_each_step() {
         });
         eprintln!("{step}: {} calls so far", work.done().calls.len());
     }
-    first = first.start_again_with("FAILPOINTS", None);
+    first = first.start_again_with("END_AT_STEP", None);
     work.pair.urls.write().unwrap()[0] = first.url().to_owned();
     check(&work);
     let open = || postgres().psql(&database, "SELECT count(*) FROM bulkhead.calls WHERE ended_at IS NULL").unwrap();

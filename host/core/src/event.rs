@@ -105,6 +105,8 @@ impl ChangeCounts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskStep {
+    /// Its workspace is made.
+    Workspace,
     /// Its workspace is filled: cloned, or unpacked from an upload.
     Import,
     /// What was filled in is measured against the quotas.
@@ -113,6 +115,8 @@ pub enum TaskStep {
     Pack,
     /// It is unpacked again.
     Unpack,
+    /// What runs its calls is there; `detail` names it.
+    Backend,
 }
 
 /// How far a step is.

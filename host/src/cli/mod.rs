@@ -39,7 +39,7 @@ pub fn main() -> ExitCode {
         return code;
     }
     #[cfg(feature = "probe")]
-    let _asked_for = bulkhead_core::steps::asked_for();
+    end_where_asked();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         // Help and version are printed the same way, and are no failure.
@@ -57,6 +57,24 @@ pub fn main() -> ExitCode {
             output.failure(&failure);
             failure.exit.into()
         }
+    }
+}
+
+/// For tests: `END_AT_STEP=call.accepted:2` ends this process as that step
+/// ([`bulkhead_core::steps`]) is reached for the third time.
+#[cfg(feature = "probe")]
+fn end_where_asked() {
+    let Ok(asked) = std::env::var("END_AT_STEP") else { return };
+    let (step, passed) = asked.split_once(':').unwrap_or((&asked, "0"));
+    let left = std::sync::atomic::AtomicI64::new(passed.parse().unwrap_or(0));
+    let ends = move || {
+        if left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) <= 0 {
+            // As sudden as `kill -9`: nothing is unwound, flushed or told.
+            std::process::abort();
+        }
+    };
+    if let Err(error) = fail::cfg_callback(step, ends) {
+        tracing::error!(error, "the step to end at can't be set");
     }
 }
 

@@ -278,21 +278,20 @@ impl Tasks {
 
     /// Tells that a step has ended.
     pub(super) async fn stepped(&self, task: &Task, step: TaskStep, begun: Instant, done: Result<Imported, String>) {
-        let duration_ms = Some(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let took = Step::took(begun);
         let (status, said) = match done {
             Ok(Imported { files, directories, symlinks, bytes, .. }) => {
                 let entries = Some(files + directories + symlinks);
-                (StepStatus::Finished, Step { duration_ms, entries, bytes: Some(bytes), detail: None })
+                (StepStatus::Finished, Step { entries, bytes: Some(bytes), ..took })
             }
-            Err(detail) => (StepStatus::Failed, Step { duration_ms, detail: Some(detail), ..Step::default() }),
+            Err(detail) => (StepStatus::Failed, Step { detail: Some(detail), ..took }),
         };
         self.step(task, step, status, said).await;
     }
 
     /// Tells of a step. It is news, not state: if it can't be stored, the step goes on.
     pub(super) async fn step(&self, task: &Task, step: TaskStep, status: StepStatus, said: Step) {
-        let Step { duration_ms, detail, entries, bytes } = said;
-        let body = EventBody::TaskStep { step, status, duration_ms, detail, entries, bytes };
+        let body = said.event(step, status);
         let ports = &self.parts.ports;
         let events = vec![NewEvent::new(ports.ids.now(), None, &body)];
         match ports.store.append_events(task.id, events.clone()).await {
@@ -313,6 +312,26 @@ pub(super) struct Step {
     detail: Option<String>,
     entries: Option<u64>,
     bytes: Option<u64>,
+}
+
+impl Step {
+    pub(super) fn took(begun: Instant) -> Self {
+        Self { duration_ms: Some(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)), ..Self::default() }
+    }
+
+    pub(super) fn named(detail: &str) -> Self {
+        Self { detail: Some(detail.into()), ..Self::default() }
+    }
+
+    /// The event that says so.
+    pub(super) fn finished(self, step: TaskStep) -> EventBody {
+        self.event(step, StepStatus::Finished)
+    }
+
+    fn event(self, step: TaskStep, status: StepStatus) -> EventBody {
+        let Self { duration_ms, detail, entries, bytes } = self;
+        EventBody::TaskStep { step, status, duration_ms, detail, entries, bytes }
+    }
 }
 
 fn wrong_state(task: &Task, state: TaskState, remedy: String) -> Error {

@@ -148,11 +148,13 @@ impl Tasks {
             last_seq: 0,
             first_seq: 1,
         };
+        let begun = Instant::now();
         self.parts.ports.workspaces.create(task.owner.tenant, task.id, Extent::quota(&task.limits)).await?;
         steps::reach("task.placed");
-        let mut bodies = vec![EventBody::TaskCreated { source: task.source.clone() }];
+        let made = Step::took(begun).finished(TaskStep::Workspace);
+        let mut bodies = vec![EventBody::TaskCreated { source: task.source.clone() }, made];
         if state == TaskState::Ready {
-            bodies.push(EventBody::TaskReady {});
+            bodies.extend([backend(), EventBody::TaskReady {}]);
         }
         let events: Vec<_> = bodies.iter().map(|body| NewEvent::new(now, None, body)).collect();
         let body =
@@ -214,7 +216,9 @@ impl Tasks {
             Err(error) => Err(ImportError::Io(std::io::Error::other(error))),
         };
         let (to, failure, bodies) = match filled {
-            Ok(imported) => (TaskState::Ready, None, vec![imported_event(imported), EventBody::TaskReady {}]),
+            Ok(imported) => {
+                (TaskState::Ready, None, vec![imported_event(imported), backend(), EventBody::TaskReady {}])
+            }
             Err(error) => {
                 tracing::warn!(task = %task.id, error = %chain(&error), "a workspace could not be filled");
                 let reason = error.to_string();
@@ -371,6 +375,12 @@ fn check_lifetimes(own: &Lifetimes, most: &Lifetimes) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// What runs a task's calls: each in a fresh instance of its tool, so there is nothing
+/// to be started for the task.
+fn backend() -> EventBody {
+    Step::named("wasm").finished(TaskStep::Backend)
 }
 
 fn imported_event(imported: Imported) -> EventBody {
