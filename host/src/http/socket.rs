@@ -119,7 +119,8 @@ async fn converse(socket: &mut WebSocket, stream: &mut Stream) -> End {
                 return closing(Why::Stopping, close::STOPPING, "the host is stopping; go on after the last event");
             }
             message = socket.recv() => match message {
-                None | Some(Err(_) | Ok(Message::Close(_))) => return (Why::Client, None, String::new()),
+                None | Some(Ok(Message::Close(_))) => return (Why::Client, None, String::new()),
+                Some(Err(_)) => return (stream.broke(), None, String::new()),
                 Some(Ok(Message::Pong(_) | Message::Ping(_))) => unanswered = false,
                 Some(Ok(Message::Text(_) | Message::Binary(_))) => {
                     return closing(Why::Protocol, close::DATA, "a client of this protocol sends nothing");
@@ -166,7 +167,8 @@ async fn send(socket: &mut WebSocket, stream: &mut Stream, message: Message) -> 
             stream.taken = std::time::Instant::now();
             Ok(())
         }
-        Ok(Err(_)) => Err((Why::Client, None, String::new())),
+        // The kernel may be sooner: it cuts off who takes nothing for as long.
+        Ok(Err(_)) => Err((stream.broke(), None, String::new())),
         Err(_) => Err(stalled()),
     }
 }

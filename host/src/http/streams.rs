@@ -172,6 +172,14 @@ impl<E> Stream<E> {
         Self { events, stop, options, until, taken: Instant::now(), why: None, metrics, _gauge: gauge, _place: place }
     }
 
+    /// Why its connection broke: nothing was read, or the client went.
+    pub fn broke(&self) -> Why {
+        // The kernel cuts off twice `stall` after the first byte that was not taken; here it
+        // shows only once the kernel's buffer is full.
+        let stalled = self.taken.elapsed() >= self.options.heartbeat.max(self.options.stall / 2);
+        if stalled { Why::Stalled } else { Why::Client }
+    }
+
     /// Says why it ends; what is said first counts.
     pub fn end(&mut self, why: Why) {
         self.why.get_or_insert(why);
@@ -180,9 +188,8 @@ impl<E> Stream<E> {
 
 impl<E> Drop for Stream<E> {
     fn drop(&mut self) {
-        // Dropped from outside: the connection broke, if not because nothing was read.
-        let stalled = self.taken.elapsed() >= self.options.heartbeat.max(self.options.stall);
-        let why = self.why.unwrap_or(if stalled { Why::Stalled } else { Why::Client });
+        // Dropped from outside: the connection broke.
+        let why = self.why.unwrap_or_else(|| self.broke());
         self.metrics.stream_ended(why.name());
     }
 }
