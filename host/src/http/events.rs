@@ -5,7 +5,6 @@
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -23,7 +22,7 @@ use utoipa::IntoParams;
 use super::Api;
 use super::extract::{Caller, Id, Query};
 use super::problem::Problem;
-use super::streams::{Stream, Why};
+use super::streams::{Stream, Waited, Why};
 use super::wire::EventBody;
 
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -102,31 +101,20 @@ struct Reader {
 fn frames(reader: Reader) -> impl futures::Stream<Item = Result<Bytes, Infallible>> {
     stream::unfold(reader, async |mut reader| {
         let stream = &mut reader.stream;
-        stream.taken = Instant::now();
         if !reader.begun {
             reader.begun = true;
             return Some((Ok(Bytes::from(format!("retry: {RETRY_MS}\n\n"))), reader));
         }
-        let next = tokio::select! {
-            () = stream.stop.cancelled() => {
-                stream.end(Why::Stopping);
-                return None;
-            }
-            () = tokio::time::sleep_until(stream.until) => {
-                stream.end(Why::Age);
-                return None;
-            }
-            next = tokio::time::timeout(stream.options.heartbeat, stream.events.next()) => next,
-        };
-        match next {
-            Err(_) => Some((Ok(Bytes::from_static(STILL_HERE)), reader)),
-            Ok(Ok(Some(events))) => Some((Ok(encode(&events)), reader)),
-            Ok(Ok(None)) => {
+        match stream.wait(async |events| events.next().await).await {
+            Waited::Over => None,
+            Waited::Idle => Some((Ok(Bytes::from_static(STILL_HERE)), reader)),
+            Waited::Next(Ok(Some(events))) => Some((Ok(encode(&events)), reader)),
+            Waited::Next(Ok(None)) => {
                 stream.end(Why::Over);
                 None
             }
             // The client reconnects with its cursor and is told by a problem.
-            Ok(Err(error)) => {
+            Waited::Next(Err(error)) => {
                 tracing::warn!(%error, "an event stream ended");
                 let expired = matches!(error, bulkhead_core::Error::EventsExpired { .. });
                 stream.end(if expired { Why::Expired } else { Why::Failed });

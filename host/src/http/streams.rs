@@ -140,6 +140,16 @@ impl Drop for Place {
     }
 }
 
+/// What a stream has waited for.
+pub enum Waited<T> {
+    /// This came.
+    Next(T),
+    /// Nothing came: the client is told that it lives.
+    Idle,
+    /// It has lasted as long as it may, or the host stops.
+    Over,
+}
+
 /// A stream: its reader, and all that is given back when it ends.
 pub struct Stream<E = Subscription> {
     /// The events.
@@ -170,6 +180,25 @@ impl<E> Stream<E> {
         let gauge = metrics.stream_opened();
         let until = tokio::time::Instant::now() + options.age;
         Self { events, stop, options, until, taken: Instant::now(), why: None, metrics, _gauge: gauge, _place: place }
+    }
+
+    /// Waits for what comes next, for a sign of life at most, as long as it may last. To be
+    /// called when the client takes something.
+    pub async fn wait<T>(&mut self, next: impl AsyncFnOnce(&mut E) -> T) -> Waited<T> {
+        self.taken = Instant::now();
+        tokio::select! {
+            () = self.stop.cancelled() => {
+                self.end(Why::Stopping);
+                Waited::Over
+            }
+            () = tokio::time::sleep_until(self.until) => {
+                self.end(Why::Age);
+                Waited::Over
+            }
+            next = tokio::time::timeout(self.options.heartbeat, next(&mut self.events)) => {
+                next.map_or(Waited::Idle, Waited::Next)
+            }
+        }
     }
 
     /// Why its connection broke: nothing was read, or the client went.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -24,7 +24,7 @@ use super::events::{LAST_EVENT_ID, SSE, STILL_HERE};
 use super::extract::{Caller, Id, Query, body};
 use super::problem::Problem;
 use super::sessions::page;
-use super::streams::{Stream, Why};
+use super::streams::{Stream, Waited, Why};
 use super::wire::{Items, PageQuery, ProgressBody, ToolBody};
 
 /// Whose a new tool is.
@@ -133,36 +133,23 @@ pub async fn follow(
 
 /// The body: pulled by the client's connection.
 fn states(stream: Stream<Following>) -> impl futures::Stream<Item = Result<Bytes, Infallible>> {
-    stream::unfold(stream, async |mut stream| {
-        stream.taken = Instant::now();
-        let next = tokio::select! {
-            () = stream.stop.cancelled() => {
-                stream.end(Why::Stopping);
-                return None;
-            }
-            () = tokio::time::sleep_until(stream.until) => {
-                stream.end(Why::Age);
-                return None;
-            }
-            next = tokio::time::timeout(stream.options.heartbeat, stream.events.next()) => next,
-        };
-        match next {
-            Err(_) => Some((Ok(Bytes::from_static(STILL_HERE)), stream)),
-            Ok(Ok(Some((tool, progress)))) => {
-                let state = tool.state.name();
-                let tool = ToolBody { progress: progress.map(ProgressBody::from), ..ToolBody::from(&tool) };
-                let json = serde_json::to_string(&tool).unwrap_or_default();
-                Some((Ok(format!("id: {state}\nevent: tool.{state}\ndata: {json}\n\n").into()), stream))
-            }
-            Ok(Ok(None)) => {
-                stream.end(Why::Over);
-                None
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "a stream of a tool's states ended");
-                stream.end(Why::Failed);
-                None
-            }
+    stream::unfold(stream, async |mut stream| match stream.wait(async |states| states.next().await).await {
+        Waited::Over => None,
+        Waited::Idle => Some((Ok(Bytes::from_static(STILL_HERE)), stream)),
+        Waited::Next(Ok(Some((tool, progress)))) => {
+            let state = tool.state.name();
+            let tool = ToolBody { progress: progress.map(ProgressBody::from), ..ToolBody::from(&tool) };
+            let json = serde_json::to_string(&tool).unwrap_or_default();
+            Some((Ok(format!("id: {state}\nevent: tool.{state}\ndata: {json}\n\n").into()), stream))
+        }
+        Waited::Next(Ok(None)) => {
+            stream.end(Why::Over);
+            None
+        }
+        Waited::Next(Err(error)) => {
+            tracing::warn!(%error, "a stream of a tool's states ended");
+            stream.end(Why::Failed);
+            None
         }
     })
 }
