@@ -146,7 +146,7 @@ section! {
         /// How long a worker without a call stays, so that the next call finds it warm. Starting one takes a few milliseconds.
         idle_ms: u64 = 30_000, number("milliseconds", 0, 24 * HOUR_MS);
         /// How old a worker gets: then it takes no further call, another one takes its place, and it ends with its last call. What a guest may have done to a process unnoticed ends with it.
-        max_age_ms: u64 = HOUR_MS, number("milliseconds", 1_000, 30 * 24 * HOUR_MS);
+        max_age_ms: u64 = HOUR_MS, number("milliseconds", 60_000, 30 * 24 * HOUR_MS);
         /// How long after a call's time is up its worker may say nothing; then the process is killed, with the other calls it runs. Workers look at the clock every millisecond.
         kill_grace_ms: u64 = 40, number("milliseconds", 10, 60_000);
         /// How long a worker may take to come up or to load a component. More on slow disks.

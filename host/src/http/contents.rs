@@ -28,7 +28,8 @@ use super::wire::{EntryBody, PutContentBody, TransferBody, TransferredBody};
 
 /// Copies or moves an entry from another task of the same owner, with all it holds.
 /// Links are copied as links. It is whole, or not there at all; what was moved may, if
-/// the server dies in the middle, be in both tasks. From a task that another host holds
+/// the server dies in the middle, be in both tasks. A file that is changed while it is
+/// moved stays where it was, too (409); a directory goes with what is written into it meanwhile. From a task that another host holds
 /// single files are transferred; of anything else there 409 `held_elsewhere` tells.
 #[utoipa::path(post, path = "/v1/tasks/{task}/transfers", tag = "files", params(("task" = String, Path)), request_body = TransferBody,
     responses((status = 201, description = "New", body = TransferredBody), (status = 200, description = "Replaced", body = TransferredBody), (status = "4XX", body = Problem)))]

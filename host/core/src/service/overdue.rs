@@ -62,6 +62,9 @@ pub(super) struct Overseer {
     tasks: Tasks,
     config: LifeConfig,
     even: EvenTime,
+    /// Whether it began by the database's clock, if that has one of its own: what other
+    /// hosts stored must not be older here than it is.
+    agreed: bool,
     /// Those that the last round found.
     found: HashMap<TaskId, Overdue>,
 }
@@ -69,7 +72,7 @@ pub(super) struct Overseer {
 impl Overseer {
     pub(super) fn new(tasks: Tasks, config: LifeConfig) -> Self {
         let even = EvenTime { began: tasks.parts.ports.ids.now(), since: Instant::now() };
-        Self { tasks, config, even, found: HashMap::new() }
+        Self { tasks, config, even, agreed: false, found: HashMap::new() }
     }
 
     pub(super) async fn run(mut self) {
@@ -86,6 +89,12 @@ impl Overseer {
 
     async fn round(&mut self) -> Result<(), Error> {
         let ports = self.tasks.parts.ports.clone();
+        if !self.agreed {
+            if let Some(began) = ports.store.clock().await? {
+                self.even = EvenTime { began, since: Instant::now() };
+            }
+            self.agreed = true;
+        }
         let times = Times { now: self.even.now(ports.ids.now()), lifetimes: self.config.lifetimes };
         let in_use = self.in_use(&self.tasks.parts.hub);
         let used: Vec<_> = in_use.iter().copied().collect();

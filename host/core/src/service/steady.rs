@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Ports;
 use crate::clock::Timestamp;
 
 /// The clock and the passing of time may come apart by so much between two looks.
@@ -30,7 +31,7 @@ impl Steady {
     }
 
     /// Whether things may be removed for their age, by this clock. Said in the log if not.
-    pub(super) fn holds(&mut self, clock: Timestamp, at: Instant) -> bool {
+    fn holds(&mut self, clock: Timestamp, at: Instant) -> bool {
         let passed = i64::try_from(at.duration_since(self.at).as_millis()).unwrap_or(i64::MAX);
         let shown = clock.as_millis().saturating_sub(self.clock.as_millis());
         let off_ms = shown.saturating_sub(passed);
@@ -47,10 +48,21 @@ impl Steady {
         self.held_until.is_none_or(|until| at >= until)
     }
 
+    /// Whether things may be removed for their age: the clock has gone evenly, and is that
+    /// of the database, if it has one of its own. If it does not answer, not.
+    pub(super) async fn believes(&mut self, ports: &Ports) -> bool {
+        let holds = self.holds(ports.ids.now(), Instant::now());
+        match ports.store.clock().await {
+            Ok(Some(database)) => self.agrees(ports.ids.now(), database) && holds,
+            Ok(None) => holds,
+            Err(_) => false,
+        }
+    }
+
     /// Whether the clock is that of the database, which the other hosts have beside
     /// them as well: what they store must not be older here than it is. Said in the log
     /// once if not.
-    pub(super) fn agrees(&mut self, clock: Timestamp, database: Timestamp) -> bool {
+    fn agrees(&mut self, clock: Timestamp, database: Timestamp) -> bool {
         let off_ms = clock.as_millis().saturating_sub(database.as_millis());
         let differs = u128::from(off_ms.unsigned_abs()) > JUMP.as_millis();
         if differs && !std::mem::replace(&mut self.differs, differs) {

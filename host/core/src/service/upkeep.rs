@@ -104,14 +104,7 @@ impl Upkeep {
         let mut steady = Steady::new(ports.ids.now(), Instant::now());
         self.tracker.spawn(async move {
             while stop.run_until_cancelled(tokio::time::sleep(keep.every)).await.is_some() {
-                let holds = steady.holds(ports.ids.now(), Instant::now());
-                let agrees = match ports.store.clock().await {
-                    Ok(Some(database)) => steady.agrees(ports.ids.now(), database),
-                    Ok(None) => true,
-                    // Then nothing can be removed either.
-                    Err(_) => false,
-                };
-                if holds && agrees {
+                if steady.believes(&ports).await {
                     retain(&ports, keep).await;
                 }
                 ports.rates.tidy();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::pool::{Home, Pool};
 use super::worker::Worker;
+use crate::config::WasmConfig;
 
 /// How often they are looked for, at most.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -31,7 +32,7 @@ impl Pool {
                         worker.shut_down();
                     }
                 }
-                recycle(&workers, pool.config.max_age)
+                recycle(&workers, &pool.config)
             };
             if recycled > 0 {
                 pool.counters.recycled.fetch_add(recycled, Relaxed);
@@ -43,12 +44,29 @@ impl Pool {
 }
 
 /// Lets old workers take no further calls; how many. One of a home at a time: with
-/// calls that last for days in each that is on its way out, one tenant would come
-/// to have any number of processes.
-fn recycle(workers: &HashMap<Home, Vec<Arc<Worker>>>, max_age: Duration) -> u64 {
-    let old = |own: &Vec<Arc<Worker>>| {
-        let leaves = own.iter().any(|worker| worker.is_retired());
-        !leaves && own.iter().any(|worker| worker.born.elapsed() >= max_age && worker.retire())
-    };
-    workers.values().filter(|own| old(own)).count() as u64
+/// calls that last for days in each that is on its way out, one tenant would come to
+/// have any number of processes. One that is busy only where another may be started
+/// now: else its tenant would wait for its last call.
+fn recycle(workers: &HashMap<Home, Vec<Arc<Worker>>>, config: &WasmConfig) -> u64 {
+    let total: usize = workers.values().map(Vec::len).sum();
+    let of_tenant = |tenant| workers.iter().filter(|(home, _)| home.tenant == tenant).map(|(_, own)| own.len()).sum();
+    let mut room = config.max_workers.saturating_sub(total);
+    let mut recycled = 0;
+    for (home, own) in workers {
+        if own.iter().any(|worker| worker.is_retired()) {
+            continue;
+        }
+        let may_start = room > 0
+            && (home.task.is_none() || {
+                let of_tenant: usize = of_tenant(home.tenant);
+                of_tenant < config.max_workers.div_ceil(2)
+            });
+        let old = |worker: &&Arc<Worker>| worker.born.elapsed() >= config.max_age;
+        let next = own.iter().filter(old).find(|worker| may_start || worker.load.load(Relaxed) == 0);
+        if let Some(worker) = next.filter(|worker| worker.retire()) {
+            room = room.saturating_sub(usize::from(worker.load.load(Relaxed) > 0));
+            recycled += 1;
+        }
+    }
+    recycled
 }

@@ -15,7 +15,7 @@ use super::super::units::show_bytes;
 use super::Check;
 use super::Need::{Optional, Recommended, Required};
 use crate::builtin;
-use crate::config::{Config, Isolation};
+use crate::config::{Config, Isolation, KernelQuota};
 
 /// Below this a busy server runs out: sockets, workspaces, components.
 const DESCRIPTORS: u64 = 4_096;
@@ -46,7 +46,7 @@ pub(super) fn all(config: &Config) -> Vec<Check> {
         git(),
         tools(),
         data(&config.data),
-        kernel_quota(&config.workspaces()),
+        kernel_quota(config),
     ]
     .into_iter()
     .chain(super::database::checks(config))
@@ -257,13 +257,14 @@ fn nearest(path: &Path) -> (PathBuf, PathBuf) {
     (absolute, there)
 }
 
-fn kernel_quota(path: &Path) -> Check {
-    let (ok, found) = match bulkhead_workspace::kernel_quota_of(&nearest(path).1) {
+fn kernel_quota(config: &Config) -> Check {
+    let need = if config.quota.kernel == KernelQuota::Required { Required } else { Optional };
+    let (ok, found) = match bulkhead_workspace::kernel_quota_of(&nearest(&config.workspaces()).1) {
         Ok(()) => (true, "the kernel can bound each workspace".into()),
         Err(why) => (false, format!("the kernel bounds no workspace: {why}")),
     };
-    let remedy = "nothing depends on it; with ext4 or XFS mounted with `prjquota`, and CAP_SYS_ADMIN, a worker that was taken over fills no disk either";
-    Check::new("kernel quota", Optional, ok, found, remedy)
+    let remedy = "nothing depends on it unless `quota.kernel` is `required`; with ext4 or XFS mounted with `prjquota`, and CAP_SYS_ADMIN, a worker that was taken over fills no disk either";
+    Check::new("kernel quota", need, ok, found, remedy)
 }
 
 fn data(path: &Path) -> Check {

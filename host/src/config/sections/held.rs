@@ -13,7 +13,7 @@ section! {
         workspace_entries_per_user: u64 = 5_000_000, number("entries", 1, 10_000_000_000);
         /// Tasks of a user that are not deleted. Each is a directory and a log.
         tasks_per_user: u64 = 10_000, number("tasks", 1, 10_000_000);
-        /// Whether the kernel bounds each workspace too, a little above its task's `workspace_bytes` and `workspace_entries`, so that a worker that was taken over fills no disk. Takes ext4 or XFS mounted with `prjquota`, and a server with CAP_SYS_ADMIN; `bulkhead doctor` tells. `auto`: where it can. `required`: the server does not start without it.
+        /// Whether the kernel bounds each workspace too, so that a worker that was taken over fills no disk: at its task's `workspace_bytes` and 4 KiB for each of its `workspace_entries`, so that who keeps to these never meets it. Workspaces that were made before have no such bound. Takes ext4 or XFS mounted with `prjquota`, and a server with CAP_SYS_ADMIN; `bulkhead doctor` tells. `auto`: where it can. `required`: the server does not start without it.
         kernel: KernelQuota = KernelQuota::Auto, KernelQuota::KIND;
     }
 }

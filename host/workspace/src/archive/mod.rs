@@ -133,7 +133,7 @@ impl Archives for ChildArchiver {
         let permit = self.permits.acquire().await.map_err(|error| ArchiveError::Io(std::io::Error::other(error)))?;
         let begin = move |layout: &Layout| {
             let archive = layout.open_archive(tenant, task)?;
-            let (root, bin) = layout.nursery(archive.as_fd(), quota)?;
+            let (root, bin) = layout.nursery(quota)?;
             Ok((archive, root, bin))
         };
         let (archive, root, bin) = self.run(begin).await?;

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::change::{hold, open_parent};
 use super::layout::{Beside, Layout, discard};
 use super::list::kind_of;
+use super::project::adopt;
 use super::walk;
 use crate::{beneath, error, remove};
 
@@ -114,9 +115,27 @@ pub(super) fn bring_back(
     let parent =
         path.parent().ok_or(WorkspaceError::BadPath { path: String::new(), reason: "it is the workspace itself" })?;
     let dir = beneath::make_dirs(root, parent.as_bytes(), true).map_err(error::making(&parent))?.dir;
+    // What was put aside may be of another project: of none, or of one that was packed.
+    let adopted = match kind_of(&stat) {
+        EntryKind::File => {
+            beneath::open_file(kept.as_fd(), id.as_bytes()).and_then(|kept| adopt(dir.as_fd(), kept.file.as_fd()))
+        }
+        EntryKind::Directory => {
+            beneath::open_dir(kept.as_fd(), id.as_bytes()).and_then(|kept| adopt(dir.as_fd(), kept.as_fd()))
+        }
+        EntryKind::Symlink | EntryKind::Other => Ok(()),
+    };
+    // Its owner may have forbidden to open it: then moving it says whether it mattered.
+    tracing::trace!(?adopted, "what was kept has the project of where it goes");
     {
         let _alone = layout.naming();
         match rustix::fs::renameat_with(&kept, &*id, &dir, path.name(), RenameFlags::NOREPLACE) {
+            // A link has no content of its own to be of a project: another is made.
+            Err(Errno::XDEV) if kind_of(&stat) == EntryKind::Symlink => {
+                let target = rustix::fs::readlinkat(&kept, &*id, Vec::new()).map_err(error::host)?;
+                rustix::fs::symlinkat(&*target, &dir, path.name())
+                    .and_then(|()| rustix::fs::unlinkat(&kept, &*id, rustix::fs::AtFlags::empty()))
+            }
             // A directory is never replaced, nor replaces anything: what it holds would go.
             Err(Errno::EXIST) if replace && kind_of(&stat) != EntryKind::Directory => {
                 rustix::fs::renameat(&kept, &*id, &dir, path.name())

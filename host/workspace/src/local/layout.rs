@@ -16,9 +16,13 @@ use bulkhead_core::quota::Extent;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
-use super::project::{KernelQuota, Projects, adopt};
+use super::project::{KernelQuota, Projects, keeping};
 use crate::scratch::{Scratch, Temporary, make_private};
 use crate::{beneath, error, remove};
+
+/// What a tenant's directory may have beside its workspaces, where the kernel bounds
+/// them: itself, and workspaces in the moment they are made.
+const BESIDE: Extent = Extent { bytes: 64 << 20, entries: 1_024 };
 
 /// The name under which a tree lies in its bin.
 const IN_BIN: &str = "tree";
@@ -58,18 +62,20 @@ impl Layout {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // The operator may have made the data directory a link; that is theirs.
         let fd = rustix::fs::open(root, flags, Mode::empty())?;
-        let projects = match (kernel_quota, Projects::of(fd.as_fd())) {
-            (KernelQuota::Off, _) => None,
-            (_, Ok(projects)) => Some(projects),
-            (KernelQuota::Auto, Err(why)) => {
-                tracing::info!(%why, "the kernel bounds no workspace; the server measures them");
-                None
-            }
-            (KernelQuota::Required, Err(why)) => {
-                return Err(io::Error::other(format!(
-                    "`quota.kernel` is `required`, and the kernel can't bound workspaces here: {why}"
-                )));
-            }
+        let projects = match kernel_quota {
+            KernelQuota::Off => None,
+            wanted => match (wanted, Projects::of(fd.as_fd())) {
+                (_, Ok(projects)) => Some(projects),
+                (KernelQuota::Required, Err(why)) => {
+                    let why =
+                        format!("`quota.kernel` is `required`, and the kernel can't bound workspaces here: {why}");
+                    return Err(io::Error::other(why));
+                }
+                (_, Err(why)) => {
+                    tracing::info!(%why, "the kernel bounds no workspace; the server measures them");
+                    None
+                }
+            },
         };
         Ok(Self {
             workspaces: beneath::open_dir(fd.as_fd(), b"workspaces")?,
@@ -87,7 +93,12 @@ impl Layout {
     pub(super) fn domain(&self, tenant: TenantId) -> Result<OwnedFd, WorkspaceError> {
         let tenant = tenant.to_string();
         make_durable(self.workspaces.as_fd(), &tenant).map_err(error::host)?;
-        beneath::open_dir(self.workspaces.as_fd(), tenant.as_bytes()).map_err(error::host)
+        let domain = beneath::open_dir(self.workspaces.as_fd(), tenant.as_bytes()).map_err(error::host)?;
+        if let Some(projects) = &self.projects {
+            // A worker reaches it, and makes nothing there that is not a workspace's.
+            projects.found(domain.as_fd(), self.workspaces.as_fd(), BESIDE).map_err(error::host)?;
+        }
+        Ok(domain)
     }
 
     /// Makes a workspace, which may have `most`.
@@ -96,7 +107,7 @@ impl Layout {
         make_durable(dir.as_fd(), &task.to_string()).map_err(error::host)?;
         if let Some(projects) = &self.projects {
             let workspace = beneath::open_dir(dir.as_fd(), task.to_string().as_bytes()).map_err(error::host)?;
-            projects.found(workspace.as_fd(), most).map_err(error::host)?;
+            projects.found(workspace.as_fd(), dir.as_fd(), most).map_err(error::host)?;
         }
         Ok(())
     }
@@ -153,10 +164,7 @@ impl Layout {
     /// Removes a workspace, what it was packed into, and what lies beside it.
     pub(super) fn remove(&self, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError> {
         // Kept open until nothing needs its project any more.
-        let own = self.projects.as_ref().map(|projects| {
-            let workspace = self.open_workspace(tenant, task);
-            (projects, workspace.or_else(|_| self.open_archive(tenant, task)))
-        });
+        let own = self.projects.as_ref().map(|projects| (projects, self.open_workspace(tenant, task)));
         for parent in [self.workspaces.as_fd(), self.deleted.as_fd(), self.uploads.as_fd()] {
             self.remove_from(parent, tenant, task)?;
         }
@@ -182,20 +190,15 @@ impl Layout {
         }
     }
 
-    /// An empty directory in which the workspace that an archive was packed from can be
-    /// made, which may have `most`, and the bin it is in.
-    pub(crate) fn nursery(
-        &self,
-        archive: BorrowedFd<'_>,
-        most: Extent,
-    ) -> Result<(OwnedFd, Temporary), WorkspaceError> {
+    /// An empty directory in which a workspace can be made, which may have `most`, and the
+    /// bin it is in.
+    pub(crate) fn nursery(&self, most: Extent) -> Result<(OwnedFd, Temporary), WorkspaceError> {
         let bin = self.staging.bin().map_err(error::host)?;
         let dir = beneath::open_dir(bin.directory(), bin.name().as_bytes()).map_err(error::host)?;
         rustix::fs::mkdirat(&dir, IN_BIN, Mode::RWXU).map_err(error::host)?;
         let root = beneath::open_dir(dir.as_fd(), IN_BIN.as_bytes()).map_err(error::host)?;
         if let Some(projects) = &self.projects {
-            // The same project: what was deleted and is kept belongs to it, and may come back.
-            projects.follow(root.as_fd(), archive, most).map_err(error::host)?;
+            projects.found(root.as_fd(), dir.as_fd(), most).map_err(error::host)?;
         }
         Ok((root, bin))
     }
@@ -205,7 +208,9 @@ impl Layout {
         let parent = self.domain(tenant)?;
         let dir = beneath::open_dir(bin.directory(), bin.name().as_bytes()).map_err(error::host)?;
         let name = task.to_string();
-        rustix::fs::renameat_with(&dir, IN_BIN, &parent, &name, RenameFlags::NOREPLACE).map_err(error::host)?;
+        let root = beneath::open_dir(dir.as_fd(), IN_BIN.as_bytes()).map_err(error::host)?;
+        let moves = || rustix::fs::renameat_with(&dir, IN_BIN, &parent, &name, RenameFlags::NOREPLACE);
+        keeping(parent.as_fd(), root.as_fd(), moves).map_err(error::host)?;
         rustix::fs::fsync(&parent).map_err(error::host)
     }
 
@@ -218,7 +223,7 @@ impl Layout {
         file: BorrowedFd<'_>,
         temporary: Temporary,
     ) -> Result<u64, WorkspaceError> {
-        adopt(self.open_workspace(tenant, task)?.as_fd(), file).map_err(error::host)?;
+        let workspace = self.open_workspace(tenant, task)?;
         rustix::fs::fsync(file).map_err(error::host)?;
         let stat = rustix::fs::fstat(file).map_err(error::host)?;
         make_durable(self.archives.as_fd(), &tenant.to_string()).map_err(error::host)?;
@@ -228,6 +233,9 @@ impl Layout {
         temporary.keep();
         rustix::fs::fsync(&parent).map_err(error::host)?;
         self.remove_from(self.workspaces.as_fd(), tenant, task)?;
+        if let Some(projects) = &self.projects {
+            projects.release(workspace.as_fd());
+        }
         Ok(u64::try_from(stat.st_size).unwrap_or(0))
     }
 

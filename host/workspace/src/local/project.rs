@@ -26,8 +26,8 @@ const UNDER_WAY: u64 = 8;
 const LEAST_UNDER_WAY: u64 = 64;
 /// Ids below are left to whoever gives them by hand.
 const FIRST_ID: u32 = 1 << 20;
-/// How often a free id is looked for: of four thousand million few are taken.
-const TRIES: u32 = 64;
+/// How many ids are looked at for one that is free.
+const TRIES: u32 = 10_000;
 /// The unit of the kernel's limits, in bytes.
 const BASIC_BLOCK: u64 = 512;
 
@@ -56,8 +56,9 @@ pub fn kernel_quota_of(directory: &Path) -> Result<(), String> {
 #[derive(Debug)]
 pub(super) struct Projects {
     root: OwnedFd,
-    /// Held while an id is looked for and taken.
-    taking: Mutex<()>,
+    /// The id that is looked at next. Ids lie beside each other, because XFS keeps a block
+    /// for each few of them for ever.
+    next: Mutex<u32>,
 }
 
 /// The kernel's bound of a project, and what it takes.
@@ -83,46 +84,40 @@ impl Projects {
             Err(Errno::PERM | Errno::ACCESS) => return Err("setting it takes CAP_SYS_ADMIN".into()),
             Err(_) => return Err("the file system has no project quotas, or is mounted without `prjquota`".into()),
         }
-        let this =
-            Self { root: root.try_clone_to_owned().map_err(|error| error.to_string())?, taking: Mutex::default() };
-        // Reading may be allowed where setting is not: nobody's project is bounded as it is.
-        let nobody = this.unused().map_err(|error| format!("it can't be read: {error}"))?;
-        this.bind(nobody, None).map_err(|error| format!("setting it takes CAP_SYS_ADMIN ({error})"))?;
+        let own = sys::project(root).map_err(|error| format!("its project can't be read: {error}"))?;
+        if own.0 != 0 {
+            // Its bound is somebody's who knows why, and all that is made below would have it.
+            return Err(format!("the data directory belongs to the project {} already", own.0));
+        }
+        let root = root.try_clone_to_owned().map_err(|error| error.to_string())?;
+        let mut bytes = [0; 4];
+        getrandom::fill(&mut bytes).map_err(|error| error.to_string())?;
+        let first = FIRST_ID + u32::from_ne_bytes(bytes) % (u32::MAX / 2);
+        let this = Self { root, next: Mutex::new(first) };
+        // Reading may be allowed where setting is not. Nobody is given this id.
+        this.bind(u32::MAX - 1, None).map_err(|error| format!("setting it takes CAP_SYS_ADMIN ({error})"))?;
         Ok(this)
     }
 
-    /// Gives a directory a project of its own, which may have `most`, unless it has one.
+    /// Gives a directory a project of its own, which may have `most`, unless it has one
+    /// that is not that of the directory which it is in.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub(super) fn found(&self, directory: BorrowedFd<'_>, most: Extent) -> rustix::io::Result<()> {
-        if sys::project(directory)?.0 != 0 {
-            return Ok(());
-        }
-        let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = self.unused()?;
-        self.bind(id, Some(most))?;
-        sys::set_project(directory, id, true)
-    }
-
-    /// Gives a new directory the project of a file, or if that has none its own; it may
-    /// have `most`.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub(super) fn follow(
+    pub(super) fn found(
         &self,
         directory: BorrowedFd<'_>,
-        file: BorrowedFd<'_>,
+        within: BorrowedFd<'_>,
         most: Extent,
     ) -> rustix::io::Result<()> {
-        match sys::project(file)? {
-            (0, _) => self.found(directory, most),
-            (id, _) => {
-                self.bind(id, Some(most))?;
-                sys::set_project(directory, id, true)
-            }
+        let (own, above) = (sys::project(directory)?.0, sys::project(within)?.0);
+        if own != 0 && own != above {
+            return Ok(());
         }
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = self.unused(&mut next)?;
+        self.bind(id, Some(most))?;
+        sys::set_project(directory, id, true)
     }
 
     /// Lets the project that this file or directory belongs to go: it is bounded no more.
@@ -152,11 +147,10 @@ impl Projects {
     }
 
     /// A project that nothing belongs to and nobody has bounded.
-    fn unused(&self) -> rustix::io::Result<u32> {
+    fn unused(&self, next: &mut u32) -> rustix::io::Result<u32> {
         for _ in 0..TRIES {
-            let mut bytes = [0; 4];
-            getrandom::fill(&mut bytes).map_err(|_| Errno::IO)?;
-            let id = u32::from_ne_bytes(bytes).max(FIRST_ID);
+            let id = *next;
+            *next = if id >= u32::MAX - 2 { FIRST_ID } else { id + 1 };
             match sys::quota(self.root.as_fd(), id) {
                 // XFS has no record of it.
                 Err(Errno::NOENT | Errno::SRCH) => return Ok(id),
@@ -167,6 +161,23 @@ impl Projects {
         }
         Err(Errno::AGAIN)
     }
+}
+
+/// Moves a directory into one that hands its project down, and lets it keep its own:
+/// nothing else can be told from it meanwhile. The kernel moves nothing into another
+/// project.
+pub(super) fn keeping<T>(
+    into: BorrowedFd<'_>,
+    what: BorrowedFd<'_>,
+    moves: impl FnOnce() -> rustix::io::Result<T>,
+) -> rustix::io::Result<T> {
+    let Ok((own, handed_down)) = sys::project(what) else { return moves() };
+    adopt(into, what)?;
+    let moved = moves();
+    if own != 0 {
+        sys::set_project(what, own, handed_down)?;
+    }
+    moved
 }
 
 /// Lets what is to be moved into `directory` belong to its project, if that is handed

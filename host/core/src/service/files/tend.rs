@@ -32,7 +32,7 @@ impl Files {
             let stop = this.parts.stop.clone();
             let mut steady = Steady::new(this.parts.ports.ids.now(), Instant::now());
             while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
-                let believed = steady.holds(this.parts.ports.ids.now(), Instant::now());
+                let believed = steady.believes(&this.parts.ports).await;
                 this.tend(believed).await;
             }
         });

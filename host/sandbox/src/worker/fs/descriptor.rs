@@ -201,9 +201,9 @@ impl HostDescriptor for View<'_> {
     }
 
     async fn set_size(&mut self, fd: Fd, size: Filesize) -> FsResult<()> {
-        check_size(self.call, size)?;
         let path = self.paths.get(fd.rep()).map(str::to_owned);
         let before = self.size(&fd)?;
+        check_size(self.call, size, before)?;
         self.take_bytes(size.saturating_sub(before))?;
         self.stock.set_size(fd, size).await?;
         self.call.give_bytes(before.saturating_sub(size));
@@ -223,8 +223,9 @@ impl HostDescriptor for View<'_> {
 
     async fn write(&mut self, fd: Fd, bytes: Vec<u8>, offset: Filesize) -> FsResult<Filesize> {
         let end = offset.saturating_add(bytes.len() as u64);
-        check_size(self.call, end)?;
-        self.take_bytes(end.saturating_sub(self.size(&fd)?))?;
+        let size = self.size(&fd)?;
+        check_size(self.call, end, size)?;
+        self.take_bytes(end.saturating_sub(size))?;
         let path = self.paths.get(fd.rep()).map(str::to_owned);
         let written = self.stock.write(fd, bytes, offset).await?;
         self.call.written.fetch_add(written, Relaxed);

@@ -96,7 +96,7 @@ impl Writer {
             Place::End => size,
         };
         let end = start.saturating_add(bytes.len() as u64);
-        check_size(&self.call, end)?;
+        check_size(&self.call, end, size)?;
         self.call.take_bytes(end.saturating_sub(size))?;
         while !bytes.is_empty() {
             let wrote = match self.place {
@@ -121,9 +121,9 @@ impl Writer {
     }
 }
 
-/// Refuses a file beyond the size that the call may give it.
-pub(super) fn check_size(call: &Call, end: u64) -> io::Result<()> {
-    if end > call.limits.file_bytes {
+/// Refuses to make a file larger than the call may.
+pub(super) fn check_size(call: &Call, end: u64, size: u64) -> io::Result<()> {
+    if end > call.limits.file_bytes && end > size {
         call.truncated(StreamLimit::FileBytes);
         return Err(rustix::io::Errno::FBIG.into());
     }
