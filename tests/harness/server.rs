@@ -26,6 +26,8 @@ pub struct Options {
     pub env: Vec<(&'static str, String)>,
     /// Whether the built-in tools are wanted.
     pub builtins: bool,
+    /// Where its log goes, if not beside its data.
+    pub log: Option<PathBuf>,
 }
 
 impl Options {
@@ -243,7 +245,8 @@ impl Drop for Server {
 }
 
 fn command(data: &Path, options: &Options) -> Command {
-    let log = std::fs::File::options().create(true).append(true).open(data.parent().unwrap().join("log")).unwrap();
+    let log = options.log.clone().unwrap_or_else(|| data.parent().unwrap().join("log"));
+    let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
     command
         .arg("serve")

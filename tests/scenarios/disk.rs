@@ -125,3 +125,25 @@ fn a_full_disk_loses_nothing_and_everything_goes_on_once_there_is_room() {
     assert_eq!(server.client().get(&format!("/v1/tasks/{task}/files/before")).body, b"kept");
     assert_eq!(server.client().call(&task, "echo", json!({"text": "x"}))["state"], "succeeded");
 }
+
+#[test]
+fn a_log_that_can_not_be_written_costs_nothing_but_its_lines() {
+    // Each write to it fails as on a full disk.
+    let options = Options { log: Some("/dev/full".into()), ..Options::default() }.with("BULKHEAD_LOG", "debug");
+    let server = Server::start(options);
+    let client = server.client();
+    client.register("fixtures/echo");
+    let task = client.task();
+    for text in ["one", "two"] {
+        assert_eq!(client.call(&task, "echo", json!({"text": text}))["state"], "succeeded");
+    }
+    // Neither does what is said of a worker that dies.
+    for pid in super::crash::children_of(server.pid()) {
+        let _ = rustix::process::kill_process(
+            rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(),
+            rustix::process::Signal::KILL,
+        );
+    }
+    let again = || client.call(&task, "echo", json!({"text": "three"}))["state"] == "succeeded";
+    assert!((0..10).any(|_| again()), "a new worker runs calls");
+}

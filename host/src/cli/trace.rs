@@ -23,7 +23,14 @@ fn start(level: &str, format: LogFormat) {
     // The configuration has checked it.
     let filter = EnvFilter::builder().parse_lossy(level);
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).with_ansi(colours);
+    let builder = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        // A line that can't be written is lost. It would be told on the same standard
+        // error, by a macro that panics where that can't be written either: with the log
+        // on a full disk, each line would end the call that it is about.
+        .log_internal_errors(false)
+        .with_env_filter(filter)
+        .with_ansi(colours);
     // A log that is set up already stays.
     let _ = match format {
         LogFormat::Human => builder.try_init(),
