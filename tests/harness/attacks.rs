@@ -350,7 +350,8 @@ fn listed(client: &Client, task: &str) -> Option<String> {
 /// What the guest left can be removed, and nothing of it stays on the disk.
 fn deleted(server: &Server, client: &Client, task: &str) -> Option<String> {
     let path = format!("/v1/tasks/{task}");
-    let answer = client.delete(&path);
+    // At once, and not after the time that it could be restored.
+    let answer = client.delete(&format!("{path}?purge=true"));
     if answer.status >= 300 {
         return Some(format!("its task can't be deleted: {}", String::from_utf8_lossy(&answer.body)));
     }
@@ -359,13 +360,18 @@ fn deleted(server: &Server, client: &Client, task: &str) -> Option<String> {
         return Some(format!("its task is there: {gone:?}"));
     }
     let until = Instant::now() + REMOVAL;
-    while !is_empty(&server.data().join("trash")) {
+    while has_workspace(server, task) || !is_empty(&server.data().join("trash")) {
         if Instant::now() > until {
-            return Some("what it left is still in the trash".into());
+            return Some("what it left is still there, or in the trash".into());
         }
         std::thread::sleep(Duration::from_millis(50));
     }
     None
+}
+
+fn has_workspace(server: &Server, task: &str) -> bool {
+    let tenants = std::fs::read_dir(server.data().join("workspaces")).into_iter().flatten().map_while(Result::ok);
+    tenants.map(|tenant| tenant.path().join(task)).any(|workspace| workspace.exists())
 }
 
 /// Whether there is nothing in the folders of a directory.

@@ -52,10 +52,10 @@ fn run(attack: &str) -> Outcome {
         }
         // Each within the largest that a file may be; nothing is written.
         "many_sparse" => repeat(|n| File::create(format!("/sparse-{n}"))?.set_len(1 << 30)),
-        // Deeper than any path may be: no path that it names is, but each time
-        // the whole tower is moved below new stairs. The tests then list it, and
-        // delete it.
-        "tower" => tower(3_000),
+        // Higher than any path may be long, and than most processes have descriptors:
+        // no path that it names is, but each time the whole tower is moved below new
+        // stairs. The tests then list it, and delete it.
+        "tower" => tower(4_800),
         // Times that no calendar has; who lists the directory must bear them.
         "times" => times(),
         "long_name" => report(File::create(format!("/{}", "n".repeat(10_000))).map(|_| 1)),
