@@ -134,6 +134,11 @@ impl Client {
         self.send("GET", path, &[], b"")
     }
 
+    /// The status alone, of what may have no end.
+    pub fn status_of(&self, path: &str) -> u16 {
+        self.agent.run(self.request("GET", path, &[]).body(&b""[..]).unwrap()).unwrap().status().as_u16()
+    }
+
     pub fn delete(&self, path: &str) -> Answer {
         self.send("DELETE", path, &[], b"")
     }

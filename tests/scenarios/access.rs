@@ -276,6 +276,58 @@ fn strangers_and_lesser_keys_are_refused_everywhere() {
     assert_eq!(calls["items"].as_array().unwrap().len(), 1);
 }
 
+/// The other half of the test before: each of those requests is one that its owner is
+/// given. So if the check were missing from any one operation, the stranger would be
+/// told what the owner is told here, and not that there is no such thing.
+#[test]
+fn the_owner_is_given_what_strangers_are_refused() {
+    let server = Server::start(Options::default());
+    let (owner, stranger) = (server.client(), stranger(&server));
+    let owned = TABLE.iter().filter_map(|(method, template, guard)| match guard {
+        Owned(operation) => Some((method, template, operation)),
+        _ => None,
+    });
+    let mut asked = BTreeSet::new();
+    for (method, template, operation) in owned {
+        // New ones each time: some of them end what they are asked about.
+        let things = make(&owner);
+        if *operation == Op::TasksRestore {
+            drop(owner.post(&format!("/v1/tasks/{}/archive", things.task), &json!({})).expect(204));
+        }
+        let path = things.path(template);
+        let refused = send(&stranger, method, &path).problem(404, "not_found")["detail"].clone();
+        asked.insert(operation.name());
+        if template.ends_with("/events") {
+            assert_eq!(owner.status_of(&path), 200, "{template}");
+            continue;
+        }
+        let given = send(&owner, method, &path);
+        let told = (given.status >= 400).then(|| given.json()["detail"].clone());
+        assert_ne!(told, Some(refused), "{method} {template}: the owner is told what a stranger is told");
+        assert!(!matches!(given.status, 401 | 403), "{method} {template}: {given:?}");
+        // What these name further is not there.
+        let names_more = matches!(operation, Op::GrantsAnswer | Op::FilesTransfer | Op::FilesPutContent);
+        assert!(given.status != 404 || names_more, "{method} {template}: {given:?}");
+    }
+    let of_things = |operation: &&Op| !matches!(operation, Op::SessionsJoin | Op::FilesTransferFrom);
+    let rest = Op::ALL.iter().filter(of_things).filter(|operation| !asked.contains(operation.name()));
+    // Those have nothing that could be another's: they make, list or register.
+    let rest: Vec<_> = rest.map(|operation| operation.name()).collect();
+    assert_eq!(
+        rest,
+        [
+            "sessions.create",
+            "sessions.list",
+            "tasks.create",
+            "tasks.list",
+            "audit.list_own",
+            "tools.register",
+            "tools.list",
+            "metrics.get"
+        ]
+    );
+}
+
 #[test]
 fn a_session_or_tool_of_somebody_else_can_not_be_used() {
     let server = Server::start(Options::default());

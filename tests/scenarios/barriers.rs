@@ -124,6 +124,9 @@ fn an_overloaded_server_sheds_and_stays_alive() {
     let client = server.client();
     client.register("fixtures/sleeper");
     let task = client.task();
+    let long = json!({"tool": "sleeper", "arguments": {"ms": 60_000}});
+    let long = client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &long).expect(202);
+    let long = format!("/v1/calls/{}", long["id"].as_str().unwrap());
     std::thread::scope(|scope| {
         let waiting: Vec<_> =
             (0..2).map(|_| scope.spawn(|| client.call(&task, "sleeper", json!({"ms": 4_000})))).collect();
@@ -136,9 +139,14 @@ fn an_overloaded_server_sheds_and_stays_alive() {
         assert_eq!(shed.header("retry-after"), "1");
         shed.problem(503, "overloaded");
         assert_eq!(client.get("/healthz").status, 200);
+        // What should be stopped can be, however much else there is to do.
+        let cancelled = client.post(&format!("{long}/cancel"), &json!({}));
+        assert_eq!(client.get("/v1/whoami").status, 503, "it is overloaded all the time");
+        assert!(cancelled.status < 300, "{:?}", cancelled.json());
         for call in waiting {
             assert_eq!(call.join().unwrap()["state"], "succeeded");
         }
     });
     assert_eq!(client.get("/v1/whoami").status, 200);
+    assert_eq!(client.get(&format!("{long}?wait=10")).expect(200)["state"], "cancelled");
 }

@@ -8,14 +8,13 @@ use serde_json::{Value, json};
 
 use super::streams;
 use crate::harness::postgres::postgres;
-use crate::harness::proxy::{Proxy, Weather};
 use crate::harness::redis::{REDIS_PASSWORD, RedisServer};
 use crate::harness::{Answer, Client, Options, Server};
 
 /// Short, so that the tests are; long enough for a loaded machine.
 const LEASE_MS: u64 = 4_000;
 
-fn options(database: &str, port: u16) -> Options {
+pub(super) fn options(database: &str, port: u16) -> Options {
     let options = Options::default().with("DATABASE_URL", postgres().url(port, database));
     options.with("BULKHEAD_CLUSTER__LEASE_MS", LEASE_MS).with("BULKHEAD_CLUSTER__FOLLOW_MS", 50)
 }
@@ -32,18 +31,18 @@ fn seqs(events: &[Value]) -> Vec<u64> {
     events.iter().map(|event| event["seq"].as_u64().unwrap()).collect()
 }
 
-fn whole_log(client: &Client, task: &str, last: &str) -> Vec<Value> {
+pub(super) fn whole_log(client: &Client, task: &str, last: &str) -> Vec<Value> {
     let events = client.follow(task, &[], "").until(|event| event["call"] == last && event["type"] == "call.ended");
     assert_eq!(seqs(&events), (1..=events.len() as u64).collect::<Vec<_>>(), "in order, without gaps");
     events
 }
 
-fn id(call: &Value) -> &str {
+pub(super) fn id(call: &Value) -> &str {
     call["id"].as_str().unwrap()
 }
 
 /// Begins a call that goes on for a minute; by its host.
-fn sleeper(client: &Client, task: &str) -> Value {
+pub(super) fn sleeper(client: &Client, task: &str) -> Value {
     let path = format!("/v1/tasks/{task}/calls?wait=0");
     let call = client.post(&path, &json!({"tool": "sleeper", "arguments": {"ms": 60_000}})).expect(202);
     client.follow(task, &[], "").until(|event| event["type"] == "call.started" && event["call"] == call["id"]);
@@ -51,7 +50,7 @@ fn sleeper(client: &Client, task: &str) -> Value {
 }
 
 /// Asks until the answer is another one than that the host can't be reached.
-fn eventually(mut ask: impl FnMut() -> Answer) -> Answer {
+pub(super) fn eventually(mut ask: impl FnMut() -> Answer) -> Answer {
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         let answer = ask();
@@ -250,32 +249,6 @@ fn a_host_that_comes_back_late_changes_nothing() {
 }
 
 #[test]
-fn a_host_that_cannot_renew_stops_what_it_runs() {
-    let database = postgres().database(None);
-    let proxy = Proxy::before(postgres().port());
-    let server = Server::start(options(&database, proxy.port()));
-    let client = server.client();
-    client.register("fixtures/echo");
-    client.register("fixtures/sleeper");
-    let task = client.task();
-    let running = sleeper(&client, &task);
-    proxy.set(Weather::Gone);
-    let until = Instant::now() + Duration::from_secs(30);
-    while !server.log().contains("the lease of this host is lost") {
-        assert!(Instant::now() < until, "{}", server.log());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    proxy.set(Weather::Fair);
-    // It knows itself what became of the call, and says so.
-    let ended = eventually(|| client.get(&format!("/v1/calls/{}?wait=50", id(&running)))).expect(200);
-    assert_eq!((&ended["state"], &ended["outcome"]["fault"]["code"]), (&json!("interrupted"), &json!("host_lost")));
-    let calls = format!("/v1/tasks/{task}/calls");
-    let again =
-        eventually(|| client.post(&calls, &json!({"tool": "echo", "arguments": {"text": "again"}}))).expect(200);
-    whole_log(&client, &task, id(&again));
-}
-
-#[test]
 fn a_shared_volume_is_taken_over_with_what_waits_in_it() {
     let (database, volume) = (postgres().database(None), tempfile::tempdir().unwrap());
     let on = || options(&database, postgres().port()).with("BULKHEAD_CLUSTER__VOLUME", volume.path().display());
@@ -328,7 +301,7 @@ fn metric(client: &Client, name: &str) -> u64 {
     line.parse().unwrap()
 }
 
-fn until(what: &str, condition: impl Fn() -> bool) {
+pub(super) fn until(what: &str, condition: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(30);
     while !condition() {
         assert!(Instant::now() < until, "never: {what}");

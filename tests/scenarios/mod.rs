@@ -22,6 +22,7 @@ mod hosts;
 mod imports;
 mod isolation;
 mod kills;
+mod leases;
 mod lifecycle;
 mod parts;
 mod policy;

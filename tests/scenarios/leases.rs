@@ -1,0 +1,79 @@
+//! A host that can't renew its lease: what it runs ends, and by then is dead.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::crash::children_of;
+use super::hosts::{eventually, id, options, sleeper, until, whole_log};
+use crate::harness::Server;
+use crate::harness::postgres::postgres;
+use crate::harness::proxy::{Proxy, Weather};
+
+#[test]
+fn a_host_that_cannot_renew_stops_what_it_runs() {
+    let database = postgres().database(None);
+    let proxy = Proxy::before(postgres().port());
+    let server = Server::start(options(&database, proxy.port()));
+    let client = server.client();
+    client.register("fixtures/echo");
+    client.register("fixtures/sleeper");
+    let task = client.task();
+    let running = sleeper(&client, &task);
+    proxy.set(Weather::Gone);
+    let until = Instant::now() + Duration::from_secs(30);
+    while !server.log().contains("the lease of this host is lost") {
+        assert!(Instant::now() < until, "{}", server.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    proxy.set(Weather::Fair);
+    // It knows itself what became of the call, and says so.
+    let ended = eventually(|| client.get(&format!("/v1/calls/{}?wait=50", id(&running)))).expect(200);
+    assert_eq!((&ended["state"], &ended["outcome"]["fault"]["code"]), (&json!("interrupted"), &json!("host_lost")));
+    let calls = format!("/v1/tasks/{task}/calls");
+    let again =
+        eventually(|| client.post(&calls, &json!({"tool": "echo", "arguments": {"text": "again"}}))).expect(200);
+    whole_log(&client, &task, id(&again));
+}
+
+/// No token can fence a write to a file: what a host runs must be dead by the time that
+/// another one may take its tasks.
+#[test]
+fn guests_are_dead_before_their_task_is_taken_over() {
+    let (database, volume) = (postgres().database(None), tempfile::tempdir().unwrap());
+    let proxy = Proxy::before(postgres().port());
+    let on = |port: u16| options(&database, port).with("BULKHEAD_CLUSTER__VOLUME", volume.path().display());
+    let a = Server::start(on(proxy.port()));
+    let b = Server::beside(&a, on(postgres().port()));
+    let (near, far) = (a.client(), b.client());
+    near.register("fixtures/touch");
+    let task = near.task();
+    let files = [json!({"path": "log", "content": "x"})];
+    let body = json!({"tool": "touch", "arguments": {"create": files, "modify": files, "for_ms": 60_000}});
+    let calls = format!("/v1/tasks/{task}/calls");
+    let running = near.post(&format!("{calls}?wait=0"), &body).expect(202);
+    let log = || file_below(volume.path(), "log").map(|path| std::fs::metadata(path).unwrap().len());
+    until("the guest writes", || log() > Some(10));
+    let stream = far.follow(&task, &[], "");
+    proxy.set(Weather::Gone);
+    let cut = log();
+    // The other host ends the call as soon as it may: not before the lease has ended.
+    let events = stream.until(|event| event["call"] == running["id"] && event["type"] == "call.ended");
+    let at_the_end = log();
+    assert_eq!(events.last().unwrap()["data"]["state"], "interrupted");
+    assert!(at_the_end > cut, "it went on while its host held its lease");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(log(), at_the_end, "it wrote when its task was another host's");
+    assert_eq!(children_of(a.pid()), Vec::<u32>::new());
+    let next = eventually(|| far.post(&calls, &json!({"tool": "touch", "arguments": {"delete": ["log"]}}))).expect(200);
+    assert_eq!(next["state"], "succeeded", "{next}");
+}
+
+fn file_below(directory: &Path, name: &str) -> Option<PathBuf> {
+    std::fs::read_dir(directory).ok()?.map_while(Result::ok).find_map(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => file_below(&entry.path(), name),
+        Ok(_) => (entry.file_name() == name).then(|| entry.path()),
+        Err(_) => None,
+    })
+}
