@@ -98,7 +98,7 @@ fn a_user_s_first_call_does_not_wait_for_another_s_thousand() {
     let (many, one) = (user("usr_01jd8n2m4v0000000000000001"), user("usr_01jd8n2m4v0000000000000002"));
     many.register("fixtures/sleeper");
     let (theirs, own) = (many.task(), one.task());
-    let body = json!({"tool": "sleeper", "arguments": {"ms": 20}});
+    let body = json!({"tool": "sleeper", "arguments": {"ms": 200}});
     for _ in 0..THEIRS {
         many.post(&format!("/v1/tasks/{theirs}/calls?wait=0"), &body).expect(202);
     }
@@ -108,7 +108,7 @@ fn a_user_s_first_call_does_not_wait_for_another_s_thousand() {
         counts.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as usize).sum::<usize>()
     };
     let before = ended();
-    assert!(before < THEIRS, "they wait still");
+    assert!(before < THEIRS / 2, "most wait still");
     assert_eq!(one.call(&own, "sleeper", json!({"ms": 20}))["state"], "succeeded");
     let passed = ended() - before;
     // A few that ran already, and those that took turns with it: not what waited.
