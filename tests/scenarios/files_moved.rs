@@ -111,8 +111,9 @@ fn a_file_of_a_task_that_another_host_holds_is_fetched_from_there() {
     let none = json!({"from_task": there, "from": "g", "to": "g"});
     let problem = transfer(&near, &here, &none).problem(404, "not_found");
     assert!(problem["detail"].as_str().unwrap().contains("`g`"), "{problem}");
-    let directory = json!({"from_task": there, "from": "d", "to": "g"});
-    let problem = transfer(&near, &here, &directory).problem(409, "held_elsewhere");
+    std::os::unix::fs::symlink("f", workspace(&b, &there).join("link")).unwrap();
+    let link = json!({"from_task": there, "from": "link", "to": "g"});
+    let problem = transfer(&near, &here, &link).problem(409, "held_elsewhere");
     assert!(problem["detail"].as_str().unwrap().contains(&there), "{problem}");
     // What is another's is not there, and no more comes than fits.
     let other = stranger(&a);
@@ -134,6 +135,69 @@ fn a_file_of_a_task_that_another_host_holds_is_fetched_from_there() {
     b.kill();
     transfer(&near, &here, &what("g")).problem(503, "host_unreachable");
     near.get(&format!("/v1/tasks/{here}/entries/g")).problem(404, "not_found");
+}
+
+#[test]
+fn a_directory_of_a_task_that_another_host_holds_is_fetched_from_there() {
+    let database = postgres().database(None);
+    let options = || Options::default().with("DATABASE_URL", postgres().url(postgres().port(), &database));
+    let a = Server::start(options());
+    let b = Server::beside(&a, options());
+    let (near, far) = (a.client(), b.client());
+    let (here, there) = (near.task(), far.task());
+    // More than a page, names that are no text, an empty directory, links, what may be executed.
+    let source = workspace(&b, &there);
+    for at in 0..450 {
+        std::fs::create_dir_all(source.join("d/many")).unwrap();
+        std::fs::write(source.join(format!("d/many/{at}")), format!("content {at}")).unwrap();
+    }
+    std::fs::create_dir_all(source.join("d/deep/er/empty")).unwrap();
+    std::os::unix::fs::symlink("../../%41 out", source.join("d/deep/link")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, source.join("d/pipe"), rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
+    far.put(&format!("/v1/tasks/{there}/files/d/deep/er/large?executable=true"), &vec![9; 2 << 20]).expect(201);
+    far.put(&format!("/v1/tasks/{there}/files/d/%FF%20%25+%0A"), b"odd").expect(201);
+    let what = |to: &str, remove: bool| json!({"from_task": there, "from": "d", "to": to, "remove": remove});
+    // Whichever host is asked.
+    for (client, to) in [(&near, "x/one"), (&far, "two")] {
+        let answer = transfer(client, &here, &what(to, false)).expect(201);
+        let bytes: usize = (2 << 20) + 3 + (0..450).map(|at| format!("content {at}").len()).sum::<usize>();
+        assert_eq!(
+            [&answer["bytes"], &answer["entries"], &answer["left_out"]],
+            [&json!(bytes), &json!(458), &json!(1)]
+        );
+        let copy = workspace(&a, &here).join(to);
+        let mut difference = std::process::Command::new("diff");
+        difference.args(["-r", "--no-dereference", "--exclude", "pipe"]).arg(source.join("d")).arg(&copy);
+        let difference = difference.output().unwrap();
+        assert!(difference.status.success(), "{}", String::from_utf8_lossy(&difference.stdout));
+        let entry = &client.get(&format!("/v1/tasks/{here}/entries/{to}/deep/er/large")).expect(200)["entry"];
+        assert_eq!(entry["executable"], true);
+        transfer(client, &here, &what(to, false)).problem(409, "file_exists");
+    }
+    let event = &items(&near, &format!("/v1/tasks/{here}/history"))[0];
+    assert_eq!((&event["path"], &event["change"], &event["by"]), (&json!("two"), &json!("created"), &json!("http")));
+    // No more than fits, of which nothing stays.
+    for (limits, limit) in [
+        (json!({"workspace_bytes": 1 << 20}), "workspace_bytes"),
+        (json!({"workspace_entries": 100}), "workspace_entries"),
+    ] {
+        let small = near.post("/v1/tasks", &json!({"limits": limits})).expect(201);
+        let small = small["id"].as_str().unwrap();
+        let problem = transfer(&near, small, &what("g", true)).problem(507, "workspace_full");
+        assert_eq!(problem["limit"], limit);
+        assert_eq!(near.get(&format!("/v1/tasks/{small}/entries")).expect(200)["entries"], json!([]));
+    }
+    until("nothing is left of what did not fit", || {
+        let staging = std::fs::read_dir(a.data().join("staging")).unwrap().map(|own| own.unwrap().path());
+        (staging.map(|own| std::fs::read_dir(own).unwrap().count()).sum::<usize>() == 0).then_some(())
+    });
+    // Another's is not there.
+    let other = stranger(&a);
+    transfer(&other, &other.task(), &what("g", false)).problem(404, "not_found");
+    // Moved: it is gone there.
+    transfer(&near, &here, &what("three", true)).expect(201);
+    near.get(&format!("/v1/tasks/{there}/entries/d")).problem(404, "not_found");
+    assert_eq!(near.get(&format!("/v1/tasks/{here}/files/three/%FF%20%25+%0A")).body, b"odd");
 }
 
 #[test]

@@ -95,7 +95,7 @@ pub enum Error {
     UnknownContent(Digest),
     /// Another host has what is needed, and it is no single file.
     #[error(
-        "the workspace of the task `{0}` is held by another host, from where single files are transferred and nothing else"
+        "the workspace of the task `{0}` is held by another host, from where files and directories are transferred and nothing else"
     )]
     HeldElsewhere(TaskId),
     /// What is added to an upload does not begin where that ends.

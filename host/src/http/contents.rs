@@ -5,32 +5,30 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use bulkhead_core::Error;
-use bulkhead_core::access::{Operation, OwnedTask};
+use bulkhead_core::access::Operation;
 use bulkhead_core::conditions::Conditions;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::files::AccessKind;
 use bulkhead_core::id::TaskId;
-use bulkhead_core::ports::workspace::{WorkspaceError, Written};
-use bulkhead_core::principal::Principal;
-use bulkhead_core::service::files::{NewFile, Transfer};
+use bulkhead_core::service::files::Transfer;
 use bulkhead_core::service::hosts::Pinned;
 
 use super::Api;
 use super::extract::{Caller, Id, JsonBody, path_from_text};
+use super::fetch::fetch;
 use super::files::{EDGE, entry_written};
 use super::forward::address_of;
 use super::problem::Problem;
-use super::reach::{There, in_both, is_gone};
+use super::reach::There;
 use super::wire::{EntryBody, PutContentBody, TransferBody, TransferredBody};
 
 /// Copies or moves an entry from another task of the same owner, with all it holds.
 /// Links are copied as links. It is whole, or not there at all; what was moved may, if
 /// the server dies in the middle, be in both tasks. A file that is changed while it is
-/// moved stays where it was, too (409); a directory goes with what is written into it meanwhile. From a task that another host holds
-/// single files are transferred; of anything else there 409 `held_elsewhere` tells.
+/// moved stays where it was, too (409); a directory goes with what is written into it meanwhile. Of a task that another host holds
+/// files and directories are transferred; of a link alone there 409 `held_elsewhere` tells.
 #[utoipa::path(post, path = "/v1/tasks/{task}/transfers", tag = "files", params(("task" = String, Path)), request_body = TransferBody,
     responses((status = 201, description = "New", body = TransferredBody), (status = 200, description = "Replaced", body = TransferredBody), (status = "4XX", body = Problem)))]
 pub async fn transfer(
@@ -50,7 +48,7 @@ pub async fn transfer(
     let holder = api.services.hosts.holder(&caller, Pinned::Task(source.task().id)).await?;
     if let Some(address) = address_of(holder)? {
         let there = There::new(&api.peers, &address, &source.task().id.to_string(), &from, &headers);
-        return Ok(fetch(&api, &caller, &task, &source, there, what).await?.unwrap_or_else(|refusal| refusal));
+        return Ok(fetch(&api, &caller, &task, &source, &there, what).await?.unwrap_or_else(|refusal| refusal));
     }
     let (files, kind) = (&api.services.files, if body.remove { AccessKind::Move } else { AccessKind::Copy });
     let here = files.accesses().begin(&caller, &task, AccessKind::Write, &to, EDGE).await?;
@@ -70,67 +68,6 @@ pub async fn transfer(
         left_out: copied.left_out,
     };
     Ok((status, Json(body)).into_response())
-}
-
-/// The same of a file whose task another host holds: read there and written here. A
-/// directory would not be whole at once, and a link is no content: 409.
-async fn fetch(
-    api: &Api,
-    caller: &Principal,
-    task: &OwnedTask,
-    source: &OwnedTask,
-    there: There<'_>,
-    what: Transfer,
-) -> Result<Result<Response, Response>, Problem> {
-    let Transfer { from: _, to, remove, replace } = what;
-    let noting = api.services.files.accesses().begin(caller, task, AccessKind::Write, &to, EDGE).await?;
-    let written = async {
-        let entry = match there.describe().await {
-            Ok(entry) if entry.kind == "file" => entry,
-            Ok(_) => return Err(Error::HeldElsewhere(source.task().id).into()),
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let (fields, body) = match there.read().await {
-            Ok(read) => read,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let tag = fields.get(header::ETAG).cloned();
-        let new = NewFile {
-            conditions: if replace { Conditions::default() } else { Conditions::absent() },
-            executable: Some(entry.executable),
-            media_type: entry.media_type(),
-            // What arrives is what a client sent there, if that is known.
-            digest: super::conditions::digest(&fields)?,
-            body,
-        };
-        match api.services.files.write(task, &to, new).await {
-            Ok(written) => Ok(Ok((written, tag))),
-            Err(Error::Workspace(WorkspaceError::Precondition(path))) => Err(WorkspaceError::Exists(path).into()),
-            Err(error) => Err(Problem::from(error)),
-        }
-    };
-    let written: Result<Result<(Written, Option<HeaderValue>), Response>, Problem> = written.await;
-    let (status, bytes) = match &written {
-        Ok(Ok((written, _))) => (None, written.size),
-        Ok(Err(_)) => (Some("refused_there"), 0),
-        Err(problem) => (Some(problem.code), 0),
-    };
-    noting.end(status, bytes);
-    let (written, tag) = match written? {
-        Ok(written) => written,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    if remove
-        && let Err(refusal) = there.delete(tag).await
-        && !is_gone(&refusal)
-    {
-        return Ok(Err(in_both(&refusal)));
-    }
-    let entry = api.services.files.stat(task, &to).await?;
-    let status = if written.created { StatusCode::CREATED } else { StatusCode::OK };
-    let entry = EntryBody::of(&task.task().id.to_string(), &entry);
-    let body = TransferredBody { entry, bytes: written.size, entries: 1, left_out: 0 };
-    Ok(Ok((status, Json(body)).into_response()))
 }
 
 /// Writes a file whose content a client of the same owner has sent before, by its digest

@@ -13,6 +13,7 @@ pub mod contents;
 pub mod deleted;
 pub mod events;
 pub mod extract;
+mod fetch;
 pub mod files;
 pub mod forward;
 pub mod grants;

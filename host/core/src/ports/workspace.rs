@@ -322,6 +322,24 @@ pub struct Walked {
     pub more: bool,
 }
 
+/// A directory that comes into a workspace from elsewhere, entry by entry: where no guest
+/// sees it, until it is put in its place as a whole. Dropped before that, it is gone.
+///
+/// Paths are below it. What is over the room that it was begun with is
+/// [`WorkspaceError::OverLimit`] of `the bytes of the copy` or `the entries of the copy`,
+/// as for [`Workspaces::copy`].
+#[async_trait]
+pub trait Arriving: Send {
+    /// Makes a directory. Its parent is there.
+    async fn directory(&mut self, path: &WorkspacePath) -> Result<(), WorkspaceError>;
+    /// Makes a symbolic link.
+    async fn link(&mut self, path: &WorkspacePath, target: Vec<u8>) -> Result<(), WorkspaceError>;
+    /// Makes a file.
+    async fn file(&mut self, path: &WorkspacePath, executable: bool, body: ByteStream) -> Result<(), WorkspaceError>;
+    /// Puts it at `to`, where nothing is. `left_out` is said of it.
+    async fn put(self: Box<Self>, to: &WorkspacePath, left_out: u64) -> Result<Copied, WorkspaceError>;
+}
+
 /// Workspaces.
 #[async_trait]
 pub trait Workspaces: Send + Sync + 'static {
@@ -415,6 +433,8 @@ pub trait Workspaces: Send + Sync + 'static {
     /// Copies an entry with all it holds; links as links, hard links as files of their
     /// own. Nothing of it is there before all is.
     async fn copy(&self, copy: Copy) -> Result<Copied, WorkspaceError>;
+    /// Begins a directory that comes into this workspace from elsewhere; it may take `room`.
+    async fn arrive(&self, root: Arc<OwnedFd>, room: Extent) -> Result<Box<dyn Arriving>, WorkspaceError>;
 
     /// Begins an upload: a file beside the workspaces, empty at first.
     async fn begin_upload(&self, task: (TenantId, TaskId), id: UploadId) -> Result<(), WorkspaceError>;

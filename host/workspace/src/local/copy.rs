@@ -21,7 +21,7 @@ use crate::beneath::RegularFile;
 use crate::{beneath, error, remove};
 
 /// The name under which the copy lies until it is whole.
-const NAME: &str = "copy";
+pub(super) const NAME: &str = "copy";
 /// Directories that wait for their turn; each is a path in memory.
 const MAX_WAITING: usize = 100_000;
 
@@ -32,7 +32,7 @@ pub(super) fn copy(layout: &Layout, job: &Copy) -> Result<Copied, WorkspaceError
     let staged = layout.staging.bin().map_err(error::host)?;
     let bin = beneath::open_dir(staged.directory(), staged.name().as_bytes()).map_err(error::host)?;
     adopt(job.to_root.as_fd(), bin.as_fd()).map_err(error::host)?;
-    let mut copying = Copying { room: job.room, extent: Extent::default(), left_out: 0 };
+    let mut copying = Copying { counted: Counted::within(job.room), left_out: 0 };
     let stat = beneath::stat_at(parent.as_fd(), job.from.name()).map_err(error::at(&job.from))?;
     let kind = kind_of(&stat);
     let within = |errno| error::at(&job.from)(errno);
@@ -40,7 +40,7 @@ pub(super) fn copy(layout: &Layout, job: &Copy) -> Result<Copied, WorkspaceError
         EntryKind::Other => return Err(WorkspaceError::NotRegular(job.from.to_text())),
         EntryKind::Directory => {
             let source = beneath::open_dir(parent.as_fd(), job.from.name()).map_err(within)?;
-            copying.count(1)?;
+            copying.counted.entries(1)?;
             rustix::fs::mkdirat(&bin, NAME, beneath::DIRECTORY_MODE).map_err(error::host)?;
             let target = beneath::open_dir(bin.as_fd(), NAME.as_bytes()).map_err(error::host)?;
             copying.tree(&source, &target)?;
@@ -56,33 +56,39 @@ pub(super) fn copy(layout: &Layout, job: &Copy) -> Result<Copied, WorkspaceError
     }
     // One call for all that was made, and not one for each of perhaps many small files.
     rustix::fs::syncfs(&bin).map_err(error::host)?;
-    let created = put(layout, job, bin.as_fd(), kind)?;
+    let created = put(layout, (job.to_root.as_fd(), &job.to, job.replace), bin.as_fd(), kind)?;
     // Of what was looked at before it was read: who writes meanwhile changes it.
     let source = (kind == EntryKind::File).then(|| etag(&stat));
-    Ok(Copied { kind, extent: copying.extent, created, left_out: copying.left_out, source })
+    Ok(Copied { kind, extent: copying.counted.extent(), created, left_out: copying.left_out, source })
 }
 
-fn open_parent_is_possible(to: &WorkspacePath) -> Result<(), WorkspaceError> {
+pub(super) fn open_parent_is_possible(to: &WorkspacePath) -> Result<(), WorkspaceError> {
     match to.is_root() {
         true => Err(WorkspaceError::BadPath { path: String::new(), reason: "it is the workspace itself" }),
         false => Ok(()),
     }
 }
 
-/// Moves the copy into its place. Whether nothing was there.
-fn put(layout: &Layout, job: &Copy, bin: BorrowedFd<'_>, kind: EntryKind) -> Result<bool, WorkspaceError> {
-    let parent = job.to.parent().unwrap_or_default();
-    let dir = beneath::make_dirs(job.to_root.as_fd(), parent.as_bytes(), true).map_err(error::making(&parent))?.dir;
+/// Moves the copy into its place: below a root, at a path, perhaps over a file that is
+/// there. Whether nothing was.
+pub(super) fn put(
+    layout: &Layout,
+    (root, to, replace): (BorrowedFd<'_>, &WorkspacePath, bool),
+    bin: BorrowedFd<'_>,
+    kind: EntryKind,
+) -> Result<bool, WorkspaceError> {
+    let parent = to.parent().unwrap_or_default();
+    let dir = beneath::make_dirs(root, parent.as_bytes(), true).map_err(error::making(&parent))?.dir;
     let created = {
         let _alone = layout.naming();
-        match rustix::fs::renameat_with(bin, NAME, &dir, job.to.name(), RenameFlags::NOREPLACE) {
+        match rustix::fs::renameat_with(bin, NAME, &dir, to.name(), RenameFlags::NOREPLACE) {
             Ok(()) => true,
             // A directory is never replaced, nor replaces anything: what it holds would go.
-            Err(Errno::EXIST) if job.replace && kind != EntryKind::Directory => {
-                rustix::fs::renameat(bin, NAME, &dir, job.to.name()).map_err(error::at(&job.to))?;
+            Err(Errno::EXIST) if replace && kind != EntryKind::Directory => {
+                rustix::fs::renameat(bin, NAME, &dir, to.name()).map_err(error::at(to))?;
                 false
             }
-            Err(errno) => return Err(error::at(&job.to)(errno)),
+            Err(errno) => return Err(error::at(to)(errno)),
         }
     };
     rustix::fs::fsync(&dir).map_err(error::host)?;
@@ -96,15 +102,20 @@ enum Failed {
     Other(WorkspaceError),
 }
 
-struct Copying {
+/// What a copy takes, and may take.
+pub(super) struct Counted {
     room: Extent,
     extent: Extent,
-    left_out: u64,
 }
 
-impl Copying {
-    /// Counts so many entries more.
-    fn count(&mut self, entries: u64) -> Result<(), WorkspaceError> {
+impl Counted {
+    /// Nothing yet.
+    pub(super) fn within(room: Extent) -> Self {
+        Self { room, extent: Extent::default() }
+    }
+
+    /// So many entries more.
+    pub(super) fn entries(&mut self, entries: u64) -> Result<(), WorkspaceError> {
         self.extent.entries = self.extent.entries.saturating_add(entries);
         if self.extent.entries > self.room.entries {
             return Err(WorkspaceError::OverLimit { what: "the entries of the copy", limit: self.room.entries });
@@ -112,6 +123,33 @@ impl Copying {
         Ok(())
     }
 
+    /// How many bytes there may be more.
+    pub(super) fn bytes_left(&self) -> u64 {
+        self.room.bytes.saturating_sub(self.extent.bytes)
+    }
+
+    /// So many bytes more, of those that were left.
+    pub(super) fn add_bytes(&mut self, bytes: u64) {
+        self.extent.bytes = self.extent.bytes.saturating_add(bytes);
+    }
+
+    /// It would have been more.
+    pub(super) fn over_bytes(&self) -> WorkspaceError {
+        WorkspaceError::OverLimit { what: "the bytes of the copy", limit: self.room.bytes }
+    }
+
+    /// What it takes.
+    pub(super) fn extent(&self) -> Extent {
+        self.extent
+    }
+}
+
+struct Copying {
+    counted: Counted,
+    left_out: u64,
+}
+
+impl Copying {
     /// Copies what is in a directory, directory by directory: none is held open for
     /// those below it, however deep they lie.
     fn tree(&mut self, source: &OwnedFd, target: &OwnedFd) -> Result<(), WorkspaceError> {
@@ -159,7 +197,7 @@ impl Copying {
         match kind {
             EntryKind::Other => self.left_out += 1,
             EntryKind::Directory => {
-                self.count(1)?;
+                self.counted.entries(1)?;
                 rustix::fs::mkdirat(to, name, beneath::DIRECTORY_MODE).map_err(error::host)?;
             }
             EntryKind::File | EntryKind::Symlink => match self.one(from, name, to, name, kind) {
@@ -185,22 +223,19 @@ impl Copying {
         let host = |errno| Failed::Other(error::host(errno));
         if kind == EntryKind::Symlink {
             let target = rustix::fs::readlinkat(from, name, Vec::new()).map_err(Failed::Source)?;
-            self.count(1).map_err(Failed::Other)?;
+            self.counted.entries(1).map_err(Failed::Other)?;
             return rustix::fs::symlinkat(&*target, to, as_name).map_err(host);
         }
         let found = beneath::open_file(from, name).map_err(Failed::Source)?;
-        self.count(1).map_err(Failed::Other)?;
+        self.counted.entries(1).map_err(Failed::Other)?;
         let file = beneath::create_file(to, as_name).map_err(host)?;
-        let most = self.room.bytes.saturating_sub(self.extent.bytes);
-        let copied = content(&found, file.as_fd(), most).map_err(|error| {
+        let copied = content(&found, file.as_fd(), self.counted.bytes_left()).map_err(|error| {
             Failed::Other(match error {
-                WorkspaceError::OverLimit { .. } => {
-                    WorkspaceError::OverLimit { what: "the bytes of the copy", limit: self.room.bytes }
-                }
+                WorkspaceError::OverLimit { .. } => self.counted.over_bytes(),
                 error => error,
             })
         })?;
-        self.extent.bytes += copied;
+        self.counted.add_bytes(copied);
         let executable = beneath::is_executable(&found.stat);
         let mode = if executable { beneath::EXECUTABLE_MODE } else { beneath::FILE_MODE };
         rustix::fs::fchmod(&file, mode).map_err(host)

@@ -13,6 +13,7 @@
 //! guest never sees half a file, and a removed workspace is gone at once, also
 //! if the removal of what it held takes minutes or the server crashes.
 
+mod arriving;
 mod aside;
 mod change;
 mod copy;
@@ -36,8 +37,8 @@ use bulkhead_core::clock::Timestamp;
 use bulkhead_core::id::{DeletedId, TaskId, TenantId, UploadId};
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::workspace::{
-    Added, ByteRange, ByteStream, Copied, Copy, Domains, Entry, Listing, OpenDir, OpenFile, PutAside, Removal, Walked,
-    WorkspaceError, Workspaces, WriteOptions, Written,
+    Added, Arriving, ByteRange, ByteStream, Copied, Copy, Domains, Entry, Listing, OpenDir, OpenFile, PutAside,
+    Removal, Walked, WorkspaceError, Workspaces, WriteOptions, Written,
 };
 use bulkhead_core::quota::Extent;
 
@@ -256,6 +257,11 @@ impl Workspaces for LocalWorkspaces {
         self.run_long(move |layout| copy::copy(layout, &copy)).await
     }
 
+    async fn arrive(&self, root: Arc<OwnedFd>, room: Extent) -> Result<Box<dyn Arriving>, WorkspaceError> {
+        let tree = arriving::Tree::begin(Arc::clone(&self.layout), self.gate.clone(), root, room).await?;
+        Ok(Box::new(tree))
+    }
+
     async fn begin_upload(&self, task: (TenantId, TaskId), id: UploadId) -> Result<(), WorkspaceError> {
         self.run(move |layout| upload::begin(layout, task, id)).await
     }
@@ -304,6 +310,8 @@ impl Workspaces for LocalWorkspaces {
     }
 }
 
+#[cfg(test)]
+mod arriving_tests;
 #[cfg(test)]
 mod beside_tests;
 #[cfg(test)]

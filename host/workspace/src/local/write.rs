@@ -141,31 +141,8 @@ impl Target {
 
 impl Upload {
     /// Takes the whole body, at most `max_bytes`.
-    pub(super) async fn fill(
-        mut self,
-        gate: &Gate,
-        mut body: ByteStream,
-        max_bytes: u64,
-    ) -> Result<Self, WorkspaceError> {
-        let mut ended = false;
-        while !ended {
-            let mut chunk = BytesMut::with_capacity(CHUNK);
-            while chunk.len() < CHUNK && !ended {
-                let read = body.read_buf(&mut chunk).await.map_err(|_| WorkspaceError::BrokenOff)?;
-                ended = read == 0;
-                self.size = self.size.saturating_add(read as u64);
-                if self.size > max_bytes {
-                    return Err(WorkspaceError::OverLimit { what: "the file", limit: max_bytes });
-                }
-            }
-            let file = Arc::clone(&self.file);
-            let mut hash = std::mem::take(&mut self.hash);
-            let added = gate.run(move || {
-                hash.update(&chunk);
-                write_all(file.as_fd(), &chunk).map_err(error::host).map(|()| hash)
-            });
-            self.hash = added.await?;
-        }
+    pub(super) async fn fill(mut self, gate: &Gate, body: ByteStream, max_bytes: u64) -> Result<Self, WorkspaceError> {
+        (self.size, self.hash) = pour(gate, &self.file, body, max_bytes).await?;
         Ok(self)
     }
 
@@ -197,7 +174,36 @@ impl Upload {
     }
 }
 
-fn set_executable(file: BorrowedFd<'_>, executable: bool) -> Result<(), WorkspaceError> {
+/// Writes a whole body, at most `max_bytes`, into an empty file. How large it is, and
+/// its hash.
+pub(super) async fn pour(
+    gate: &Gate,
+    file: &Arc<OwnedFd>,
+    mut body: ByteStream,
+    max_bytes: u64,
+) -> Result<(u64, Sha256), WorkspaceError> {
+    let (mut size, mut hash, mut ended) = (0_u64, Sha256::new(), false);
+    while !ended {
+        let mut chunk = BytesMut::with_capacity(CHUNK);
+        while chunk.len() < CHUNK && !ended {
+            let read = body.read_buf(&mut chunk).await.map_err(|_| WorkspaceError::BrokenOff)?;
+            ended = read == 0;
+            size = size.saturating_add(read as u64);
+            if size > max_bytes {
+                return Err(WorkspaceError::OverLimit { what: "the file", limit: max_bytes });
+            }
+        }
+        let file = Arc::clone(file);
+        let added = gate.run(move || {
+            hash.update(&chunk);
+            write_all(file.as_fd(), &chunk).map_err(error::host).map(|()| hash)
+        });
+        hash = added.await?;
+    }
+    Ok((size, hash))
+}
+
+pub(super) fn set_executable(file: BorrowedFd<'_>, executable: bool) -> Result<(), WorkspaceError> {
     let mode = if executable { beneath::EXECUTABLE_MODE } else { beneath::FILE_MODE };
     rustix::fs::fchmod(file, mode).map_err(error::host)
 }

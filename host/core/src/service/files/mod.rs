@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 pub use accesses::{AccessLog, Noting};
 pub use preview::{Preview, Shown};
-pub use transfer::Transfer;
+pub use transfer::{Arrival, Transfer};
 pub use uploads::{NewUpload, UploadState};
 
 use super::Ports;

@@ -1,14 +1,16 @@
 //! From one task to another of the same owner. Both are proved; what arrives counts in
 //! the quota of the one that it comes into.
 
-use super::{Files, Told, full};
+use super::{Files, Root, Told, full};
 use crate::access::OwnedTask;
 use crate::conditions::{Conditions, Tags};
 use crate::error::Error;
 use crate::event::ChangeKind;
 use crate::path::WorkspacePath;
 use crate::ports::cluster::Holder;
-use crate::ports::workspace::{Copied, Copy, Removal, WorkspaceError};
+use crate::ports::workspace::{Arriving, ByteStream, Copied, Copy, Removal, WorkspaceError};
+use crate::quota::Room;
+use crate::task::Task;
 
 /// What is to be transferred.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,17 +60,8 @@ impl Files {
                 replace,
                 room: room.extent,
             };
-            let copied = workspaces.copy(copy).await.map_err(|error| match error {
-                WorkspaceError::OverLimit { what: "the bytes of the copy" | "the file", .. } => {
-                    full(room.bytes_bound, &room)
-                }
-                WorkspaceError::OverLimit { what: "the entries of the copy", .. } => full(room.entries_bound, &room),
-                error => error.into(),
-            })?;
-            let extent = this.parts.quotas.added(target.owner, target.id, copied.extent);
-            let change = if copied.created { ChangeKind::Created } else { ChangeKind::Modified };
-            let counted = Some((change, copied.extent.entries));
-            this.changed(&target, Told { extent, counted, ..Told::of(&to, change) }).await?;
+            let copied = workspaces.copy(copy).await.map_err(meaning(room))?;
+            this.told_of_copy(&target, &to, &copied).await?;
             if remove {
                 let conditions = Conditions { if_match: copied.source.clone().map(Tags::one), if_none_match: None };
                 let how = Removal { conditions, ..Removal::recursive() };
@@ -87,5 +80,87 @@ impl Files {
             Ok(copied)
         };
         self.surely(transfer).await
+    }
+
+    /// Begins a directory that comes from a task of the same owner which another host
+    /// holds, entry by entry.
+    ///
+    /// # Errors
+    /// If the task is not ready, or there is no room.
+    pub async fn arrive(&self, into: &OwnedTask) -> Result<Arrival, Error> {
+        let root = self.root(into).await?;
+        let room = self.room(into, &root).await?;
+        let tree = self.parts.ports.workspaces.arrive(root.dir(), room.extent).await.map_err(meaning(room))?;
+        Ok(Arrival { files: self.clone(), task: into.task().clone(), root, room, tree })
+    }
+
+    /// Counts and tells what was copied.
+    async fn told_of_copy(&self, into: &Task, to: &WorkspacePath, copied: &Copied) -> Result<(), Error> {
+        let extent = self.parts.quotas.added(into.owner, into.id, copied.extent);
+        let change = if copied.created { ChangeKind::Created } else { ChangeKind::Modified };
+        let counted = Some((change, copied.extent.entries));
+        self.changed(into, Told { extent, counted, ..Told::of(to, change) }).await?;
+        Ok(())
+    }
+}
+
+/// What it means that something could not be copied into this room.
+fn meaning(room: Room) -> impl Fn(WorkspaceError) -> Error {
+    move |error| match error {
+        WorkspaceError::OverLimit { what: "the bytes of the copy" | "the file", .. } => full(room.bytes_bound, &room),
+        WorkspaceError::OverLimit { what: "the entries of the copy", .. } => full(room.entries_bound, &room),
+        error => error.into(),
+    }
+}
+
+/// A directory on its way into a task. Nothing of it is there before all is; dropped,
+/// it is gone.
+pub struct Arrival {
+    files: Files,
+    task: Task,
+    root: Root,
+    room: Room,
+    tree: Box<dyn Arriving>,
+}
+
+impl Arrival {
+    /// Makes a directory below it, whose parent is there.
+    ///
+    /// # Errors
+    /// If it can't be made, or there is no room.
+    pub async fn directory(&mut self, path: &WorkspacePath) -> Result<(), Error> {
+        self.tree.directory(path).await.map_err(meaning(self.room))
+    }
+
+    /// Makes a symbolic link below it.
+    ///
+    /// # Errors
+    /// If it can't be made, or there is no room.
+    pub async fn link(&mut self, path: &WorkspacePath, target: Vec<u8>) -> Result<(), Error> {
+        self.tree.link(path, target).await.map_err(meaning(self.room))
+    }
+
+    /// Makes a file below it.
+    ///
+    /// # Errors
+    /// If it can't be made, there is no room, or the body breaks off.
+    pub async fn file(&mut self, path: &WorkspacePath, executable: bool, body: ByteStream) -> Result<(), Error> {
+        self.tree.file(path, executable, body).await.map_err(meaning(self.room))
+    }
+
+    /// Puts it in its place, where nothing is.
+    ///
+    /// # Errors
+    /// If something is there, or it can't be written down.
+    pub async fn put(self, to: &WorkspacePath, left_out: u64) -> Result<Copied, Error> {
+        let Self { files, task, root, room, tree } = self;
+        let (this, to) = (files.clone(), to.clone());
+        let put = async move {
+            let copied = tree.put(&to, left_out).await.map_err(meaning(room))?;
+            this.told_of_copy(&task, &to, &copied).await?;
+            drop(root);
+            Ok(copied)
+        };
+        files.surely(put).await
     }
 }
