@@ -73,6 +73,9 @@ impl Origin {
     }
 }
 
+/// With this in it, or with nothing, a response ends its connection.
+const CLOSE: &[u8] = b"connection: close\r\n";
+
 /// A response with this body.
 pub fn ok(body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n", body.len());
@@ -86,7 +89,8 @@ fn serve(stream: impl Read + Write, known: &Mutex<Vec<Seen>>, answer: &dyn Fn(&S
         known.lock().unwrap().push(seen);
         // Whoever asked may be gone.
         let stream = lines.get_mut();
-        if stream.write_all(&response).and_then(|()| stream.flush()).is_err() {
+        let ends = response.is_empty() || response.windows(CLOSE.len()).any(|part| part == CLOSE);
+        if stream.write_all(&response).and_then(|()| stream.flush()).is_err() || ends {
             return;
         }
     }

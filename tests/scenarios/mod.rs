@@ -15,6 +15,7 @@ mod events;
 mod faults;
 mod files;
 mod files_deleted;
+mod files_far;
 mod files_known;
 mod files_moved;
 mod hostile;

@@ -93,7 +93,7 @@ pub enum Error {
     /// No file of this owner is known to have this content.
     #[error("no file of yours that was sent before has the content `{0}`; send it")]
     UnknownContent(Digest),
-    /// Another host has what is needed, and it is no single file.
+    /// Another host has what is needed, and it is no file or directory.
     #[error(
         "the workspace of the task `{0}` is held by another host, from where files and directories are transferred and nothing else"
     )]

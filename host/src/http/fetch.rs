@@ -1,6 +1,8 @@
 //! Transfers from a task that another host holds: read there, with the client's own
 //! credentials, and written here.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -16,12 +18,16 @@ use bulkhead_core::service::files::{Arrival, NewFile, Transfer};
 
 use super::Api;
 use super::files::EDGE;
+use super::forward::unreachable;
 use super::problem::Problem;
-use super::reach::{Below, Described, There, in_both, is_gone};
+use super::reach::{Below, Described, Listed, Refusal, There};
 use super::wire::{EntryBody, TransferredBody};
 
-/// Directories that wait for their turn; each is a path in memory.
-const MAX_WAITING: usize = 100_000;
+/// What a host may list beside what there is room for: pages, and what went meanwhile.
+const LISTED_BESIDE: u64 = 10_000;
+
+/// How long all of it may take. A host that sends a byte now and then sends no file.
+const LONGEST: Duration = Duration::from_secs(3_600);
 
 /// Why something did not come: a problem of this host's, or what the other one answered.
 enum Failed {
@@ -47,9 +53,9 @@ impl From<WorkspaceError> for Failed {
     }
 }
 
-impl From<Response> for Failed {
-    fn from(refusal: Response) -> Self {
-        Self::There(refusal)
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        Self::There(refusal.into_response())
     }
 }
 
@@ -71,7 +77,10 @@ pub(super) async fn fetch(
     there: &There<'_>,
     what: Transfer,
 ) -> Result<Result<Response, Response>, Problem> {
-    let Transfer { from: _, to, remove, replace } = what;
+    let Transfer { from, to, remove, replace } = what;
+    if from.is_root() {
+        return Err(WorkspaceError::BadPath { path: String::new(), reason: "it is the workspace itself" }.into());
+    }
     let noting = api.services.files.accesses().begin(caller, task, AccessKind::Write, &to, EDGE).await?;
     let fetched = async {
         let entry = there.describe().await?;
@@ -81,8 +90,9 @@ pub(super) async fn fetch(
             // A link is no content.
             _ => Err(Error::HeldElsewhere(source.task().id).into()),
         }
-    }
-    .await;
+    };
+    let late = || Err(Failed::There(unreachable("the host that holds `from_task` takes too long", 60)));
+    let fetched = tokio::time::timeout(LONGEST, fetched).await.unwrap_or_else(|_| late());
     let (status, bytes) = match &fetched {
         Ok(fetched) => (None, fetched.extent.bytes),
         Err(Failed::There(_)) => (Some("refused_there"), 0),
@@ -94,11 +104,8 @@ pub(super) async fn fetch(
         Err(Failed::There(refusal)) => return Ok(Err(refusal)),
         Err(Failed::Here(problem)) => return Err(problem),
     };
-    if remove
-        && let Err(refusal) = there.delete(fetched.tag).await
-        && !is_gone(&refusal)
-    {
-        return Ok(Err(in_both(&refusal)));
+    if remove && let Err(refusal) = there.delete(fetched.tag).await {
+        return Ok(Err(refusal.in_both()));
     }
     let entry = api.services.files.stat(task, &to).await?;
     let status = if fetched.created { StatusCode::CREATED } else { StatusCode::OK };
@@ -139,68 +146,96 @@ async fn directory(api: &Api, task: &OwnedTask, there: &There<'_>, to: &Workspac
     if api.services.files.stat(task, to).await.is_ok() {
         return Err(WorkspaceError::Exists(to.to_text()).into());
     }
-    let mut arrival = api.services.files.arrive(task).await?;
-    let (mut waiting, mut left_out) = (vec![WorkspacePath::root()], 0);
-    while let Some(path) = waiting.pop() {
-        let at = there.at(join(there.path(), path.as_bytes())?);
-        let mut after = None;
-        loop {
-            let (entries, next) = match at.list(after.as_deref()).await {
-                // It went meanwhile: what there was of it.
-                Err(refusal) if is_gone(&refusal) && !path.is_root() => break,
+    let mut walk = Walk { arrival: api.services.files.arrive(task).await?, listed: 0, left_out: 0 };
+    let mut at = vec![Frame::new(WorkspacePath::root())];
+    while let Some(frame) = at.last_mut() {
+        if let Some(below) = frame.waiting.pop() {
+            at.push(Frame::new(below));
+        } else if frame.more {
+            let page = match there.at(join(there.path(), frame.path.as_bytes())?).list(frame.after.as_deref()).await {
+                // It went, or was swapped for something else: what there was of it.
+                Err(refusal) if refusal.is_swapped() && !frame.path.is_root() => {
+                    at.pop();
+                    continue;
+                }
                 listed => listed?,
             };
-            let some = !entries.is_empty();
-            for below in entries {
-                let here = path.join(&below.name)?;
-                match take(&mut arrival, &at, below, &here).await? {
-                    Taken::Directory => waiting.push(here),
-                    Taken::Whole => {}
-                    Taken::LeftOut => left_out += 1,
-                }
-            }
-            if waiting.len() > MAX_WAITING {
-                let limit = MAX_WAITING as u64;
-                return Err(WorkspaceError::OverLimit { what: "the directories of the copy", limit }.into());
-            }
-            match next {
-                // Each page has something, so that the room for entries bounds how many there are.
-                Some(next) if some => after = Some(next),
-                _ => break,
-            }
+            walk.take(there, frame, page).await?;
+        } else {
+            at.pop();
         }
     }
-    let copied = arrival.put(to, left_out).await?;
+    // What was not there in the middle may have been all of it: the task was archived, or deleted.
+    if there.describe().await?.kind != "directory" {
+        return Err(WorkspaceError::NotADirectory(there.path().to_text()).into());
+    }
+    let copied = walk.arrival.put(to, walk.left_out).await?;
     Ok(Fetched { extent: copied.extent, created: copied.created, left_out: copied.left_out, tag: None })
 }
 
-enum Taken {
-    Directory,
-    Whole,
-    LeftOut,
+/// A directory that is gone through. So many as a path may have names are at once.
+struct Frame {
+    /// Below the one that is copied.
+    path: WorkspacePath,
+    /// Directories of the page that was read last.
+    waiting: Vec<WorkspacePath>,
+    after: Option<Vec<u8>>,
+    more: bool,
 }
 
-/// Makes one entry of a directory `at` the other host: a directory without what it holds.
-async fn take(arrival: &mut Arrival, at: &There<'_>, below: Below, here: &WorkspacePath) -> Result<Taken, Failed> {
-    match &*below.kind {
-        "directory" => {
-            arrival.directory(here).await?;
-            return Ok(Taken::Directory);
-        }
-        "symlink" => arrival.link(here, below.target).await?,
-        "file" => {
-            let (_, body) = match at.at(join(at.path(), &below.name)?).read().await {
-                // It went meanwhile, or became something else.
-                Err(refusal) if is_gone(&refusal) || refusal.status() == StatusCode::CONFLICT => {
-                    return Ok(Taken::Whole);
-                }
-                read => read?,
-            };
-            arrival.file(here, below.executable, body).await?;
-        }
-        _ => return Ok(Taken::LeftOut),
+impl Frame {
+    fn new(path: WorkspacePath) -> Self {
+        Self { path, waiting: Vec::new(), after: None, more: true }
     }
-    Ok(Taken::Whole)
+}
+
+struct Walk {
+    arrival: Arrival,
+    /// Pages, and what they named: not all of it counts as copied.
+    listed: u64,
+    left_out: u64,
+}
+
+impl Walk {
+    /// Makes what a page of a directory names; of directories only themselves.
+    async fn take(&mut self, there: &There<'_>, frame: &mut Frame, page: Listed) -> Result<(), Failed> {
+        self.listed = self.listed.saturating_add(1 + page.entries.len() as u64);
+        let most = self.arrival.room().entries.saturating_mul(2).saturating_add(LISTED_BESIDE);
+        if self.listed > most {
+            return Err(WorkspaceError::OverLimit { what: "what is looked at for the copy", limit: most }.into());
+        }
+        if page.unnamed > 0 {
+            let reason = "something in it has a path that is too long or too deep to be named";
+            let path = join(there.path(), frame.path.as_bytes())?.to_text();
+            return Err(WorkspaceError::BadPath { path, reason }.into());
+        }
+        for below in page.entries {
+            self.take_one(there, frame, below).await?;
+        }
+        frame.waiting.reverse();
+        frame.more = page.next.is_some();
+        frame.after = page.next;
+        Ok(())
+    }
+
+    async fn take_one(&mut self, there: &There<'_>, frame: &mut Frame, below: Below) -> Result<(), Failed> {
+        let here = frame.path.join(&below.name)?;
+        match (&*below.kind, below.target) {
+            ("directory", _) => {
+                self.arrival.directory(&here).await?;
+                frame.waiting.push(here);
+            }
+            ("symlink", Some(target)) => self.arrival.link(&here, target).await?,
+            ("file", _) => match there.at(join(there.path(), here.as_bytes())?).read().await {
+                Err(refusal) if refusal.is_swapped() => {}
+                read => self.arrival.file(&here, below.executable, read?.1).await?,
+            },
+            // It is none any more.
+            ("symlink", None) => {}
+            _ => self.left_out += 1,
+        }
+        Ok(())
+    }
 }
 
 fn join(path: &WorkspacePath, below: &[u8]) -> Result<WorkspacePath, WorkspaceError> {

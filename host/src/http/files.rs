@@ -99,7 +99,12 @@ async fn entry_page(
     let entry = api.services.files.stat(task, path).await?;
     if entry.kind != EntryKind::Directory {
         let facts = api.services.files.facts(task, &entry).await?;
-        return Ok(Json(EntryPage { entry: EntryBody::known(&id, &entry, facts), entries: None, next_after: None }));
+        return Ok(Json(EntryPage {
+            entry: EntryBody::known(&id, &entry, facts),
+            entries: None,
+            next_after: None,
+            unnamed: 0,
+        }));
     }
     let after = query.after.map(|name| percent_decode_str(&name).collect());
     let listing = api.services.files.list(task, path, after, limit).await?;
@@ -107,6 +112,7 @@ async fn entry_page(
         entry: EntryBody::of(&id, &entry),
         entries: Some(listing.entries.iter().map(|entry| EntryBody::of(&id, entry)).collect()),
         next_after: listing.next_after.as_deref().map(bulkhead_core::path::display),
+        unnamed: listing.unnamed,
     }))
 }
 

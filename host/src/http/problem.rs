@@ -107,7 +107,7 @@ pub const TABLE: &[Row] = &[
     row("idempotency_key_reused", 422, "The idempotency key was used with another body"),
     row("invalid_path", 422, "The path is not allowed"),
     row("over_limit", 422, "A limit is reached"),
-    later("busy", 429, "Too many calls are waiting"),
+    later("busy", 429, "Too much waits, or is under way"),
     later("rate_limited", 429, "More than is allowed in a minute"),
     later("too_many_streams", 429, "Too many streams are open"),
     row("digest_mismatch", 400, "The content has another digest"),

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::workspace::ByteStream;
 use futures::{StreamExt as _, stream};
 use hyper::body::Incoming;
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::time::timeout;
 use tokio_util::io::StreamReader;
@@ -26,6 +26,13 @@ use super::wire::url_path;
 
 /// How long the other host may say nothing, before its answer or in its middle.
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// How long it may take to remove what may be many files.
+const REMOVAL: Duration = Duration::from_secs(600);
+
+/// How often something is asked for that is refused for now, because of rates or of what
+/// else goes on there.
+const TRIES: usize = 10;
 
 /// Most bytes of an answer that is not a file. A description has a path of 4 KiB in it,
 /// each byte of which may take three.
@@ -57,6 +64,14 @@ struct Page {
     #[serde(default)]
     entries: Vec<Described>,
     next_after: Option<String>,
+    #[serde(default)]
+    unnamed: u64,
+}
+
+/// Of a problem.
+#[derive(Debug, Deserialize)]
+struct Told {
+    code: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,21 +94,84 @@ pub(super) struct Below {
     pub(super) name: Vec<u8>,
     pub(super) kind: String,
     pub(super) executable: bool,
-    /// Where a link points.
-    pub(super) target: Vec<u8>,
+    /// Where a link points; none if it is no link any more.
+    pub(super) target: Option<Vec<u8>>,
 }
 
 impl Described {
     /// As one of a directory: of its path only the last name counts. None if it has none.
     fn below(self) -> Option<Below> {
         let path = WorkspacePath::from_text(&self.path).ok().filter(|path| !path.is_root())?;
-        let target = self.target.map(|target| percent_decode_str(&target).collect()).unwrap_or_default();
+        let target = self.target.map(|target| percent_decode_str(&target).collect());
         Some(Below { name: path.name().to_vec(), kind: self.kind, executable: self.executable, target })
     }
 
     /// Its media type, if a client said one.
     pub(super) fn media_type(self) -> Option<String> {
         self.content.map(|content| content.media_type)
+    }
+}
+
+/// A page of a directory there, its names in order.
+pub(super) struct Listed {
+    pub(super) entries: Vec<Below>,
+    /// The name that the next page begins after.
+    pub(super) next: Option<Vec<u8>>,
+    /// Entries that are not shown, because they can't be named.
+    pub(super) unnamed: u64,
+}
+
+/// Why there is no answer to go on with.
+pub(super) struct Refusal {
+    /// What the client is told.
+    response: Response,
+    /// The code of the problem, if the other host told one.
+    code: Option<String>,
+}
+
+impl Refusal {
+    /// One of this host's.
+    fn ours(response: Response) -> Self {
+        Self { response, code: None }
+    }
+
+    /// What the client is told.
+    pub(super) fn into_response(self) -> Response {
+        self.response
+    }
+
+    /// Whether the other host told this.
+    fn says(&self, code: &str) -> bool {
+        self.code.as_deref() == Some(code)
+    }
+
+    /// Whether the entry that was asked for is not there (or its task is not).
+    pub(super) fn is_gone(&self) -> bool {
+        self.says("not_found")
+    }
+
+    /// Whether the entry that was asked for is another kind of entry by now, or gone.
+    pub(super) fn is_swapped(&self) -> bool {
+        self.is_gone() || ["not_regular", "is_a_directory", "not_a_directory"].iter().any(|code| self.says(code))
+    }
+
+    /// If it is only for now, how long to wait.
+    fn wait(&self) -> Option<Duration> {
+        let for_now = ["rate_limited", "overloaded"].iter().any(|code| self.says(code));
+        let said = self.response.headers().get(header::RETRY_AFTER).filter(|_| for_now)?;
+        Some(Duration::from_secs(said.to_str().ok()?.parse().ok()?).min(SILENCE))
+    }
+
+    /// What a client is told of what was copied and perhaps not removed there.
+    pub(super) fn in_both(&self) -> Response {
+        let detail = match self.code {
+            Some(_) => "it was copied; the host that holds `from_task` did not remove it there, so it is in both tasks",
+            None => {
+                "it was copied; the host that holds `from_task` has not said whether it is removed there: look there \
+                 before you ask again"
+            }
+        };
+        Problem::new("held_elsewhere", detail).with("answered", self.response.status().as_u16()).into_response()
     }
 }
 
@@ -124,27 +202,46 @@ impl<'a> There<'a> {
     ///
     /// # Errors
     /// What the other host answered, if that is a refusal; a problem if it did not answer.
-    pub(super) async fn describe(&self) -> Result<Described, Response> {
+    pub(super) async fn describe(&self) -> Result<Described, Refusal> {
         self.page("limit=1", ANSWER).await.map(|page| page.entry)
     }
 
-    /// The entries of a directory after this name, and the name that the next begin after.
+    /// The entries of a directory after this name.
     ///
     /// # Errors
     /// As of `describe`.
-    pub(super) async fn list(&self, after: Option<&str>) -> Result<(Vec<Below>, Option<String>), Response> {
+    pub(super) async fn list(&self, after: Option<&[u8]>) -> Result<Listed, Refusal> {
         let mut query = format!("limit={PAGE_ENTRIES}");
         if let Some(after) = after {
+            // As text, and that in a query.
+            let text = percent_encode(after, NON_ALPHANUMERIC).to_string();
             query.push_str("&after=");
-            query.extend(utf8_percent_encode(after, NON_ALPHANUMERIC));
+            query.extend(utf8_percent_encode(&text, NON_ALPHANUMERIC));
         }
-        let page = self.page(&query, PAGE).await?;
-        let entries: Option<Vec<_>> = page.entries.into_iter().map(Described::below).collect();
-        Ok((entries.ok_or_else(not_understood)?, page.next_after))
+        let Page { entries, next_after, unnamed, .. } = self.page(&query, PAGE).await?;
+        if entries.len() > PAGE_ENTRIES {
+            return Err(not_understood());
+        }
+        let entries: Option<Vec<_>> = entries.into_iter().map(Described::below).collect();
+        let entries = entries.ok_or_else(not_understood)?;
+        let next: Option<Vec<u8>> = next_after.map(|name| percent_decode_str(&name).collect());
+        // In order, or there is no end to it.
+        let mut last = after;
+        for below in &entries {
+            if last.is_some_and(|last| *below.name <= *last) {
+                return Err(not_understood());
+            }
+            last = Some(&below.name);
+        }
+        let goes_on = |next: &[u8]| after.is_none_or(|after| next > after) && last.is_none_or(|last| next >= last);
+        if next.as_deref().is_some_and(|next| !goes_on(next)) {
+            return Err(not_understood());
+        }
+        Ok(Listed { entries, next, unnamed })
     }
 
-    async fn page(&self, query: &str, most: usize) -> Result<Page, Response> {
-        let answer = self.ask(Method::GET, &format!("entries/{}?{query}", self.url())).await?;
+    async fn page(&self, query: &str, most: usize) -> Result<Page, Refusal> {
+        let answer = self.ask(&format!("entries/{}?{query}", self.url())).await?;
         let body = timeout(SILENCE, to_bytes(Body::new(answer.into_body()), most)).await;
         let page = body.ok().and_then(Result::ok).and_then(|body| serde_json::from_slice::<Page>(&body).ok());
         page.ok_or_else(not_understood)
@@ -154,8 +251,8 @@ impl<'a> There<'a> {
     ///
     /// # Errors
     /// As of `describe`.
-    pub(super) async fn read(&self) -> Result<(HeaderMap, ByteStream), Response> {
-        let answer = self.ask(Method::GET, &format!("files/{}", self.url())).await?;
+    pub(super) async fn read(&self) -> Result<(HeaderMap, ByteStream), Refusal> {
+        let answer = self.ask(&format!("files/{}", self.url())).await?;
         let (parts, body) = answer.into_parts();
         let chunks = stream::unfold(Some(Body::new(body).into_data_stream()), |chunks| async {
             let mut chunks = chunks?;
@@ -170,41 +267,64 @@ impl<'a> There<'a> {
     }
 
     /// Deletes it for good, with all it holds; a file only if it is still what `read` had
-    /// this tag of.
+    /// this tag of. Fine if it is gone.
     ///
     /// # Errors
     /// As of `describe`.
-    pub(super) async fn delete(&self, tag: Option<HeaderValue>) -> Result<(), Response> {
+    pub(super) async fn delete(&self, tag: Option<HeaderValue>) -> Result<(), Refusal> {
         let recursive = if tag.is_some() { "" } else { "&recursive=true" };
         let condition = tag.map(|tag| (header::IF_MATCH, tag));
-        self.ask_if(Method::DELETE, &format!("files/{}?purge=true{recursive}", self.url()), condition).await.map(drop)
+        let what = format!("files/{}?purge=true{recursive}", self.url());
+        let refusal = match self.once(Method::DELETE, &what, condition, REMOVAL).await {
+            Ok(_) => return Ok(()),
+            Err(refusal) if refusal.is_gone() => return Ok(()),
+            Err(refusal) if refusal.code.is_some() => return Err(refusal),
+            // It may be gone all the same.
+            Err(refusal) => refusal,
+        };
+        match self.describe().await {
+            Err(described) if described.is_gone() => Ok(()),
+            _ => Err(refusal),
+        }
     }
 
-    async fn ask(&self, method: Method, what: &str) -> Result<axum::http::Response<Incoming>, Response> {
-        self.ask_if(method, what, None).await
+    /// Reads something; again, if that is refused only for now.
+    async fn ask(&self, what: &str) -> Result<axum::http::Response<Incoming>, Refusal> {
+        for _ in 1..TRIES {
+            match self.once(Method::GET, what, None, SILENCE).await {
+                Err(refusal) => match refusal.wait() {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => return Err(refusal),
+                },
+                answer => return answer,
+            }
+        }
+        self.once(Method::GET, what, None, SILENCE).await
     }
 
-    async fn ask_if(
+    async fn once(
         &self,
         method: Method,
         what: &str,
         condition: Option<(HeaderName, HeaderValue)>,
-    ) -> Result<axum::http::Response<Incoming>, Response> {
+        patience: Duration,
+    ) -> Result<axum::http::Response<Incoming>, Refusal> {
         let mut request = Request::new(Body::empty());
         let Ok(uri) = format!("{}/{what}", self.task).parse() else {
-            return Err(unreachable("the address of the host that holds `from_task` can't be used", 5));
+            let response = unreachable("the address of the host that holds `from_task` can't be used", 5);
+            return Err(Refusal::ours(response));
         };
         (*request.uri_mut(), *request.method_mut()) = (uri, method);
         request.headers_mut().extend(self.who.clone());
         request.headers_mut().extend(condition);
         request.headers_mut().insert(FORWARDED, HeaderValue::from_static("1"));
-        let answer = match timeout(SILENCE, self.peers.request(request)).await {
+        let answer = match timeout(patience, self.peers.request(request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "another host could not be asked");
-                return Err(unreachable("the host that holds `from_task` can't be reached", 1));
+                return Err(Refusal::ours(unreachable("the host that holds `from_task` can't be reached", 1)));
             }
-            Err(_) => return Err(unreachable("the host that holds `from_task` does not answer", 1)),
+            Err(_) => return Err(Refusal::ours(unreachable("the host that holds `from_task` does not answer", 1))),
         };
         if answer.status().is_success() {
             return Ok(answer);
@@ -214,24 +334,14 @@ impl<'a> There<'a> {
         strip(&mut parts.headers);
         match timeout(SILENCE, to_bytes(Body::new(body), ANSWER)).await {
             Ok(Ok(body)) if parts.status.is_client_error() || parts.status.is_server_error() => {
-                Err(Response::from_parts(parts, Body::from(body)))
+                let told = serde_json::from_slice::<Told>(&body).map(|told| told.code);
+                Err(Refusal { code: told.ok(), response: Response::from_parts(parts, Body::from(body)) })
             }
             _ => Err(not_understood()),
         }
     }
 }
 
-fn not_understood() -> Response {
-    unreachable("the host that holds `from_task` answered what is not understood", 5)
-}
-
-/// What a client is told of what was copied and could not be removed there.
-pub(super) fn in_both(refusal: &Response) -> Response {
-    let detail = "it was copied; the host that holds `from_task` did not remove it there, so it is in both tasks";
-    Problem::new("held_elsewhere", detail).with("answered", refusal.status().as_u16()).into_response()
-}
-
-/// Whether the other host has not found it.
-pub(super) fn is_gone(refusal: &Response) -> bool {
-    refusal.status() == StatusCode::NOT_FOUND
+fn not_understood() -> Refusal {
+    Refusal::ours(unreachable("the host that holds `from_task` answered what is not understood", 5))
 }

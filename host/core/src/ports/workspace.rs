@@ -168,6 +168,9 @@ pub struct Listing {
     pub entries: Vec<Entry>,
     /// The name after which the next page begins; absent on the last page.
     pub next_after: Option<Vec<u8>>,
+    /// Entries of this page that are not shown, because their path would be too long or
+    /// too deep.
+    pub unnamed: u64,
 }
 
 /// Which object of the machine a directory is, whatever its name.
@@ -336,6 +339,8 @@ pub trait Arriving: Send {
     async fn link(&mut self, path: &WorkspacePath, target: Vec<u8>) -> Result<(), WorkspaceError>;
     /// Makes a file.
     async fn file(&mut self, path: &WorkspacePath, executable: bool, body: ByteStream) -> Result<(), WorkspaceError>;
+    /// What it takes by now.
+    fn extent(&self) -> Extent;
     /// Puts it at `to`, where nothing is. `left_out` is said of it.
     async fn put(self: Box<Self>, to: &WorkspacePath, left_out: u64) -> Result<Copied, WorkspaceError>;
 }

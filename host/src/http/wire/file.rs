@@ -47,6 +47,14 @@ pub struct EntryPage {
     /// Pass it as `after` to get the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_after: Option<String>,
+    /// How many entries of this page are not shown, because their paths would be too long or too deep; absent if none.
+    #[serde(skip_serializing_if = "is_none")]
+    pub unnamed: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 impl EntryBody {

@@ -27,6 +27,8 @@ const MAX_TARGET: usize = 4_095;
 pub(super) struct Tree {
     layout: Arc<Layout>,
     gate: Gate,
+    /// Of what takes long.
+    long: Gate,
     root: Arc<OwnedFd>,
     /// Removed with what is in it when this is dropped.
     staged: Temporary,
@@ -39,7 +41,7 @@ impl Tree {
     /// Begins one, which may take `room`, and come into `root`.
     pub(super) async fn begin(
         layout: Arc<Layout>,
-        gate: Gate,
+        (gate, long): (Gate, Gate),
         root: Arc<OwnedFd>,
         room: Extent,
     ) -> Result<Self, WorkspaceError> {
@@ -55,7 +57,7 @@ impl Tree {
             Ok((staged, tree))
         };
         let (staged, tree) = gate.run(begin).await?;
-        Ok(Self { layout, gate, root, staged, tree: Arc::new(tree), counted })
+        Ok(Self { layout, gate, long, root, staged, tree: Arc::new(tree), counted })
     }
 
     async fn make<T: Send + 'static>(
@@ -107,8 +109,12 @@ impl Arriving for Tree {
         self.gate.run(move || set_executable(file.as_fd(), executable)).await
     }
 
+    fn extent(&self) -> Extent {
+        self.counted.extent()
+    }
+
     async fn put(self: Box<Self>, to: &WorkspacePath, left_out: u64) -> Result<Copied, WorkspaceError> {
-        let Self { layout, gate, root, staged, tree, counted } = *self;
+        let Self { layout, gate: _, long, root, staged, tree, counted } = *self;
         let to = to.clone();
         let job = move || {
             open_parent_is_possible(&to)?;
@@ -119,6 +125,6 @@ impl Arriving for Tree {
             let extent = counted.extent();
             Ok(Copied { kind: EntryKind::Directory, extent, created, left_out, source: None })
         };
-        gate.run(job).await
+        long.run(job).await
     }
 }

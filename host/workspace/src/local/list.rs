@@ -33,10 +33,13 @@ pub(super) fn list(
     } else {
         None
     };
-    let mut entries = Vec::with_capacity(names.len());
+    let (mut entries, mut unnamed) = (Vec::with_capacity(names.len()), 0);
     for name in names {
         // A path that is too deep for the API can't be named, so it isn't.
-        let Ok(full) = path.join(&name) else { continue };
+        let Ok(full) = path.join(&name) else {
+            unnamed += 1;
+            continue;
+        };
         match describe_at(dir.as_fd(), &name, full) {
             Ok(entry) => entries.push(entry),
             // It went since its name was read.
@@ -44,7 +47,7 @@ pub(super) fn list(
             Err(errno) => return Err(error::at(path)(errno)),
         }
     }
-    Ok(Listing { entries, next_after })
+    Ok(Listing { entries, next_after, unnamed })
 }
 
 fn smallest_names(dir: BorrowedFd<'_>, after: Option<&[u8]>, count: usize) -> rustix::io::Result<Vec<Vec<u8>>> {

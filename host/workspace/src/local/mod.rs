@@ -258,7 +258,8 @@ impl Workspaces for LocalWorkspaces {
     }
 
     async fn arrive(&self, root: Arc<OwnedFd>, room: Extent) -> Result<Box<dyn Arriving>, WorkspaceError> {
-        let tree = arriving::Tree::begin(Arc::clone(&self.layout), self.gate.clone(), root, room).await?;
+        let tree =
+            arriving::Tree::begin(Arc::clone(&self.layout), (self.gate.clone(), self.long.clone()), root, room).await?;
         Ok(Box::new(tree))
     }
 

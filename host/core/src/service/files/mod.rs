@@ -37,6 +37,7 @@ use crate::ports::files::{FileStep, HistoryPage};
 use crate::ports::workspace::{
     ByteRange, ByteStream, Entry, EntryKind, Listing, OpenFile, WorkspaceError, WriteOptions, Written,
 };
+use crate::principal::Owner;
 use crate::quota::{Extent, Quotas, Room};
 use crate::steps;
 use crate::task::Task;
@@ -96,6 +97,8 @@ struct Parts {
     /// Deleted entries that a request is busy with: a look that finishes what was left
     /// leaves them alone.
     busy: Mutex<HashSet<DeletedId>>,
+    /// Who has a directory on its way from another host.
+    arriving: Mutex<HashSet<Owner>>,
     /// What goes on to its end, whether or not its client waits.
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -109,8 +112,10 @@ impl Files {
         config: FilesConfig,
     ) -> Self {
         let accesses = AccessLog::new(ports.clone(), config.accesses_waiting);
-        let (busy, tracker, stop) = (Mutex::default(), TaskTracker::new(), CancellationToken::new());
-        Self { parts: Arc::new(Parts { ports, hub, quotas, activity, config, accesses, busy, tracker, stop }) }
+        let (busy, arriving, tracker, stop) =
+            (Mutex::default(), Mutex::default(), TaskTracker::new(), CancellationToken::new());
+        let parts = Parts { ports, hub, quotas, activity, config, accesses, busy, arriving, tracker, stop };
+        Self { parts: Arc::new(parts) }
     }
 
     /// The access log.

@@ -1,6 +1,9 @@
 //! From one task to another of the same owner. Both are proved; what arrives counts in
 //! the quota of the one that it comes into.
 
+use std::collections::HashSet;
+use std::sync::{MutexGuard, PoisonError};
+
 use super::{Files, Root, Told, full};
 use crate::access::OwnedTask;
 use crate::conditions::{Conditions, Tags};
@@ -9,7 +12,8 @@ use crate::event::ChangeKind;
 use crate::path::WorkspacePath;
 use crate::ports::cluster::Holder;
 use crate::ports::workspace::{Arriving, ByteStream, Copied, Copy, Removal, WorkspaceError};
-use crate::quota::Room;
+use crate::principal::Owner;
+use crate::quota::{Extent, Room};
 use crate::task::Task;
 
 /// What is to be transferred.
@@ -83,15 +87,22 @@ impl Files {
     }
 
     /// Begins a directory that comes from a task of the same owner which another host
-    /// holds, entry by entry.
+    /// holds, entry by entry. What is on its way counts in no quota yet, so an owner has
+    /// one at a time.
     ///
     /// # Errors
-    /// If the task is not ready, or there is no room.
+    /// If the task is not ready, there is no room, or another one is on its way.
     pub async fn arrive(&self, into: &OwnedTask) -> Result<Arrival, Error> {
+        let turn = Turn::of(self, into.task().owner)?;
         let root = self.root(into).await?;
         let room = self.room(into, &root).await?;
         let tree = self.parts.ports.workspaces.arrive(root.dir(), room.extent).await.map_err(meaning(room))?;
-        Ok(Arrival { files: self.clone(), task: into.task().clone(), root, room, tree })
+        Ok(Arrival { files: self.clone(), task: into.task().clone(), root, room, tree, turn })
+    }
+
+    fn arriving(&self) -> MutexGuard<'_, HashSet<Owner>> {
+        // No code panics while it holds the lock.
+        self.parts.arriving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts and tells what was copied.
@@ -113,6 +124,29 @@ fn meaning(room: Room) -> impl Fn(WorkspaceError) -> Error {
     }
 }
 
+/// An owner's turn to have something arrive.
+struct Turn {
+    files: Files,
+    owner: Owner,
+}
+
+impl Turn {
+    fn of(files: &Files, owner: Owner) -> Result<Self, Error> {
+        let is_first = files.arriving().insert(owner);
+        let this = || Self { files: files.clone(), owner };
+        is_first.then(this).ok_or(Error::Busy {
+            what: "another directory of yours is on its way from another host".into(),
+            retry_after_s: 5,
+        })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.files.arriving().remove(&self.owner);
+    }
+}
+
 /// A directory on its way into a task. Nothing of it is there before all is; dropped,
 /// it is gone.
 pub struct Arrival {
@@ -121,9 +155,15 @@ pub struct Arrival {
     root: Root,
     room: Room,
     tree: Box<dyn Arriving>,
+    turn: Turn,
 }
 
 impl Arrival {
+    /// What it may take.
+    pub fn room(&self) -> Extent {
+        self.room.extent
+    }
+
     /// Makes a directory below it, whose parent is there.
     ///
     /// # Errors
@@ -153,12 +193,21 @@ impl Arrival {
     /// # Errors
     /// If something is there, or it can't be written down.
     pub async fn put(self, to: &WorkspacePath, left_out: u64) -> Result<Copied, Error> {
-        let Self { files, task, root, room, tree } = self;
+        let Self { files, task, root, room: _, tree, turn } = self;
         let (this, to) = (files.clone(), to.clone());
         let put = async move {
+            // Others may have taken the room meanwhile.
+            let room = this.parts.quotas.room(task.owner, task.id, &root.dir, &task.limits).await?;
+            let Extent { bytes, entries } = tree.extent();
+            if bytes > room.extent.bytes {
+                return Err(full(room.bytes_bound, &room));
+            }
+            if entries > room.extent.entries {
+                return Err(full(room.entries_bound, &room));
+            }
             let copied = tree.put(&to, left_out).await.map_err(meaning(room))?;
             this.told_of_copy(&task, &to, &copied).await?;
-            drop(root);
+            drop((root, turn));
             Ok(copied)
         };
         files.surely(put).await
