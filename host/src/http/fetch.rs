@@ -32,7 +32,7 @@ const LONGEST: Duration = Duration::from_secs(3_600);
 /// Why something did not come: a problem of this host's, or what the other one answered.
 enum Failed {
     Here(Problem),
-    There(Response),
+    There(Box<Response>),
 }
 
 impl From<Problem> for Failed {
@@ -55,7 +55,7 @@ impl From<WorkspaceError> for Failed {
 
 impl From<Refusal> for Failed {
     fn from(refusal: Refusal) -> Self {
-        Self::There(refusal.into_response())
+        Self::There(Box::new(refusal.into_response()))
     }
 }
 
@@ -91,8 +91,13 @@ pub(super) async fn fetch(
             _ => Err(Error::HeldElsewhere(source.task().id).into()),
         }
     };
-    let late = || Err(Failed::There(unreachable("the host that holds `from_task` takes too long", 60)));
-    let fetched = tokio::time::timeout(LONGEST, fetched).await.unwrap_or_else(|_| late());
+    let fetched = match tokio::time::timeout(LONGEST, fetched).await {
+        Ok(fetched) => fetched,
+        Err(_) => {
+            let refusal = unreachable("the host that holds `from_task` takes too long", 60);
+            Err(Failed::There(Box::new(refusal)))
+        }
+    };
     let (status, bytes) = match &fetched {
         Ok(fetched) => (None, fetched.extent.bytes),
         Err(Failed::There(_)) => (Some("refused_there"), 0),
@@ -101,7 +106,7 @@ pub(super) async fn fetch(
     noting.end(status, bytes);
     let fetched = match fetched {
         Ok(fetched) => fetched,
-        Err(Failed::There(refusal)) => return Ok(Err(refusal)),
+        Err(Failed::There(refusal)) => return Ok(Err(*refusal)),
         Err(Failed::Here(problem)) => return Err(problem),
     };
     if remove && let Err(refusal) = there.delete(fetched.tag).await {
