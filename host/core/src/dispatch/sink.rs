@@ -26,8 +26,9 @@ use crate::steps;
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// Named changes of one event; an event stays below some 100 KiB.
 const CHANGES_PER_EVENT: usize = 500;
-/// What an event of the host's own is taken to weigh.
-const NOTE_BYTES: usize = 256;
+/// What an event is taken to weigh beside its content: its row costs more than its bytes.
+/// So a guest that says next to nothing very often fills its batches, too.
+const EVENT_BYTES: usize = 256;
 /// Changes found by a walk after a worker's death.
 const WALK_MAX: u32 = 1_000;
 
@@ -92,7 +93,7 @@ impl CallSink {
             if batch.finished {
                 return;
             }
-            batch.bytes += NOTE_BYTES;
+            batch.bytes += EVENT_BYTES;
             batch.bodies.push(body);
             !std::mem::replace(&mut batch.timer, true)
         };
@@ -201,7 +202,7 @@ impl Batch {
         match emission {
             Emission::Output(stream, bytes) => self.add_output(stream, &bytes),
             Emission::Content(part) => {
-                self.bytes += part_size(&part);
+                self.bytes += EVENT_BYTES + part_size(&part);
                 self.bodies.push(EventBody::CallContent { part });
             }
             Emission::Truncated(limit) => {
@@ -213,13 +214,15 @@ impl Batch {
                 };
                 let (limit, value) = bound.unwrap_or_else(|| (limit, self.limits.value_of(limit)));
                 let message = reached(limit, value);
+                self.bytes += EVENT_BYTES;
                 self.bodies.push(EventBody::CallTruncated { limit: limit.into(), value, message });
             }
             Emission::Progress { done, total, message } => {
                 self.progress = Some(EventBody::CallProgress { done, total, message });
             }
             Emission::Log { level, message, fields } => {
-                self.bytes += 64 + message.len() + fields.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
+                self.bytes +=
+                    EVENT_BYTES + message.len() + fields.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
                 self.bodies.push(EventBody::CallLog { level, message, fields });
             }
             Emission::Changed(change) => {
@@ -280,7 +283,10 @@ impl Batch {
         self.bytes += text.len();
         match self.bodies.last_mut() {
             Some(EventBody::CallOutput { stream: last, text: before }) if *last == stream => before.push_str(text),
-            _ => self.bodies.push(EventBody::CallOutput { stream, text: text.into() }),
+            _ => {
+                self.bytes += EVENT_BYTES;
+                self.bodies.push(EventBody::CallOutput { stream, text: text.into() });
+            }
         }
     }
 

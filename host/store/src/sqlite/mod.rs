@@ -42,6 +42,9 @@ use writer::Message;
 /// from the client that the store can't keep up.
 const QUEUE_WAIT: Duration = Duration::from_secs(1);
 
+/// Rows that nobody need wait for.
+const FEW_ROWS: usize = 16;
+
 /// How long `close` waits for the writer to finish what is queued.
 const CLOSE_WAIT: Duration = Duration::from_secs(30);
 
@@ -80,6 +83,18 @@ impl SqliteStore {
     {
         let (write, answer) = write(what, work);
         self.send(Message::Write(write)).await?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// The same for work that writes so many rows: if they are many, others need not wait
+    /// for all of them.
+    async fn write_rows<T, W>(&self, what: &'static str, rows: usize, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: Work<T>,
+    {
+        let (write, answer) = write(what, work);
+        self.send(if rows > FEW_ROWS { Message::Rows(write, rows) } else { Message::Write(write) }).await?;
         answer.await.map_err(|_| closed())?
     }
 

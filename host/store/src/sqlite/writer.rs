@@ -3,8 +3,10 @@
 //! gathers, so the more clients there are, the fewer commits each of them costs.
 //!
 //! Writes of one batch are concurrent: none was acknowledged when the last one
-//! arrived. They run in the order of arrival.
+//! arrived. They run in the order of arrival, but for those of many rows: of these
+//! each commit takes a part, so that a flood of events delays nobody's few.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +23,10 @@ use super::write::{Transaction, Write};
 
 /// Most writes of one transaction: more would make the first wait for too long.
 pub(super) const MAX_BATCH: usize = 256;
+
+/// Rows of many that one transaction writes, unless a single write has more: a few
+/// milliseconds' worth.
+const MAX_ROWS: usize = 128;
 
 /// A commit that takes longer is worth a warning.
 const SLOW_COMMIT: Duration = Duration::from_millis(100);
@@ -39,6 +45,8 @@ const WAL_BYTES: u32 = 64 << 20;
 pub(super) enum Message {
     /// To be committed with others.
     Write(Box<dyn Write>),
+    /// The same, of so many rows: it may have to wait for others that have few.
+    Rows(Box<dyn Write>, usize),
     /// To be committed alone, after the others: it takes long.
     Alone(Box<dyn Write>),
     /// Nothing more is to come.
@@ -103,15 +111,30 @@ impl Writer {
     /// Works until the queue is closed or says so, then empties the log file.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         let mut messages = Vec::with_capacity(MAX_BATCH);
+        // Bounded by who waits for them: a call has one on its way.
+        let mut rows: VecDeque<(Box<dyn Write>, usize)> = VecDeque::new();
         let mut closing = false;
-        while !closing && queue.blocking_recv_many(&mut messages, MAX_BATCH) > 0 {
+        loop {
+            if rows.is_empty() {
+                if closing || queue.blocking_recv_many(&mut messages, MAX_BATCH) == 0 {
+                    break;
+                }
+            } else {
+                messages.extend(std::iter::from_fn(|| queue.try_recv().ok()).take(MAX_BATCH));
+            }
             let (mut together, mut alone) = (Vec::with_capacity(messages.len()), Vec::new());
             for message in messages.drain(..) {
                 match message {
                     Message::Write(write) => together.push(write),
+                    Message::Rows(write, count) => rows.push_back((write, count)),
                     Message::Alone(write) => alone.push(write),
                     Message::Close => closing = true,
                 }
+            }
+            let mut taken = 0;
+            while let Some((write, count)) = rows.pop_front_if(|(_, count)| taken == 0 || taken + *count <= MAX_ROWS) {
+                taken += count;
+                together.push(write);
             }
             if !together.is_empty() {
                 self.commit(together);

@@ -168,3 +168,34 @@ async fn the_audit_log_is_append_only() {
     assert!(changed.unwrap_err().to_string().contains("unavailable"));
     assert_eq!(store.list_audit(owner(1), &AuditFilter::default(), 0, 9).await.unwrap()[0].record, record);
 }
+
+#[tokio::test]
+async fn a_flood_of_events_delays_nobodys_few() {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    const FLOODS: usize = 40;
+    let home = Home::new();
+    let store = home.open().await;
+    let world = World::new(store.clone());
+    let (theirs, own) = (world.ready_task(owner(1)).await, world.ready_task(owner(2)).await);
+    let (commits, done) = (store.commits(), AtomicUsize::new(0));
+    let append = |task, count| {
+        let (store, done) = (&store, &done);
+        async move {
+            store.append_events(task, vec![event(1); count]).await.unwrap().unwrap();
+            done.fetch_add(1, SeqCst)
+        }
+    };
+    // They are queued in this order: one that floods many times, and then another's few.
+    let floods = join_all((0..FLOODS).map(|_| append(theirs.id, 1_000)));
+    let (floods, few) = tokio::join!(floods, append(own.id, 2));
+    assert!(few < FLOODS / 2, "{few} of {FLOODS} floods were stored before");
+    // One by one, since each has more than a commit takes of many, and in their order.
+    assert!(store.commits() - commits >= FLOODS as u64);
+    assert_eq!(floods.iter().filter(|done| **done < few).count(), few);
+    assert!(floods.is_sorted());
+    assert_eq!(log(&*store, theirs.id).await.len(), FLOODS * 1_000);
+    // What still waits when the store is closed is stored.
+    let last = join_all((0..4).map(|_| append(own.id, 1_000)));
+    let (_, ()) = tokio::join!(last, store.close());
+    assert_eq!(log(&*home.open().await, own.id).await.len(), 4_002);
+}
