@@ -34,9 +34,10 @@ const SLOW_COMMIT: Duration = Duration::from_millis(100);
 /// Prepared statements that are kept: more than there are texts.
 const STATEMENTS: usize = 64;
 
-/// After how many pages of write-ahead log (16 MiB) a commit copies them into the
-/// file: hot pages are then copied once for many commits.
-const CHECKPOINT_PAGES: u32 = 4096;
+/// After how many pages of write-ahead log (4 MiB) a commit copies them into the file:
+/// hot pages are then copied once for many commits. Four times as many would cost the
+/// writer 3 % less, and hold up the commit that does it for 15 ms instead of 5.
+const CHECKPOINT_PAGES: u32 = 1024;
 
 /// What is left of the write-ahead log file after a checkpoint, at most.
 const WAL_BYTES: u32 = 64 << 20;
