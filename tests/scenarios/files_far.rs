@@ -61,6 +61,9 @@ fn answer(seen: &Seen) -> Vec<u8> {
             let entries: Vec<_> = (at + 1..=at + 200).map(|at| entry(&format!("endless/{at}"), "other")).collect();
             page(how, &entries, json!({"next_after": (at + 200).to_string()}))
         }
+        ("longwinded", "entries") => {
+            page(how, &[entry("longwinded/a", "directory")], json!({"next_after": "b".repeat(300)}))
+        }
         ("back", "entries") => page(how, &[entry("back/b", "directory")], json!({"next_after": "a"})),
         ("twice", "entries") => page(how, &[entry("twice/b", "file"), entry("twice/b", "file")], json!({})),
         ("many", "entries") => {
@@ -82,6 +85,8 @@ fn answer(seen: &Seen) -> Vec<u8> {
         ("paged", "files") if ASKED.load(Relaxed) < 6 => {
             response(429, "retry-after: 1\r\n", &json!({"code": "rate_limited"}))
         }
+        ("shrunk", "files") if file == Some("b") => told(404, "not_found"),
+        ("shrunk", "entries") => page(how, &[entry("shrunk/a", "file"), entry("shrunk/b", "file")], json!({})),
         ("large", "files") => response(200, "", &json!("x".repeat(2_000))),
         ("broken", "files") => b"HTTP/1.1 200 X\r\nconnection: close\r\ncontent-length: 100\r\n\r\nhalf".to_vec(),
         (_, "files") => response(200, "", &json!(file)),
@@ -108,6 +113,7 @@ fn whatever_another_host_answers_nothing_comes_half() {
     for (how, status, code) in [
         ("endless", 422, "over_limit"),
         ("back", 503, "host_unreachable"),
+        ("longwinded", 503, "host_unreachable"),
         ("twice", 503, "host_unreachable"),
         ("many", 503, "host_unreachable"),
         ("out", 503, "host_unreachable"),
@@ -137,6 +143,12 @@ fn whatever_another_host_answers_nothing_comes_half() {
     let problem = ask("kept", true).problem(409, "held_elsewhere");
     assert!(problem["detail"].as_str().unwrap().contains("in both tasks"), "{problem}");
     ask("removed", true).expect(201);
+    // Of what was there and is not any more somebody may know more: it is not removed.
+    let moved = || origin.seen().iter().filter(|seen| seen.line.starts_with("DELETE")).count();
+    let before = moved();
+    let problem = ask("shrunk", true).problem(409, "held_elsewhere");
+    assert!(problem["detail"].as_str().unwrap().contains("changed meanwhile"), "{problem}");
+    assert_eq!(moved(), before);
     // What is on its way counts in no quota yet: one at a time.
     std::thread::scope(|scope| {
         let first = scope.spawn(|| ask("slow", false));

@@ -10,7 +10,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
-use bulkhead_core::path::WorkspacePath;
+use bulkhead_core::path::{MAX_NAME, WorkspacePath};
 use bulkhead_core::ports::workspace::ByteStream;
 use futures::{StreamExt as _, stream};
 use hyper::body::Incoming;
@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::io::StreamReader;
 
 use super::auth::{API_KEY, REASON};
-use super::forward::{FORWARDED, Peers, strip, unreachable};
+use super::forward::{FORWARDED, Peers, unreachable};
 use super::problem::Problem;
 use super::wire::url_path;
 
@@ -110,6 +110,14 @@ impl Described {
     pub(super) fn media_type(self) -> Option<String> {
         self.content.map(|content| content.media_type)
     }
+}
+
+/// What is removed there.
+pub(super) enum Removed {
+    /// A file, if it is still the one with this tag.
+    File(HeaderValue),
+    /// A directory, with all it holds.
+    Directory,
 }
 
 /// A page of a directory there, its names in order.
@@ -234,7 +242,8 @@ impl<'a> There<'a> {
             last = Some(&below.name);
         }
         let goes_on = |next: &[u8]| after.is_none_or(|after| next > after) && last.is_none_or(|last| next >= last);
-        if next.as_deref().is_some_and(|next| !goes_on(next)) {
+        // A name, and no more: it is held for each directory that is gone through.
+        if next.as_deref().is_some_and(|next| next.len() > MAX_NAME || !goes_on(next)) {
             return Err(not_understood());
         }
         Ok(Listed { entries, next, unnamed })
@@ -266,16 +275,17 @@ impl<'a> There<'a> {
         Ok((parts.headers, Box::pin(StreamReader::new(Box::pin(chunks)))))
     }
 
-    /// Deletes it for good, with all it holds; a file only if it is still what `read` had
-    /// this tag of. Fine if it is gone.
+    /// Deletes it for good. Fine if it is gone.
     ///
     /// # Errors
     /// As of `describe`.
-    pub(super) async fn delete(&self, tag: Option<HeaderValue>) -> Result<(), Refusal> {
-        let recursive = if tag.is_some() { "" } else { "&recursive=true" };
-        let condition = tag.map(|tag| (header::IF_MATCH, tag));
+    pub(super) async fn delete(&self, what: Removed) -> Result<(), Refusal> {
+        let (recursive, tag) = match what {
+            Removed::File(tag) => ("", Some((header::IF_MATCH, tag))),
+            Removed::Directory => ("&recursive=true", None),
+        };
         let what = format!("files/{}?purge=true{recursive}", self.url());
-        let refusal = match self.once(Method::DELETE, &what, condition, REMOVAL).await {
+        let refusal = match self.ask_for(Method::DELETE, &what, tag, REMOVAL).await {
             Ok(_) => return Ok(()),
             Err(refusal) if refusal.is_gone() => return Ok(()),
             Err(refusal) if refusal.code.is_some() => return Err(refusal),
@@ -288,10 +298,20 @@ impl<'a> There<'a> {
         }
     }
 
-    /// Reads something; again, if that is refused only for now.
     async fn ask(&self, what: &str) -> Result<axum::http::Response<Incoming>, Refusal> {
+        self.ask_for(Method::GET, what, None, SILENCE).await
+    }
+
+    /// Asks for something; again, if that is refused only for now, when nothing was done.
+    async fn ask_for(
+        &self,
+        method: Method,
+        what: &str,
+        condition: Option<(HeaderName, HeaderValue)>,
+        patience: Duration,
+    ) -> Result<axum::http::Response<Incoming>, Refusal> {
         for _ in 1..TRIES {
-            match self.once(Method::GET, what, None, SILENCE).await {
+            match self.once(method.clone(), what, condition.clone(), patience).await {
                 Err(refusal) => match refusal.wait() {
                     Some(wait) => tokio::time::sleep(wait).await,
                     None => return Err(refusal),
@@ -299,7 +319,7 @@ impl<'a> There<'a> {
                 answer => return answer,
             }
         }
-        self.once(Method::GET, what, None, SILENCE).await
+        self.once(method, what, condition, patience).await
     }
 
     async fn once(
@@ -330,18 +350,25 @@ impl<'a> There<'a> {
             return Ok(answer);
         }
         // Why not, in its own words: a problem, whole or not at all.
-        let (mut parts, body) = answer.into_parts();
-        strip(&mut parts.headers);
+        let (parts, body) = answer.into_parts();
         match timeout(SILENCE, to_bytes(Body::new(body), ANSWER)).await {
             Ok(Ok(body)) if parts.status.is_client_error() || parts.status.is_server_error() => {
                 let told = serde_json::from_slice::<Told>(&body).map(|told| told.code);
-                Err(Refusal { code: told.ok(), response: Response::from_parts(parts, Body::from(body)) })
+                let mut response = (parts.status, body).into_response();
+                // Of its fields those that belong to a problem; who may read it, this host says.
+                let fields = response.headers_mut();
+                fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+                for name in [header::RETRY_AFTER, header::WWW_AUTHENTICATE] {
+                    fields.extend(parts.headers.get(&name).cloned().map(|value| (name, value)));
+                }
+                Err(Refusal { code: told.ok(), response })
             }
             _ => Err(not_understood()),
         }
     }
 }
 
-fn not_understood() -> Refusal {
+/// What can't be an answer of one of ours.
+pub(super) fn not_understood() -> Refusal {
     Refusal::ours(unreachable("the host that holds `from_task` answered what is not understood", 5))
 }

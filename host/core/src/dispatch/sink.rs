@@ -29,6 +29,8 @@ const CHANGES_PER_EVENT: usize = 500;
 /// What an event is taken to weigh beside its content: its row costs more than its bytes.
 /// So a guest that says next to nothing very often fills its batches, too.
 const EVENT_BYTES: usize = 256;
+/// What a change of a file is taken to weigh beside its path: it has a row of the history.
+const CHANGE_BYTES: usize = 128;
 /// Changes found by a walk after a worker's death.
 const WALK_MAX: u32 = 1_000;
 
@@ -39,7 +41,7 @@ pub(super) struct CallSink {
     /// Who decides about requests; none if no guest runs.
     pub(super) broker: OnceLock<Arc<Broker>>,
     /// Held while a batch is taken and stored, so that batches stay in order.
-    flushing: tokio::sync::Mutex<()>,
+    flushing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -64,7 +66,7 @@ struct Batch {
 impl CallSink {
     pub(super) fn new(inner: Arc<Inner>, call: Arc<Call>) -> Self {
         let batch = Mutex::new(Batch { limits: call.limits.clone(), ..Batch::default() });
-        Self { inner, call, batch, broker: OnceLock::new(), flushing: tokio::sync::Mutex::new(()) }
+        Self { inner, call, batch, broker: OnceLock::new(), flushing: Arc::default() }
     }
 
     fn flush_later(self: &Arc<Self>) {
@@ -142,8 +144,8 @@ impl CallSink {
         bodies.iter().map(|body| NewEvent::new(at, Some(self.call.id), body)).collect()
     }
 
-    async fn flush(&self) {
-        let _order = self.flushing.lock().await;
+    async fn flush(self: &Arc<Self>) {
+        let order = self.flushing.clone().lock_owned().await;
         let bodies = {
             let mut batch = lock(&self.batch);
             batch.timer = false;
@@ -152,6 +154,17 @@ impl CallSink {
         if bodies.is_empty() {
             return;
         }
+        // To its end, also if who waits for it goes: what comes after must not overtake it.
+        let this = self.clone();
+        let stored = self.inner.tracker.spawn(async move {
+            this.store(bodies).await;
+            drop(order);
+        });
+        // A panic in it is logged by the runtime.
+        let _ = stored.await;
+    }
+
+    async fn store(&self, bodies: Vec<EventBody>) {
         let events = self.events(bodies);
         let parts = &self.inner.parts;
         match parts.store.append_events(self.call.task, events.clone()).await {
@@ -226,7 +239,7 @@ impl Batch {
                 self.bodies.push(EventBody::CallLog { level, message, fields });
             }
             Emission::Changed(change) => {
-                self.bytes += change.path.len() + 16;
+                self.bytes += CHANGE_BYTES + change.path.len();
                 self.counts.add(change.change);
                 self.created += u64::from(change.change == ChangeKind::Created);
                 self.changes.push(change);

@@ -226,7 +226,7 @@ pub(super) async fn step(
 
 pub(super) async fn end(store: &SqliteStore, end: EndCall) -> Result<Option<Appended>, StoreError> {
     let (task, call, body) = (end.task.to_string(), end.call.to_string(), json(&*end.outcome));
-    let link = Link::from(&end.audit);
+    let (link, rows) = (Link::from(&end.audit), log::rows_of(&end.events));
     let end = move |db: &Transaction<'_>| {
         let large = body.len() > LARGE;
         let reference = large.then(|| format!("{call}/outcome"));
@@ -255,7 +255,7 @@ pub(super) async fn end(store: &SqliteStore, end: EndCall) -> Result<Option<Appe
         link.append(db)?;
         log::append(db, &task, &end.events)
     };
-    store.write("call", end).await
+    store.write_rows("call", rows, end).await
 }
 
 pub(super) async fn get(store: &SqliteStore, owner: Owner, id: CallId) -> Result<Option<Call>, StoreError> {

@@ -24,7 +24,7 @@ pub(super) async fn append(
     events: Vec<NewEvent>,
 ) -> Result<Option<Appended>, StoreError> {
     let task = task.to_string();
-    store.write_rows("event", events.len(), move |db| log::append(db, &task, &events)).await
+    store.write_rows("event", log::rows_of(&events), move |db| log::append(db, &task, &events)).await
 }
 
 pub(super) async fn after(

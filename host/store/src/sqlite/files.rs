@@ -98,7 +98,7 @@ impl FileRecords for SqliteStore {
         extent: Option<Extent>,
         events: Vec<NewEvent>,
     ) -> Result<Option<Appended>, StoreError> {
-        let task = task.to_string();
+        let (task, rows) = (task.to_string(), log::rows_of(&events));
         let change = move |db: &Transaction<'_>| {
             if !take_step(db, &task, step)? {
                 return Ok(None);
@@ -108,7 +108,7 @@ impl FileRecords for SqliteStore {
             }
             log::append(db, &task, &events)
         };
-        self.write("file", change).await
+        self.write_rows("file", rows, change).await
     }
 
     async fn file_history(&self, task: TaskId, page: HistoryPage) -> Result<Vec<HistoryEntry>, StoreError> {
@@ -333,7 +333,7 @@ impl FileRecords for SqliteStore {
     }
 
     async fn append_accesses(&self, entries: &[Access]) -> Result<(), StoreError> {
-        let entries = entries.to_vec();
+        let (rows, entries) = (entries.len(), entries.to_vec());
         let append = move |db: &Transaction<'_>| {
             let mut insert = db.prepare_cached(
                 "INSERT OR IGNORE INTO file_accesses (id, task_id, tenant_id, user_id, by_tenant, by_user, at, kind, path,
@@ -358,7 +358,7 @@ impl FileRecords for SqliteStore {
             }
             Ok(())
         };
-        self.write("access", append).await
+        self.write_rows("access", rows, append).await
     }
 
     async fn list_accesses(

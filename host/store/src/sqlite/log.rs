@@ -1,6 +1,7 @@
 //! A task's log within a write: where its events get their numbers.
 
 use bulkhead_core::event::NewEvent;
+use bulkhead_core::files::CHANGED;
 use bulkhead_core::ports::store::Appended;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -64,6 +65,14 @@ impl Log {
 /// Appends events to a task's log; `None` if there is no such task.
 pub(super) fn append(db: &Connection, task: &str, events: &[NewEvent]) -> rusqlite::Result<Option<Appended>> {
     Log::of(db, task)?.map(|log| log.append(db, task, events)).transpose()
+}
+
+/// About how many rows these events make. Of a change of files each path has one in the
+/// history; the least that is said of one takes so many bytes.
+pub(super) fn rows_of(events: &[NewEvent]) -> usize {
+    const LEAST_CHANGE: usize = 32;
+    let of_one = |event: &NewEvent| if event.kind == CHANGED { event.data.len() / LEAST_CHANGE } else { 0 };
+    events.iter().map(|event| 1 + of_one(event)).sum()
 }
 
 fn size(event: &NewEvent) -> i64 {
