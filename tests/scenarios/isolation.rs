@@ -97,10 +97,11 @@ fn a_user_s_first_call_does_not_wait_for_another_s_thousand() {
     let user = |name: &str| server.client_with(&["--tenant", tenant, "--user", name]);
     let (many, one) = (user("usr_01jd8n2m4v0000000000000001"), user("usr_01jd8n2m4v0000000000000002"));
     many.register("fixtures/sleeper");
-    let (theirs, own) = (many.task(), one.task());
+    // More than one task: whose only task is taken would go to the end as a newcomer does.
+    let (theirs, own) = ([many.task(), many.task(), many.task()], one.task());
     let body = json!({"tool": "sleeper", "arguments": {"ms": 200}});
-    for _ in 0..THEIRS {
-        many.post(&format!("/v1/tasks/{theirs}/calls?wait=0"), &body).expect(202);
+    for task in theirs.iter().cycle().take(THEIRS) {
+        many.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202);
     }
     let ended = || {
         let metrics = String::from_utf8(many.get("/metrics").body).unwrap();
