@@ -91,7 +91,7 @@ pub(super) fn bury(worker: &Worker, gone: &Gone) {
         std::mem::take(&mut inner.calls)
     };
     for slot in calls.into_values() {
-        let overdue = matches!(gone, Gone::Overdue) && slot.kill_at() <= now;
+        let overdue = matches!(gone, Gone::Overdue) && slot.is_overdue(now);
         let happened = if overdue { Happened::Overdue } else { Happened::Lost(why.clone()) };
         // Whoever waited may be gone too.
         let _ = slot.happened.send(happened);

@@ -54,16 +54,25 @@ pub(super) enum Happened {
 pub(super) struct Slot {
     pub(super) happened: mpsc::UnboundedSender<Happened>,
     pub(super) guard: Guard,
-    /// When the worker is killed if the call has not ended by itself.
-    overdue_at: Instant,
-    /// The same for one that was told to end.
+    /// When its wall time is over.
+    deadline: Instant,
+    /// How long after that the worker is killed if the call has not ended by itself.
+    kill_grace: Duration,
+    /// When it is killed if the call was told to end.
     leave_by: Option<Instant>,
 }
 
 impl Slot {
     /// When the worker is killed if the call has not ended.
     pub(super) fn kill_at(&self) -> Instant {
-        self.leave_by.map_or(self.overdue_at, |leave_by| leave_by.min(self.overdue_at))
+        let overdue_at = self.deadline + self.kill_grace;
+        self.leave_by.map_or(overdue_at, |leave_by| leave_by.min(overdue_at))
+    }
+
+    /// Whether its own time is over. The worker may be killed for another call before
+    /// this one's grace is.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        self.deadline <= now || self.kill_at() <= now
     }
 }
 
@@ -300,7 +309,7 @@ impl Worker {
         }
         inner.outbox.push(id, &ToWorker::Start(start));
         let (happened, happens) = mpsc::unbounded_channel();
-        let slot = Slot { happened, guard, overdue_at: wanted.deadline + self.kill_grace, leave_by: None };
+        let slot = Slot { happened, guard, deadline: wanted.deadline, kill_grace: self.kill_grace, leave_by: None };
         inner.calls.insert(id, slot);
         drop(inner);
         self.wake.notify_one();
@@ -357,7 +366,7 @@ impl Worker {
     /// Moves the end of a call's wall time.
     pub(super) fn put_off(&self, call: u32, deadline: Instant) {
         if let Some(slot) = self.inner().calls.get_mut(&call) {
-            slot.overdue_at = deadline + self.kill_grace;
+            slot.deadline = deadline;
         }
         self.tell(call, &ToWorker::Deadline { deadline_ns: monotonic_ns(deadline) });
     }

@@ -102,6 +102,30 @@ async fn a_worker_that_is_silent_or_dies_takes_only_its_calls_along() {
 }
 
 #[tokio::test]
+async fn calls_whose_time_is_over_too_time_out_when_their_worker_is_killed() {
+    let bench = Bench::new();
+    let prepared = bench.prepare(&guests::echo()).await;
+    let mut taken = bench.again(|config| {
+        config.worker_args = vec!["false-worker".into(), "silent".into()];
+        config.workers_per_tenant = 1;
+        config.kill_grace = std::time::Duration::from_secs(1);
+    });
+    let mut running = Vec::new();
+    // The grace of the first ends when the second's goes on, and the third has time left.
+    for wall_time_ms in [300, 800, 60_000] {
+        taken.limits.wall_time_ms = wall_time_ms;
+        let run = taken.call(&prepared, "{}", WorkspaceAccess::None);
+        running.push(taken.spawn(run, Remember::new(), CancellationToken::new()));
+    }
+    let mut ends = Vec::new();
+    for call in running {
+        ends.push(summary(&call.await.unwrap().unwrap()));
+    }
+    assert_eq!(ends, ["timed_out/limit.wall_time", "timed_out/limit.wall_time", "interrupted/worker_died"]);
+    taken.sandbox.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_worker_that_does_not_leave_is_killed() {
     let bench = Bench::new();
     let prepared = bench.prepare(&guests::echo()).await;
