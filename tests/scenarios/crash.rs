@@ -161,8 +161,14 @@ pub fn children_of(pid: u32) -> Vec<u32> {
 
 /// Whether a process is to be a worker, and has one thread yet.
 fn waits(pid: u32) -> bool {
-    let read = |what: &str| std::fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
-    read("cmdline").split('\0').nth(1) == Some("worker") && read("status").contains("Threads:\t1\n")
+    is_worker(pid) && thread_count(pid) == 1
+}
+
+/// Whether a process is a worker or is to be one. Until it runs its own program, it looks
+/// as the server does.
+fn is_worker(pid: u32) -> bool {
+    let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments.split('\0').nth(1) == Some("worker")
 }
 
 /// Ids of a process's children, from `/proc`.
@@ -204,7 +210,8 @@ fn a_killed_worker_takes_nothing_of_another_tenant_along() {
         let call = client.post(&format!("/v1/tasks/{}/calls?wait=0", client.task()), &body).expect(202);
         let new = (0..1_000).find_map(|_| {
             std::thread::sleep(Duration::from_millis(5));
-            children_of(server.pid()).into_iter().find(|child| !before.contains(child))
+            let bound = |child: &u32| !before.contains(child) && is_worker(*child) && thread_count(*child) > 1;
+            all_children_of(server.pid()).into_iter().find(bound)
         });
         (call["id"].as_str().unwrap().to_owned(), new.expect("a worker of its own"))
     };
