@@ -69,10 +69,10 @@ impl Slot {
         self.leave_by.map_or(overdue_at, |leave_by| leave_by.min(overdue_at))
     }
 
-    /// Whether its own time is over. The worker may be killed for another call before
-    /// this one's grace is.
+    /// Whether its own time is over, or it was told to end. The worker may be killed for
+    /// another call before this one's grace is over.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        self.deadline <= now || self.kill_at() <= now
+        self.deadline <= now || self.leave_by.is_some()
     }
 }
 

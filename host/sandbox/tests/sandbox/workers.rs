@@ -102,7 +102,7 @@ async fn a_worker_that_is_silent_or_dies_takes_only_its_calls_along() {
 }
 
 #[tokio::test]
-async fn calls_whose_time_is_over_too_time_out_when_their_worker_is_killed() {
+async fn calls_that_were_to_end_too_have_when_their_worker_is_killed() {
     let bench = Bench::new();
     let prepared = bench.prepare(&guests::echo()).await;
     let mut taken = bench.again(|config| {
@@ -117,11 +117,20 @@ async fn calls_whose_time_is_over_too_time_out_when_their_worker_is_killed() {
         let run = taken.call(&prepared, "{}", WorkspaceAccess::None);
         running.push(taken.spawn(run, Remember::new(), CancellationToken::new()));
     }
+    // Its own grace is two seconds longer.
+    let cancel = CancellationToken::new();
+    let run = taken.call(&prepared, "{}", WorkspaceAccess::None);
+    running.push(taken.spawn(run, Remember::new(), cancel.clone()));
+    taken.until("all run", |stats| stats.calls == 4).await;
+    cancel.cancel();
     let mut ends = Vec::new();
     for call in running {
         ends.push(summary(&call.await.unwrap().unwrap()));
     }
-    assert_eq!(ends, ["timed_out/limit.wall_time", "timed_out/limit.wall_time", "interrupted/worker_died"]);
+    assert_eq!(
+        ends,
+        ["timed_out/limit.wall_time", "timed_out/limit.wall_time", "interrupted/worker_died", "cancelled/cancelled"]
+    );
     taken.sandbox.shutdown().await;
 }
 
