@@ -64,7 +64,7 @@ fn a_full_disk_loses_nothing_and_everything_goes_on_once_there_is_room() {
     let Some(disk) = Disk::mount() else { return };
     let server = Server::start_below(disk.path(), Options::default());
     let client = server.client();
-    for guest in ["fixtures/touch", "fixtures/sleeper", "fixtures/echo"] {
+    for guest in ["fixtures/touch", "fixtures/sleeper", "fixtures/ticker", "fixtures/echo"] {
         client.register(guest);
     }
     let task = client.task();
@@ -74,11 +74,16 @@ fn a_full_disk_loses_nothing_and_everything_goes_on_once_there_is_room() {
         client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body)
     };
     let sleeps = call("sleeper", json!({"ms": 1_500})).expect(202)["id"].as_str().unwrap().to_owned();
+    // One speaks on when there is room again, the other has ended by then.
+    let speaks = [40, 10].map(|count| {
+        let lines = json!({"count": count, "interval_ms": 100, "bytes": 400, "channels": ["stdout"]});
+        (count, call("ticker", lines).expect(202)["id"].as_str().unwrap().to_owned())
+    });
     disk.fill();
 
     // What can't be stored is refused, and nothing of it is there.
     let calls = || client.get(&format!("/v1/tasks/{task}/calls?limit=200")).expect(200)["items"].clone();
-    let mut accepted = 1;
+    let mut accepted = 3;
     let refused = (0..200).find_map(|_| {
         let answer = call("echo", json!({"text": "x".repeat(2_000)}));
         accepted += usize::from(answer.status < 300);
@@ -120,6 +125,13 @@ fn a_full_disk_loses_nothing_and_everything_goes_on_once_there_is_room() {
     assert!(log.iter().zip(1..).all(|(event, seq)| event["seq"] == seq));
     let ends = |id: &Value| log.iter().filter(|event| event["type"] == "call.ended" && event["call"] == *id).count();
     assert!(all.as_array().unwrap().iter().all(|one| ends(&one["id"]) == 1));
+    // Nor is anything lost of what was said while there was no room.
+    for (count, call) in speaks {
+        let of = |event: &&Value| event["type"] == "call.output" && event["call"] == *call;
+        let text: String = log.iter().filter(of).map(|event| event["data"]["text"].as_str().unwrap()).collect();
+        let ticks: Vec<_> = text.lines().map(|line| line.trim_end_matches('.').to_owned()).collect();
+        assert_eq!(ticks, (1..=count).map(|tick| format!("tick {tick} of {count}")).collect::<Vec<_>>());
+    }
     // And the database is sound, as the next start finds it.
     let server = server.kill_and_restart();
     assert_eq!(server.client().get(&format!("/v1/tasks/{task}/files/before")).body, b"kept");

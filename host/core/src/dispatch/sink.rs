@@ -9,16 +9,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use super::drive::{RETRIES, RETRY, chain};
 use super::egress::Broker;
 use super::{Inner, lock};
 use crate::call::Call;
 use crate::event::{ChangeCounts, ChangeKind, ChangedBy, EventBody, FileChange, NewEvent, Stream};
+use crate::files::CHANGED;
 use crate::grants::WorkspaceAccess;
 use crate::limits::Limits;
 use crate::outcome::reached;
 use crate::ports::egress::{EgressError, IncomingResponse};
 use crate::ports::sandbox::{Emission, GuestRequest, Sink};
+use crate::ports::store::StoreError;
 use crate::quota::{Extent, Room};
 use crate::steps;
 
@@ -42,6 +46,8 @@ pub(super) struct CallSink {
     pub(super) broker: OnceLock<Arc<Broker>>,
     /// Held while a batch is taken and stored, so that batches stay in order.
     flushing: Arc<tokio::sync::Mutex<()>>,
+    /// The call has ended: what the store would not take is stored with its end.
+    ending: CancellationToken,
 }
 
 #[derive(Default)]
@@ -61,12 +67,14 @@ struct Batch {
     progress_at: Option<Instant>,
     timer: bool,
     finished: bool,
+    /// What the store had not taken when the call ended.
+    unstored: Vec<NewEvent>,
 }
 
 impl CallSink {
     pub(super) fn new(inner: Arc<Inner>, call: Arc<Call>) -> Self {
         let batch = Mutex::new(Batch { limits: call.limits.clone(), ..Batch::default() });
-        Self { inner, call, batch, broker: OnceLock::new(), flushing: Arc::default() }
+        Self { inner, call, batch, broker: OnceLock::new(), flushing: Arc::default(), ending: CancellationToken::new() }
     }
 
     fn flush_later(self: &Arc<Self>) {
@@ -112,14 +120,15 @@ impl CallSink {
 
     /// What has not been stored yet, to be stored with the call's end.
     pub(super) async fn finish(&self) -> Vec<NewEvent> {
+        self.ending.cancel();
         let _order = self.flushing.lock().await;
-        let (bodies, lost) = {
+        let (mut events, bodies, lost) = {
             let mut batch = lock(&self.batch);
             batch.finished = true;
             batch.end_text();
-            (batch.take(true), batch.changes_lost)
+            (std::mem::take(&mut batch.unstored), batch.take(true), batch.changes_lost)
         };
-        let mut events = self.events(bodies);
+        events.extend(self.events(bodies));
         if lost && self.call.grants.most_workspace() == WorkspaceAccess::ReadWrite {
             events.extend(self.walk().await);
         }
@@ -149,7 +158,8 @@ impl CallSink {
         let bodies = {
             let mut batch = lock(&self.batch);
             batch.timer = false;
-            if batch.finished { Vec::new() } else { batch.take(false) }
+            // At the end the rest is stored with it, after what could not be stored before.
+            if self.ending.is_cancelled() { Vec::new() } else { batch.take(false) }
         };
         if bodies.is_empty() {
             return;
@@ -164,18 +174,36 @@ impl CallSink {
         let _ = stored.await;
     }
 
+    /// Stores events, trying again while the store refuses: what a guest said or changed
+    /// must not be lost for a disk that was full for a moment. Meanwhile the guest waits,
+    /// once it has filled the next batch.
     async fn store(&self, bodies: Vec<EventBody>) {
         let events = self.events(bodies);
         let parts = &self.inner.parts;
-        match parts.store.append_events(self.call.task, events.clone()).await {
-            Ok(Some(appended)) => {
-                steps::reach("call.output");
-                parts.meter.events_appended(events.len() as u64);
-                parts.hub.publish(self.call.owner.tenant, self.call.task, appended, events);
+        for attempt in 0.. {
+            match parts.store.append_events(self.call.task, events.clone()).await {
+                Ok(Some(appended)) => {
+                    steps::reach("call.output");
+                    parts.meter.events_appended(events.len() as u64);
+                    parts.hub.publish(self.call.owner.tenant, self.call.task, appended, events);
+                    return;
+                }
+                Ok(None) => return tracing::warn!(call = %self.call.id, "the task of a running call is gone"),
+                // Nothing was stored, and it may be soon.
+                Err(error @ (StoreError::Unavailable(_) | StoreError::DiskFull)) if attempt < RETRIES => {
+                    tracing::debug!(call = %self.call.id, error = %chain(&error), "output could not be stored yet");
+                }
+                // The call itself goes on: its outcome is stored with retries.
+                Err(error) => {
+                    tracing::error!(call = %self.call.id, error = %chain(&error), "output could not be stored and is lost");
+                    lock(&self.batch).changes_lost |= events.iter().any(|event| event.kind == CHANGED);
+                    return;
+                }
             }
-            Ok(None) => tracing::warn!(call = %self.call.id, "the task of a running call is gone"),
-            // The call itself goes on: its outcome is stored with retries.
-            Err(error) => tracing::error!(call = %self.call.id, %error, "output could not be stored and is lost"),
+            if self.ending.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+                lock(&self.batch).unstored = events;
+                return;
+            }
         }
     }
 }
