@@ -278,7 +278,7 @@ fn past_limit(call: &Value, code: &str, wall: Duration) -> Option<Duration> {
 }
 
 /// The directory of a task.
-fn workspace(server: &Server, task: &str) -> PathBuf {
+pub fn workspace(server: &Server, task: &str) -> PathBuf {
     let tenants = std::fs::read_dir(server.data().join("workspaces")).unwrap();
     tenants.map(|tenant| tenant.unwrap().path().join(task)).find(|path| path.exists()).unwrap()
 }

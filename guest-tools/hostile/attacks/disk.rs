@@ -22,6 +22,8 @@ fn run(attack: &str) -> Outcome {
     match attack {
         "sparse" => report(File::create("/sparse").and_then(|file| file.set_len(TIB)).map(|()| TIB)),
         "sparse_write" => report(write_far()),
+        // Of a file that a client brought, and that is larger than a tool may make one.
+        "inside_large" => report(write_inside(1_536 << 20)),
         "fill" => {
             repeat(|_| OpenOptions::new().create(true).append(true).open("/fill")?.write_all(&vec![b'x'; 1 << 20]))
         }
@@ -123,6 +125,13 @@ fn write_far() -> io::Result<u64> {
     file.seek(SeekFrom::Start(TIB))?;
     file.write_all(b"x")?;
     Ok(TIB)
+}
+
+fn write_inside(position: u64) -> io::Result<u64> {
+    let mut file = OpenOptions::new().write(true).open("/large")?;
+    file.seek(SeekFrom::Start(position))?;
+    file.write_all(b"x")?;
+    Ok(position)
 }
 
 fn repeat(act: impl FnMut(u64) -> io::Result<()>) -> Outcome {

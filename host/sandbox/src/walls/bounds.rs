@@ -4,6 +4,7 @@
 
 use std::io;
 
+use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::bounds::MAX_FILE_SIZE;
@@ -14,13 +15,16 @@ const DESCRIPTORS: u64 = 16 * 1024;
 /// Largest file that a child of ours makes: a workspace's, or an artefact.
 const FILE: u64 = MAX_FILE_SIZE;
 
-/// Bounds the process, but for its memory.
+/// Bounds the process, but for its memory. Called before it starts a thread: what a
+/// guest writes behind the largest size is refused in all of them, and ends none.
 ///
 /// # Errors
 /// If the kernel refuses.
 pub(crate) fn bound() -> io::Result<()> {
     at_most(Resource::Core, 0)?;
     at_most(Resource::Nofile, DESCRIPTORS)?;
+    // By default it ends the process, with all calls in it.
+    SigSet::from(Signal::SIGXFSZ).thread_block()?;
     at_most(Resource::Fsize, FILE)
 }
 
