@@ -419,8 +419,11 @@ impl Call {
         }
     }
 
-    /// Sends what is left to say about files at the end.
+    /// Sends what is left to say about files at the end: once, and nothing after it.
     pub(super) fn finish_changes(&self) {
+        if self.told.load(Relaxed) {
+            return;
+        }
         self.flush_changes();
         let ChangeCounts { created, modified, deleted } = lock(&self.journal).unnamed();
         if created + modified + deleted > 0 {

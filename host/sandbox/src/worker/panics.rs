@@ -37,6 +37,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
+    use bulkhead_core::event::ChangeKind;
     use bulkhead_core::limits::Limits;
     use wasmtime::component::{Component, Linker};
     use wasmtime::{Config, Engine, Store};
@@ -81,12 +82,41 @@ mod tests {
         let message: FromWorker<'_> = decode(number, body).expect("a message");
         assert!(matches!(message, FromWorker::Done(Done { report: Report::Broke, .. })), "{message:?}");
         // One whose end was told already, and that panics as it is dropped, has no second one.
-        contained(&call, async { panic!("on purpose") }).await;
+        contained(&call, async {
+            call.changed(ChangeKind::Created, None);
+            panic!("on purpose")
+        })
+        .await;
         link.with_outbox(|outbox| inbox.put(&outbox.queued()));
         let mut ends = 0;
         while let Some((number, _)) = inbox.next(|_| 4096).expect("frames") {
             ends += u32::from(number == 7);
         }
         assert_eq!(ends, 1, "the one of before, which is still in the queue");
+    }
+
+    /// The host kills a worker that counts a call's changes twice.
+    #[tokio::test]
+    async fn what_was_said_of_its_changes_before_a_panic_is_not_said_again() {
+        let link = Arc::new(Link::default());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let call = Call::new(7, Limits::default(), (0, 0), deadline, link.clone());
+        contained(&call, async {
+            call.changed(ChangeKind::Created, None);
+            call.finish_changes();
+            panic!("on purpose")
+        })
+        .await;
+        let mut inbox = Inbox::default();
+        link.with_outbox(|outbox| inbox.put(&outbox.queued()));
+        let mut said = Vec::new();
+        while let Some((number, body)) = inbox.next(|_| 4096).expect("frames") {
+            said.push(match decode(number, body).expect("a message") {
+                FromWorker::ChangedUnnamed { created: 1, modified: 0, deleted: 0 } => "changes",
+                FromWorker::Done(Done { report: Report::Broke, .. }) => "end",
+                other => panic!("{other:?}"),
+            });
+        }
+        assert_eq!(said, ["changes", "end"]);
     }
 }

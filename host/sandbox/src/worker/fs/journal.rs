@@ -58,9 +58,9 @@ impl Journal {
         std::mem::take(&mut self.pending)
     }
 
-    /// Those that are only counted.
-    pub(in crate::worker) fn unnamed(&self) -> ChangeCounts {
-        self.unnamed
+    /// Those that are only counted, and were not told yet.
+    pub(in crate::worker) fn unnamed(&mut self) -> ChangeCounts {
+        std::mem::take(&mut self.unnamed)
     }
 }
 
