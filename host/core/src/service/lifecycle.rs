@@ -148,7 +148,10 @@ impl Tasks {
         }
         let archives = &self.parts.ports.archives;
         match archives.place(owner.tenant, id).await.map_err(|error| self.failed(&task, error))? {
-            Place::Directory => {}
+            // Of a host that died in the middle of this, perhaps: its bounds are set as at first.
+            Place::Directory => {
+                self.parts.ports.workspaces.create(owner.tenant, id, Extent::quota(&task.limits)).await?;
+            }
             Place::Archive { .. } => self.unpack(&task).await?,
             Place::Nowhere => {
                 return Err(wrong_state(&task, task.state, "its workspace is gone; delete the task".into()));

@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use super::change::{hold, open_parent};
 use super::layout::{Beside, Layout, discard};
 use super::list::kind_of;
-use super::project::adopt;
-use super::walk;
+use super::project::{adopt, is_of_another};
+use super::{copy, walk};
 use crate::{beneath, error, remove};
 
 /// Puts an entry aside under `id`.
@@ -110,23 +110,29 @@ pub(super) fn bring_back(
         Err(Errno::NOENT) => return Err(gone()),
         result => result.map_err(error::host)?,
     };
-    let id = id.to_string();
+    let (id_of, id) = (id, id.to_string());
     let stat = beneath::stat_at(kept.as_fd(), id.as_bytes()).map_err(|_| gone())?;
     let parent =
         path.parent().ok_or(WorkspaceError::BadPath { path: String::new(), reason: "it is the workspace itself" })?;
     let dir = beneath::make_dirs(root, parent.as_bytes(), true).map_err(error::making(&parent))?.dir;
     // What was put aside may be of another project: of none, or of one that was packed.
-    let adopted = match kind_of(&stat) {
+    match kind_of(&stat) {
         EntryKind::File => {
-            beneath::open_file(kept.as_fd(), id.as_bytes()).and_then(|kept| adopt(dir.as_fd(), kept.file.as_fd()))
+            let kept = beneath::open_file(kept.as_fd(), id.as_bytes());
+            // Its owner may have forbidden to open it: then moving it says whether it mattered.
+            let _ = kept.and_then(|kept| adopt(dir.as_fd(), kept.file.as_fd()));
         }
         EntryKind::Directory => {
-            beneath::open_dir(kept.as_fd(), id.as_bytes()).and_then(|kept| adopt(dir.as_fd(), kept.as_fd()))
+            let from = beneath::open_dir(kept.as_fd(), id.as_bytes());
+            if let Ok(from) = from
+                && is_of_another(dir.as_fd(), from.as_fd()).map_err(error::host)?
+            {
+                copy::into(layout, &from, root, path)?;
+                return purge(layout, task, id_of);
+            }
         }
-        EntryKind::Symlink | EntryKind::Other => Ok(()),
-    };
-    // Its owner may have forbidden to open it: then moving it says whether it mattered.
-    tracing::trace!(?adopted, "what was kept has the project of where it goes");
+        EntryKind::Symlink | EntryKind::Other => {}
+    }
     {
         let _alone = layout.naming();
         match rustix::fs::renameat_with(&kept, &*id, &dir, path.name(), RenameFlags::NOREPLACE) {

@@ -62,6 +62,25 @@ pub(super) fn copy(layout: &Layout, job: &Copy) -> Result<Copied, WorkspaceError
     Ok(Copied { kind, extent: copying.counted.extent(), created, left_out: copying.left_out, source })
 }
 
+/// Copies a directory to a path where nothing is: what was counted before, so it has no
+/// bound of its own.
+pub(super) fn into(
+    layout: &Layout,
+    from: &OwnedFd,
+    root: BorrowedFd<'_>,
+    to: &WorkspacePath,
+) -> Result<(), WorkspaceError> {
+    let staged = layout.staging.bin().map_err(error::host)?;
+    let bin = beneath::open_dir(staged.directory(), staged.name().as_bytes()).map_err(error::host)?;
+    adopt(root, bin.as_fd()).map_err(error::host)?;
+    let room = Extent { bytes: u64::MAX, entries: u64::MAX };
+    let mut copying = Copying { counted: Counted::within(room), left_out: 0 };
+    rustix::fs::mkdirat(&bin, NAME, beneath::DIRECTORY_MODE).map_err(error::host)?;
+    copying.tree(from, &beneath::open_dir(bin.as_fd(), NAME.as_bytes()).map_err(error::host)?)?;
+    rustix::fs::syncfs(&bin).map_err(error::host)?;
+    put(layout, (root, to, false), bin.as_fd(), EntryKind::Directory).map(drop)
+}
+
 pub(super) fn open_parent_is_possible(to: &WorkspacePath) -> Result<(), WorkspaceError> {
     match to.is_root() {
         true => Err(WorkspaceError::BadPath { path: String::new(), reason: "it is the workspace itself" }),

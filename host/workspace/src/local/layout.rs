@@ -164,13 +164,14 @@ impl Layout {
     /// Removes a workspace, what it was packed into, and what lies beside it.
     pub(super) fn remove(&self, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError> {
         // Kept open until nothing needs its project any more.
-        let own = self.projects.as_ref().map(|projects| (projects, self.open_workspace(tenant, task)));
+        let domain = beneath::open_dir(self.workspaces.as_fd(), tenant.to_string().as_bytes());
+        let own = self.projects.as_ref().map(|projects| (projects, self.open_workspace(tenant, task), domain));
         for parent in [self.workspaces.as_fd(), self.deleted.as_fd(), self.uploads.as_fd()] {
             self.remove_from(parent, tenant, task)?;
         }
         self.remove_archive(tenant, task)?;
-        if let Some((projects, Ok(own))) = own {
-            projects.release(own.as_fd());
+        if let Some((projects, Ok(own), Ok(domain))) = own {
+            projects.release(own.as_fd(), domain.as_fd());
         }
         Ok(())
     }
@@ -234,7 +235,7 @@ impl Layout {
         rustix::fs::fsync(&parent).map_err(error::host)?;
         self.remove_from(self.workspaces.as_fd(), tenant, task)?;
         if let Some(projects) = &self.projects {
-            projects.release(workspace.as_fd());
+            projects.release(workspace.as_fd(), self.domain(tenant)?.as_fd());
         }
         Ok(u64::try_from(stat.st_size).unwrap_or(0))
     }

@@ -15,8 +15,11 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use bulkhead_core::quota::Extent;
+use rustix::fs::{Dir, FileType};
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, Setter, opcode};
+
+use crate::{beneath, remove};
 
 /// What a file takes beyond its size, at most: its last block, in bytes.
 const BLOCK: u64 = 4_096;
@@ -110,19 +113,41 @@ impl Projects {
         within: BorrowedFd<'_>,
         most: Extent,
     ) -> rustix::io::Result<()> {
+        // One after the other: what one sees of the directory above is what it stays.
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let (own, above) = (sys::project(directory)?.0, sys::project(within)?.0);
         if own != 0 && own != above {
             return Ok(());
         }
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = self.unused(&mut next)?;
+        let id = match Self::of_content(directory, above)? {
+            Some(id) => id,
+            None => self.unused(&mut next)?,
+        };
         self.bind(id, Some(most))?;
         sys::set_project(directory, id, true)
     }
 
-    /// Lets the project that this file or directory belongs to go: it is bounded no more.
-    pub(super) fn release(&self, of: BorrowedFd<'_>) {
-        let released = sys::project(of).and_then(|(id, _)| if id == 0 { Ok(()) } else { self.bind(id, None) });
+    /// The project that a directory had before it was moved here by a host that died in
+    /// the middle of it ([`keeping`]): what is in it still has it.
+    fn of_content(directory: BorrowedFd<'_>, above: u32) -> rustix::io::Result<Option<u32>> {
+        let mut entries = Dir::read_from(directory)?;
+        while let Some(entry) = entries.read() {
+            let entry = entry?;
+            if remove::is_dots(entry.file_name()) {
+                continue;
+            }
+            let Some((id, _)) = project_at(directory, entry.file_name().to_bytes())? else { continue };
+            return Ok(Some(id).filter(|id| *id != 0 && *id != above));
+        }
+        Ok(None)
+    }
+
+    /// Lets the project that this directory belongs to go: it is bounded no more. Not if it
+    /// is that of the directory which it was in.
+    pub(super) fn release(&self, of: BorrowedFd<'_>, within: BorrowedFd<'_>) {
+        let above = sys::project(within).map_or(0, |(id, _)| id);
+        let own = sys::project(of).map(|(id, _)| id);
+        let released = own.and_then(|id| if id == 0 || id == above { Ok(()) } else { self.bind(id, None) });
         if let Err(error) = released {
             tracing::warn!(%error, "the kernel's quota of a workspace that is gone could not be taken away");
         }
@@ -180,6 +205,27 @@ pub(super) fn keeping<T>(
     moved
 }
 
+/// Whether what is moved into `directory` has to be of another project than this is, and
+/// what is in it likewise.
+pub(super) fn is_of_another(directory: BorrowedFd<'_>, what: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    match sys::project(directory) {
+        Ok((id, true)) if id != 0 => Ok(sys::project(what)?.0 != id),
+        _ => Ok(false),
+    }
+}
+
+/// The project of a file or directory, by its name; none of what is neither, or can't be
+/// opened.
+fn project_at(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<(u32, bool)>> {
+    let kind = FileType::from_raw_mode(beneath::stat_at(directory, name)?.st_mode);
+    let opened = match kind {
+        FileType::Directory => beneath::open_dir(directory, name),
+        FileType::RegularFile => beneath::open_file(directory, name).map(|opened| opened.file),
+        _ => return Ok(None),
+    };
+    opened.ok().map(|opened| sys::project(opened.as_fd())).transpose()
+}
+
 /// Lets what is to be moved into `directory` belong to its project, if that is handed
 /// down: the kernel moves nothing from one project to another.
 pub(super) fn adopt(directory: BorrowedFd<'_>, what: BorrowedFd<'_>) -> rustix::io::Result<()> {
@@ -195,7 +241,7 @@ pub(super) fn adopt(directory: BorrowedFd<'_>, what: BorrowedFd<'_>) -> rustix::
 
 fn is_directory(what: BorrowedFd<'_>) -> rustix::io::Result<bool> {
     let mode = rustix::fs::fstat(what)?.st_mode;
-    Ok(rustix::fs::FileType::from_raw_mode(mode) == rustix::fs::FileType::Directory)
+    Ok(FileType::from_raw_mode(mode) == FileType::Directory)
 }
 
 /// What no library has for projects.

@@ -14,7 +14,7 @@ use rustix::mount::UnmountFlags;
 use rustix::thread::CapabilitySet;
 use tempfile::TempDir;
 
-use super::project::{Bound, KernelQuota};
+use super::project::{Bound, KernelQuota, adopt};
 use super::{Layout, LocalWorkspaces};
 use crate::testing::{body, options, path, task, tenant};
 
@@ -216,6 +216,29 @@ async fn what_the_host_moves_in_belongs_to_the_workspace() {
     assert!(bench.bound(&again).most.bytes > 0 && bench.bound(&first).most == Extent::default());
     all.bring_back(place, again.clone(), &path("a"), id, false).await.expect("brought back");
     assert_eq!(std::fs::read(directory.join("a/b")).expect("there"), b"other");
+    // What is in it, too.
+    as_worker(|| std::fs::rename(directory.join("a/b"), directory.join("b"))).expect("moved within the workspace");
+    assert_eq!(used(&again), 3);
+    assert_eq!(all.aside(place, id).await.expect("looked at"), None);
+}
+
+#[tokio::test]
+async fn a_workspace_whose_host_died_as_it_moved_in_is_bounded_again() {
+    let Some(bench) = Bench::new() else { return };
+    let (root, directory) = bench.workspace(task()).await;
+    std::fs::create_dir(directory.join("a")).expect("made");
+    let most = bench.bound(&root).most;
+    let domain = bench.layout().domain(tenant()).expect("opens");
+    adopt(domain.as_fd(), root.as_fd()).expect("adopted");
+    assert_ne!(bench.bound(&root).most, most, "it is as the tenant's other things are");
+    let (again, _) = bench.workspace(task()).await;
+    assert_eq!(bench.bound(&again).most, most);
+    std::fs::write(directory.join("b"), b"x").expect("written");
+    as_worker(|| std::fs::rename(directory.join("b"), directory.join("a/b"))).expect("it is one project");
+    // And one that goes in that state takes nobody's bound along.
+    adopt(domain.as_fd(), root.as_fd()).expect("adopted");
+    bench.all.remove(tenant(), task()).await.expect("removes");
+    assert_ne!(bench.bound(&domain).most, Extent::default());
 }
 
 #[test]
