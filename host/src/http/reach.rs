@@ -11,7 +11,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use bulkhead_core::path::{MAX_NAME, WorkspacePath};
-use bulkhead_core::ports::workspace::ByteStream;
+use bulkhead_core::ports::workspace::{ByteStream, WorkspaceError};
 use futures::{StreamExt as _, stream};
 use hyper::body::Incoming;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode, utf8_percent_encode};
@@ -217,7 +217,7 @@ impl<'a> There<'a> {
     /// The entries of a directory after this name.
     ///
     /// # Errors
-    /// As of `describe`.
+    /// As of `describe`; a refusal that is one of what was swapped if it is no directory.
     pub(super) async fn list(&self, after: Option<&[u8]>) -> Result<Listed, Refusal> {
         let mut query = format!("limit={PAGE_ENTRIES}");
         if let Some(after) = after {
@@ -226,7 +226,12 @@ impl<'a> There<'a> {
             query.push_str("&after=");
             query.extend(utf8_percent_encode(&text, NON_ALPHANUMERIC));
         }
-        let Page { entries, next_after, unnamed, .. } = self.page(&query, PAGE).await?;
+        let Page { entry, entries, next_after, unnamed } = self.page(&query, PAGE).await?;
+        // Anything else is described all the same, with nothing in it.
+        if entry.kind != "directory" {
+            let response = Problem::from(WorkspaceError::NotADirectory(self.path.to_text())).into_response();
+            return Err(Refusal { response, code: Some("not_a_directory".into()) });
+        }
         if entries.len() > PAGE_ENTRIES {
             return Err(not_understood());
         }

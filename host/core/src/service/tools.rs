@@ -104,6 +104,7 @@ impl Following {
                 return Ok(None);
             }
             self.changes.borrow_and_update();
+            let seen = inner.stage(self.tool.id);
             let Some(tool) = inner.ports.store.tool(Some(self.tenant), self.tool.id).await? else { return Ok(None) };
             let progress = tool.state.is_compiling().then(|| self.tools.progress(tool.id)).flatten();
             let now = (tool.state.name(), progress.map(|progress| progress.stage));
@@ -113,9 +114,7 @@ impl Following {
             }
             tokio::select! {
                 () = inner.stop.cancelled() => return Ok(None),
-                _ = self.changes.changed() => {}
-                // Another host may compile it.
-                () = tokio::time::sleep(SETTLED_POLL) => {}
+                () = inner.moved(self.tool.id, seen, &mut self.changes) => {}
             }
         }
     }
@@ -145,6 +144,7 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.inner.under_way().remove(&self.tool);
+        self.inner.changes.send_modify(|count| *count += 1);
     }
 }
 
@@ -272,6 +272,7 @@ impl Tools {
         let mut changes = self.inner.changes.subscribe();
         loop {
             changes.borrow_and_update();
+            let seen = self.inner.stage(id);
             let tool = self.inner.ports.store.tool(None, id).await?;
             let tool = tool.ok_or_else(|| Error::not_found("tool", id))?;
             if !matches!(tool.state, ToolState::Compiling) {
@@ -279,9 +280,7 @@ impl Tools {
             }
             tokio::select! {
                 () = self.inner.stop.cancelled() => return Err(Error::Stopping),
-                _ = changes.changed() => {}
-                // Another host may compile it.
-                () = tokio::time::sleep(SETTLED_POLL) => {}
+                () = self.inner.moved(id, seen, &mut changes) => {}
             }
         }
     }
@@ -364,6 +363,18 @@ impl Inner {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The stage of a preparation that is under way here.
+    fn stage(&self, tool: ToolId) -> Option<Stage> {
+        self.under_way().get(&tool).map(|reached| reached.stage)
+    }
+
+    /// Waits until a preparation is at another stage than was `seen`, or has ended; of one
+    /// that may be another host's, for a while. What others register wakes nobody for good.
+    async fn moved(&self, tool: ToolId, seen: Option<Stage>, changes: &mut watch::Receiver<u64>) {
+        let here = async { while self.stage(tool) == seen && changes.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(SETTLED_POLL, here).await;
+    }
+
     async fn prepare(&self, tool: &Tool, under_way: &UnderWay) {
         let Ok(_turn) = self.compiling.acquire().await else { return };
         let state = match self.prepared(tool, under_way).await {
@@ -384,7 +395,6 @@ impl Inner {
         if let Err(error) = self.ports.store.finish_tool(tool.id, &state).await {
             tracing::error!(tool = %tool.id, error = %chain(&error), "the state of a tool could not be stored");
         }
-        self.changes.send_modify(|count| *count += 1);
     }
 
     async fn prepared(&self, tool: &Tool, under_way: &UnderWay) -> Result<ToolState, PrepareError> {

@@ -87,6 +87,8 @@ pub(super) fn bury(worker: &Worker, gone: &Gone) {
     let now = Instant::now();
     let calls = {
         let mut inner = worker.inner();
+        // With the calls, so that none can come between.
+        inner.open = false;
         inner.components.clear();
         std::mem::take(&mut inner.calls)
     };

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use bulkhead_core::id::TenantId;
+
 use super::pool::{Home, Pool};
 use super::worker::Worker;
 use crate::config::WasmConfig;
@@ -52,6 +54,8 @@ fn recycle(workers: &HashMap<Home, Vec<Arc<Worker>>>, config: &WasmConfig) -> u6
     let of_tenant = |tenant| workers.iter().filter(|(home, _)| home.tenant == tenant).map(|(_, own)| own.len()).sum();
     let mut room = config.max_workers.saturating_sub(total);
     let mut recycled = 0;
+    // Whose busy ones are replaced from now on.
+    let mut replaced: HashMap<TenantId, usize> = HashMap::new();
     for (home, own) in workers {
         if own.iter().any(|worker| worker.is_retired()) {
             continue;
@@ -59,12 +63,15 @@ fn recycle(workers: &HashMap<Home, Vec<Arc<Worker>>>, config: &WasmConfig) -> u6
         let may_start = room > 0
             && (home.task.is_none() || {
                 let of_tenant: usize = of_tenant(home.tenant);
+                let of_tenant = of_tenant + replaced.get(&home.tenant).copied().unwrap_or(0);
                 of_tenant < config.max_workers.div_ceil(2)
             });
         let old = |worker: &&Arc<Worker>| worker.born.elapsed() >= config.max_age;
         let next = own.iter().filter(old).find(|worker| may_start || worker.load.load(Relaxed) == 0);
         if let Some(worker) = next.filter(|worker| worker.retire()) {
-            room = room.saturating_sub(usize::from(worker.load.load(Relaxed) > 0));
+            let busy = usize::from(worker.load.load(Relaxed) > 0);
+            room = room.saturating_sub(busy);
+            *replaced.entry(home.tenant).or_default() += busy;
             recycled += 1;
         }
     }

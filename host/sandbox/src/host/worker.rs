@@ -138,7 +138,7 @@ pub(super) struct Inner {
     /// When it is killed although nothing runs: it was told to end.
     leave_by: Option<Instant>,
     pub(super) idle_since: Instant,
-    open: bool,
+    pub(super) open: bool,
     /// Ends once it is idle, and takes nobody's place until then.
     retired: bool,
     /// What it said that it must not have.
