@@ -63,6 +63,41 @@ fn workers_inherit_nothing() {
     }
 }
 
+/// What a process has open, by name.
+fn open_in(pid: u32) -> Vec<std::path::PathBuf> {
+    let listing = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    listing.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()).collect()
+}
+
+#[test]
+fn neither_the_server_nor_its_compiler_keeps_what_it_inherits() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml").canonicalize().unwrap();
+    let leaked = std::fs::File::open(&path).unwrap();
+    rustix::io::fcntl_setfd(&leaked, rustix::io::FdFlags::empty()).unwrap();
+    let server = Server::start(Options::default());
+    assert!(!open_in(server.pid()).contains(&path), "all that it starts would inherit it");
+    // Waits for a component that does not come.
+    let mut compiler = std::process::Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+        .args(["compile", "inspect", "60", "4000000000", "best-effort", "wasi-0.2", "no-namespaces"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let shut_in = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", compiler.id())).unwrap();
+        status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2")
+    };
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !shut_in() {
+        assert!(std::time::Instant::now() < until, "it shuts itself in");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let open = open_in(compiler.id());
+    compiler.kill().unwrap();
+    compiler.wait().unwrap();
+    assert!(!open.is_empty() && !open.contains(&path), "{open:?}");
+}
+
 #[test]
 fn nothing_of_a_call_is_left_for_the_next() {
     // One worker with few slots: each is used again and again.

@@ -30,7 +30,7 @@ pub use config::{Isolation, WasmConfig};
 pub use host::{CgroupParent, CgroupReport, WasmSandbox, WasmStats};
 #[cfg(feature = "probe")]
 pub use walls::put_up;
-pub use walls::{Part, Walls};
+pub use walls::{Part, Walls, close_inherited};
 #[cfg(feature = "bench")]
 pub use worker::ColdCalls;
 #[cfg(feature = "probe")]

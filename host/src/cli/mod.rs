@@ -87,6 +87,9 @@ fn child() -> Option<ExitCode> {
         "import" => args.collect::<Vec<OsString>>(),
         _ => return None,
     };
+    if bulkhead_sandbox::close_inherited().is_err() {
+        return Some(ExitCode::FAILURE);
+    }
     Some(bulkhead_workspace::import::import_main(rest))
 }
 

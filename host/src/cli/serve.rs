@@ -6,6 +6,8 @@ use crate::config::Loaded;
 
 /// Runs the server until it is asked to stop.
 pub(super) fn serve(loaded: Loaded) -> Result<Exit, Failure> {
+    // After what was given as a file: that may have been a descriptor.
+    bulkhead_sandbox::close_inherited().map_err(|error| Failure::host(&error))?;
     trace::server(&loaded.config.log);
     if let Some(file) = &loaded.file {
         tracing::info!(file = %file.display(), "configuration read");

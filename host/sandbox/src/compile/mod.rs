@@ -25,7 +25,7 @@ pub(crate) use stages::Heard;
 use crate::bounds::{MAX_ARTIFACT, MAX_COMPONENT};
 use crate::config::{Isolation, WasmConfig};
 use crate::engine::{self, Flavour};
-use crate::walls::{self, Code, Part, bounds};
+use crate::walls::{self, Code, Part, bounds, close_inherited};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,6 +200,7 @@ fn shut_in(required: bool, namespaces: bool) -> wasmtime::Result<()> {
 fn confine(seconds: u64, memory: u64) -> wasmtime::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     rustix::thread::set_no_new_privs(true)?;
+    close_inherited()?;
     bounds::bound()?;
     bounds::at_most(Resource::Fsize, MAX_ARTIFACT)?;
     bounds::at_most(Resource::As, memory)?;

@@ -24,6 +24,7 @@
 
 pub(crate) mod bounds;
 mod files;
+mod inherited;
 mod privileges;
 mod root;
 mod syscalls;
@@ -33,6 +34,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
+pub use inherited::close_inherited;
 pub(crate) use privileges::NO_NAMESPACE;
 pub(crate) use syscalls::Code;
 

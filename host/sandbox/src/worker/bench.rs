@@ -82,6 +82,7 @@ impl ColdCalls {
             mounts: root.into_iter().collect(),
             environment: Vec::new(),
             arguments: arguments.to_owned(),
+            user: 1,
         };
         let mut running = Box::pin(run(self.shared.clone(), call, job));
         if running.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {

@@ -23,7 +23,7 @@ use super::serve::{End, Server};
 use super::state::State;
 use crate::bounds::MAX_TO_WORKER;
 use crate::engine::{Pool, runner};
-use crate::walls::{self, Code, Part, Reach, Walls, bounds};
+use crate::walls::{self, Code, Part, Reach, Walls, bounds, close_inherited};
 use crate::wire::{Bind, Inbox, Received, ToWorker, decode, recv};
 
 /// Slots beside those that calls are counted by: each thread of guests may have
@@ -99,17 +99,6 @@ fn alone() -> wasmtime::Result<()> {
     set_no_new_privs(true)?;
     bounds::at_most(Resource::Core, 0)?;
     close_inherited()?;
-    Ok(())
-}
-
-/// Closes what leaked through the host from whoever started it.
-fn close_inherited() -> wasmtime::Result<()> {
-    let listing = std::fs::read_dir("/proc/self/fd")?;
-    let open: Vec<i32> = listing.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    // The listing's own descriptor is among them and closed by now.
-    for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
-        let _ = nix::unistd::close(descriptor);
-    }
     Ok(())
 }
 

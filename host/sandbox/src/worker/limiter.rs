@@ -1,8 +1,9 @@
 //! Memory and tables of a call, summed over everything it instantiates, and
 //! the memory of all calls of the worker.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wasmtime::ResourceLimiter;
 
@@ -25,42 +26,90 @@ pub(super) struct Limiter {
     memory: u64,
     tables: u64,
     last_growth: u64,
-    budget: Arc<Budget>,
+    share: Share,
     /// The largest sum so far; outlives the store.
     peak: Arc<AtomicU64>,
     pub(super) refused: Refused,
 }
 
-/// Linear memory of all calls of this worker.
+/// How much more a user may have than is left: three quarters of all if nobody else has
+/// any. What is left then is for the next, who may have three quarters of that.
+const TIMES_LEFT: u64 = 3;
+
+/// Linear memory of all calls of this worker. However much one user's calls ask for,
+/// others' find some: the threshold falls with what is left (Choudhury and Hahne,
+/// *Dynamic queue length thresholds for shared-memory packet switches*, 1998).
 pub(super) struct Budget {
     limit: u64,
-    used: AtomicU64,
+    used: Mutex<Used>,
+}
+
+#[derive(Default)]
+struct Used {
+    all: u64,
+    /// By user; none has nothing.
+    users: HashMap<u32, u64>,
 }
 
 impl Budget {
     pub(super) fn new(limit: u64) -> Self {
-        Self { limit, used: AtomicU64::new(0) }
+        Self { limit, used: Mutex::default() }
     }
 
+    /// What is for the calls of a user.
+    pub(super) fn share(self: &Arc<Self>, user: u32) -> Share {
+        Share { budget: self.clone(), user }
+    }
+
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A user's part of the memory of a worker.
+pub(super) struct Share {
+    budget: Arc<Budget>,
+    user: u32,
+}
+
+impl Share {
     fn take(&self, bytes: u64) -> bool {
-        let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
-        self.used.fetch_update(Relaxed, Relaxed, fits).is_ok()
+        let mut used = self.budget.used();
+        let own = used.users.get(&self.user).copied().unwrap_or(0).saturating_add(bytes);
+        let Some(left) = used.all.checked_add(bytes).and_then(|all| self.budget.limit.checked_sub(all)) else {
+            return false;
+        };
+        if own > left.saturating_mul(TIMES_LEFT) {
+            return false;
+        }
+        if bytes > 0 {
+            used.all += bytes;
+            used.users.insert(self.user, own);
+        }
+        true
     }
 
     fn give(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Relaxed);
+        let mut used = self.budget.used();
+        used.all -= bytes;
+        if let Some(own) = used.users.get_mut(&self.user) {
+            *own -= bytes;
+            if *own == 0 {
+                used.users.remove(&self.user);
+            }
+        }
     }
 }
 
 impl Limiter {
-    pub(super) fn new(memory_limit: u64, table_limit: u64, budget: Arc<Budget>, peak: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(memory_limit: u64, table_limit: u64, share: Share, peak: Arc<AtomicU64>) -> Self {
         Self {
             memory_limit,
             table_limit,
             memory: 0,
             tables: 0,
             last_growth: 0,
-            budget,
+            share,
             peak,
             refused: Refused::default(),
         }
@@ -80,7 +129,7 @@ impl ResourceLimiter for Limiter {
             // The engine refuses by the guest's own maximum.
             return Ok(true);
         }
-        if !self.budget.take(growth) {
+        if !self.share.take(growth) {
             self.refused.worker_memory = true;
             return Ok(false);
         }
@@ -95,7 +144,7 @@ impl ResourceLimiter for Limiter {
             // The operating system refused (the worker's RLIMIT_DATA).
             self.refused.worker_memory = true;
             self.memory -= self.last_growth;
-            self.budget.give(self.last_growth);
+            self.share.give(self.last_growth);
             self.last_growth = 0;
         }
         Ok(())
@@ -119,7 +168,7 @@ impl ResourceLimiter for Limiter {
 
 impl Drop for Limiter {
     fn drop(&mut self) {
-        self.budget.give(self.memory);
+        self.share.give(self.memory);
     }
 }
 
@@ -129,16 +178,33 @@ mod tests {
 
     #[test]
     fn several_memories_do_not_multiply_the_limit_and_all_is_given_back() {
-        let budget = Arc::new(Budget::new(250));
-        let mut one = Limiter::new(100, 10, budget.clone(), Arc::default());
+        let budget = Arc::new(Budget::new(334));
+        let mut one = Limiter::new(100, 10, budget.share(1), Arc::default());
         assert!(one.memory_growing(0, 60, None).expect("no trap"));
         assert!(!one.memory_growing(0, 60, None).expect("no trap"));
         assert_eq!(one.refused.memory, Some(120));
-        let mut two = Limiter::new(1000, 10, budget.clone(), Arc::default());
+        let mut two = Limiter::new(1000, 10, budget.share(1), Arc::default());
         assert!(two.memory_growing(0, 190, None).expect("no trap"));
         assert!(!two.memory_growing(190, 191, None).expect("no trap"));
         assert!(two.refused.worker_memory && two.refused.memory.is_none());
         drop((one, two));
-        assert_eq!(budget.used.load(Relaxed), 0);
+        let used = budget.used();
+        assert_eq!((used.all, used.users.len()), (0, 0));
+    }
+
+    #[test]
+    fn one_user_s_calls_leave_memory_to_another_s() {
+        let budget = Arc::new(Budget::new(4 << 30));
+        let take = |user| {
+            let mut call = Limiter::new(256 << 20, 10, budget.share(user), Arc::default());
+            call.memory_growing(0, 256 << 20, None).expect("no trap").then_some(call)
+        };
+        let first: Vec<_> = std::iter::from_fn(|| take(1)).collect();
+        assert_eq!(first.len(), 12);
+        let second: Vec<_> = std::iter::from_fn(|| take(2)).collect();
+        assert_eq!(second.len(), 3);
+        // What the first gives back is anybody's again.
+        drop(first);
+        assert_eq!(std::iter::from_fn(|| take(3)).collect::<Vec<_>>().len(), 9);
     }
 }

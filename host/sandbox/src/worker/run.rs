@@ -12,7 +12,7 @@ use super::bindings::bulkhead::tool::types::{Capability, Content, Description, T
 use super::call::Call;
 use super::fault::{self, Class};
 use super::imports::{part, part_fault};
-use super::limiter::Budget;
+use super::limiter::{Budget, Share};
 use super::meter::{Metered, Ticker};
 use super::state::{Mount, State};
 use super::wasi_03;
@@ -58,6 +58,8 @@ pub(super) struct Job {
     pub(super) mounts: Vec<Mount>,
     pub(super) environment: Vec<(String, String)>,
     pub(super) arguments: String,
+    /// Whose it is among the users of this worker.
+    pub(super) user: u32,
 }
 
 /// Runs a call and sends how it ended.
@@ -86,7 +88,8 @@ pub(super) async fn run(shared: Arc<Shared>, call: Arc<Call>, job: Job) {
 }
 
 async fn guest(shared: Arc<Shared>, call: Arc<Call>, job: Job) -> (Ended, Store<State>) {
-    let mut store = store(&shared, call, job.mounts, &job.environment);
+    let share = shared.budget.share(job.user);
+    let mut store = store(&shared, call, job.mounts, &job.environment, share);
     let ended = match job.loaded.pre.instantiate_async(&mut store).await {
         Err(error) => name_fault(&mut store, None, &error).await,
         Ok(instance) => {
@@ -104,10 +107,16 @@ async fn guest(shared: Arc<Shared>, call: Arc<Call>, job: Job) -> (Ended, Store<
 }
 
 /// A fresh store with every limit set.
-fn store(shared: &Shared, call: Arc<Call>, mounts: Vec<Mount>, environment: &[(String, String)]) -> Store<State> {
+fn store(
+    shared: &Shared,
+    call: Arc<Call>,
+    mounts: Vec<Mount>,
+    environment: &[(String, String)],
+    share: Share,
+) -> Store<State> {
     let limits = call.limits.clone();
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    let mut store = Store::new(&shared.engine, State::new(call, mounts, environment, shared.budget.clone()));
+    let mut store = Store::new(&shared.engine, State::new(call, mounts, environment, share));
     store.limiter(|state| &mut state.limiter);
     // One allowance covers what a host function and what the result copies.
     store.set_hostcall_fuel(size(limits.host_memory_bytes.max(limits.result_bytes + bounds::FRAME_SLACK as u64)));

@@ -221,6 +221,7 @@ impl Server {
             mounts,
             environment: start.environment.iter().map(owned).collect(),
             arguments: start.arguments.to_owned(),
+            user: start.user,
         };
         let (shared, link) = (self.shared.clone(), self.link.clone());
         let running = call.clone();

@@ -12,7 +12,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use super::call::Call;
 use super::fs::Paths;
 use super::http::{self, Hooks};
-use super::limiter::{Budget, Limiter};
+use super::limiter::{Limiter, Share};
 
 /// The data of one call's store.
 pub(super) struct State {
@@ -43,12 +43,7 @@ pub(super) struct Progress {
 }
 
 impl State {
-    pub(super) fn new(
-        call: Arc<Call>,
-        mounts: Vec<Mount>,
-        environment: &[(String, String)],
-        budget: Arc<Budget>,
-    ) -> Self {
+    pub(super) fn new(call: Arc<Call>, mounts: Vec<Mount>, environment: &[(String, String)], share: Share) -> Self {
         let limits = &call.limits;
         let wasi = WasiCtx::builder()
             .envs(environment)
@@ -60,7 +55,7 @@ impl State {
             .build();
         let mut table = ResourceTable::new();
         table.set_max_capacity(usize::try_from(limits.handles).unwrap_or(usize::MAX));
-        let limiter = Limiter::new(limits.memory_bytes, limits.table_elements, budget, call.peak.clone());
+        let limiter = Limiter::new(limits.memory_bytes, limits.table_elements, share, call.peak.clone());
         Self {
             wasi,
             table,

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bulkhead_core::grants::WorkspaceAccess;
+use bulkhead_core::id::UserId;
 use bulkhead_core::limits::Limits;
-use bulkhead_core::ports::sandbox::{Emission, PrepareError, Sandbox};
+use bulkhead_core::ports::sandbox::{Emission, PrepareError, Run, Sandbox};
+use bulkhead_core::principal::Owner;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
@@ -171,4 +173,33 @@ async fn what_can_not_be_a_tool_is_refused_by_name() {
     let inspection = bench.sandbox.inspect(guests::echo()).await.unwrap();
     assert_eq!(inspection.problem, None);
     assert_eq!(inspection.exports, ["bulkhead:tool/guest@0.1.0"]);
+}
+
+#[tokio::test]
+async fn one_user_s_calls_leave_memory_to_another_s() {
+    let bench = Bench::with(|config| config.workers_per_tenant = 1);
+    let (echo, hoards) = (bench.prepare(&guests::echo()).await, bench.prepare(&guests::hoards()).await);
+    let (cancel, mut sinks) = (CancellationToken::new(), Vec::new());
+    let mut start = |run: Run| {
+        sinks.push(Remember::closed());
+        bench.spawn(run, sinks[sinks.len() - 1].clone(), cancel.clone())
+    };
+    let running: Vec<_> = (0..24).map(|_| start(bench.call(&hoards, "{}", WorkspaceAccess::None))).collect();
+    // Of 4 GiB those of one user get three quarters.
+    bench.until("twelve hold what they have", |stats| stats.calls == 12).await;
+    let of_another = |run: Run| Run { owner: Owner { user: UserId::from_parts(2, 2), ..run.owner }, ..run };
+    let run = of_another(bench.call(&echo, "{}", WorkspaceAccess::None));
+    assert_eq!(text(&bench.run(run).await.unwrap()), "{}");
+    let large = start(of_another(bench.call(&hoards, "{}", WorkspaceAccess::None)));
+    bench.until("another's gets as much as one of theirs", |stats| stats.calls == 13).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!large.is_finished());
+    cancel.cancel();
+    sinks.iter().for_each(|sink| sink.gate.add_permits(1_000));
+    let mut refused = 0;
+    for call in running {
+        refused += usize::from(summary(&call.await.unwrap().unwrap()) == "failed/limit.memory");
+    }
+    assert_eq!(refused, 12);
+    bench.sandbox.shutdown().await;
 }

@@ -49,6 +49,16 @@ pub(crate) fn emits_for_ever() -> Bytes {
     tool(import, body)
 }
 
+/// Takes 250 MiB, or traps, and keeps them while nobody takes what it sends.
+pub(crate) fn hoards() -> Bytes {
+    let import = "(import \"bulkhead:tool/output@0.1.0\" \"emit\"
+        (func $emit (param i32 i32 i32 i32 i32 i32)))";
+    let body = "(if (i32.lt_s (memory.grow (i32.const 4000)) (i32.const 0)) (then unreachable))
+        (loop (call $emit (i32.const 0) (i32.const 4096) (i32.const 60000) (i32.const 0) (i32.const 0) (i32.const 512))
+        (br 0)) unreachable";
+    tool(import, body)
+}
+
 /// Spins until it is cancelled, and returns then.
 pub(crate) fn until_cancelled() -> Bytes {
     let import = "(import \"bulkhead:tool/cancellation@0.1.0\" \"requested\" (func $requested (result i32)))";
