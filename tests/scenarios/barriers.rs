@@ -154,6 +154,38 @@ fn only_pages_of_listed_origins_may_read_answers() {
 }
 
 #[test]
+fn one_user_s_requests_shut_nobody_out() {
+    let server = Server::start(Options::default().with("BULKHEAD_HTTP__MAX_CONCURRENT_REQUESTS", 8));
+    let client = server.client();
+    client.register("fixtures/sleeper");
+    let task = client.task();
+    let body = json!({"tool": "sleeper", "arguments": {"ms": 4_000}});
+    let id = client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202)["id"].clone();
+    let read = format!("/v1/calls/{}?wait=30", id.as_str().unwrap());
+    std::thread::scope(|scope| {
+        let waiting: Vec<_> = (0..6).map(|_| scope.spawn(|| client.get(&read).status)).collect();
+        let refused = (0..200).find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            let answer = client.get("/v1/whoami");
+            (answer.status == 429).then_some(answer)
+        });
+        let refused = refused.expect("they have half of the places");
+        assert_eq!(refused.header("retry-after"), "1");
+        assert_eq!(refused.problem(429, "too_many_requests")["limit"], 4);
+        let other = server.client_with(&[
+            "--tenant",
+            "ten_01jd8n2m4v0000000000000009",
+            "--user",
+            "usr_01jd8n2m4v0000000000000009",
+        ]);
+        assert_eq!(other.get("/v1/whoami").status, 200, "another's are answered");
+        let statuses: Vec<_> = waiting.into_iter().map(|one| one.join().unwrap()).collect();
+        assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 4, "{statuses:?}");
+    });
+    assert_eq!(client.get("/v1/whoami").status, 200);
+}
+
+#[test]
 fn an_overloaded_server_sheds_and_stays_alive() {
     let server = Server::start(Options::default().with("BULKHEAD_HTTP__MAX_CONCURRENT_REQUESTS", 2));
     let client = server.client();
@@ -162,9 +194,15 @@ fn an_overloaded_server_sheds_and_stays_alive() {
     let long = json!({"tool": "sleeper", "arguments": {"ms": 60_000}});
     let long = client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &long).expect(202);
     let long = format!("/v1/calls/{}", long["id"].as_str().unwrap());
+    // One user may not have all of them.
+    let tenant = client.get("/v1/whoami").expect(200)["tenant"].clone();
+    let other = server.client_with(&["--tenant", tenant.as_str().unwrap(), "--user", "usr_01jd8n2m4v0000000000000002"]);
+    let of_other = other.task();
     std::thread::scope(|scope| {
-        let waiting: Vec<_> =
-            (0..2).map(|_| scope.spawn(|| client.call(&task, "sleeper", json!({"ms": 4_000})))).collect();
+        let waiting: Vec<_> = [(&client, &task), (&other, &of_other)]
+            .into_iter()
+            .map(|(client, task)| scope.spawn(move || client.call(task, "sleeper", json!({"ms": 4_000}))))
+            .collect();
         let shed = (0..200).find_map(|_| {
             std::thread::sleep(std::time::Duration::from_millis(10));
             let answer = client.get("/v1/whoami");

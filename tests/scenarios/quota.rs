@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::postgres::postgres;
-use crate::harness::{Client, Options, Server};
+use crate::harness::{Client, Options, Server, guests};
 
 /// A task with limits of its own.
 fn task(client: &Client, limits: &Value) -> String {
@@ -233,4 +233,24 @@ fn what_a_user_has_on_other_hosts_counts_too() {
     near.delete(&format!("/v1/tasks/{here}/files/8000?purge=true")).expect(204);
     until(&far, &there, 6_000, 201);
     until(&near, &here, 4_000, 507);
+}
+
+#[test]
+fn a_tenant_has_no_more_tools_than_it_may() {
+    let server = Server::start(Options::default().with("BULKHEAD_QUOTA__TOOLS_PER_TENANT", 1));
+    let client = server.client();
+    let echo = guests::wasm("fixtures/echo");
+    let id = client.register_bytes(&echo)["id"].clone();
+    let touch = guests::wasm("fixtures/touch");
+    let refused = client.send("POST", "/v1/tools", &[("content-type", "application/wasm")], &touch);
+    let refused = refused.problem(422, "over_limit");
+    assert_eq!(refused["limit"], 1);
+    assert!(refused["detail"].as_str().unwrap().contains("`quota.tools_per_tenant`"), "{refused}");
+    // The one that is there may be sent again, by whoever deploys, and other tenants have their own.
+    assert_eq!(client.register_bytes(&echo)["id"], id);
+    server
+        .client_with(&["--tenant", "ten_01jd8n2m4v0000000000000009", "--user", "usr_01jd8n2m4v0000000000000009"])
+        .register_bytes(&touch);
+    client.delete(&format!("/v1/tools/{}", id.as_str().unwrap())).expect(204);
+    client.register_bytes(&touch);
 }

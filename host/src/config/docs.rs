@@ -42,7 +42,7 @@ fn about(section: &str) -> &'static str {
         "tools" => "What may be registered, and what compiling it may cost.",
         "import" => "Filling new workspaces from git and archives.",
         "quota" => {
-            "What one user may hold. Reached, clients get 507 `workspace_full` or 422 `over_limit`, and tools an error."
+            "What one user may hold, and one tenant. Reached, clients get 507 `workspace_full` or 422 `over_limit`, and tools an error."
         }
         "rate" => {
             "How often principals may do what, evenly over a minute (GCRA). Refused is 429 `rate_limited`; `RateLimit` and \

@@ -83,7 +83,7 @@ section! {
         max_body_bytes: u64 = MIB, number("bytes", KIB, 64 * MIB);
         /// Largest file that a client may write into a workspace by one request. It is streamed to the disk, so this protects the disk, not the memory.
         max_upload_bytes: u64 = 256 * MIB, number("bytes", KIB, 64 * GIB);
-        /// Requests at once, event streams included; more are refused with 503. Each takes memory and a descriptor.
+        /// Requests that are being answered at once, downloads until they are sent; more are refused with 503. A user has no more of them than are left for others (429 `too_many_requests`): at most half. Event streams are not among them (`http.streams_per_user`). Each takes memory and a descriptor.
         max_concurrent_requests: u64 = 1024, number("requests", 1, 100_000);
         /// Time without an event after which a stream sends a comment, so that proxies do not take it for dead. Most of them give up after 60 seconds.
         heartbeat_ms: u64 = 15_000, number("milliseconds", 100, HOUR_MS);

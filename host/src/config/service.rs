@@ -72,6 +72,7 @@ impl Config {
                 },
                 tasks: self.quota.tasks_per_user,
             },
+            tools_quota: Extent { bytes: self.quota.tool_bytes_per_tenant, entries: self.quota.tools_per_tenant },
             life: self.life_config(),
             sweep: SweepConfig {
                 every: (self.lifecycle.sweep_ms > 0).then(|| Duration::from_millis(self.lifecycle.sweep_ms)),

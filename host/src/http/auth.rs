@@ -11,6 +11,7 @@ use bulkhead_core::id::TaskId;
 use bulkhead_core::principal::{Principal, Reason, Scope};
 use ipnet::IpNet;
 
+use super::presence::Presence;
 use super::problem::Problem;
 use super::{Api, forward, rate};
 use crate::tokens::{TokenRefused, Tokens};
@@ -37,6 +38,8 @@ pub struct Gate {
     pub api: Arc<Api>,
     /// Whether requests are counted against the principal's rate.
     pub counted: bool,
+    /// The places of these requests.
+    pub presence: Arc<Presence>,
 }
 
 /// The middleware of every route that needs a principal.
@@ -50,6 +53,10 @@ pub async fn authenticate(State(gate): State<Gate>, request: Request, next: Next
 }
 
 async fn answer(gate: Gate, mut request: Request, next: Next) -> Response {
+    let mut present = match gate.presence.enter() {
+        Ok(present) => present,
+        Err(full) => return full.into_response(),
+    };
     let shown = match ticket(&request) {
         Some((text, task)) => ticket_holder(&gate.api, text, task).await,
         None => principal(&gate.api, request.headers()).await,
@@ -65,21 +72,24 @@ async fn answer(gate: Gate, mut request: Request, next: Next) -> Response {
         }
     };
     let owner = principal.owner();
+    if let Err(many) = present.is_of(owner) {
+        return many.into_response();
+    }
     // One middleware for all of this: each costs a box and a clone of all below it.
-    let answer = async {
-        if gate.api.services.hosts.is_shared() {
-            request = match forward::elsewhere(&gate.api, &principal, request).await {
-                Ok(response) => return response,
-                Err(request) => request,
-            };
-        }
-        request.extensions_mut().insert(principal);
-        next.run(request).await
-    };
-    match gate.counted {
+    if gate.api.services.hosts.is_shared() {
+        // Counted where it is answered, once.
+        request = match forward::elsewhere(&gate.api, &principal, request).await {
+            Ok(response) => return present.until_sent(response),
+            Err(request) => request,
+        };
+    }
+    request.extensions_mut().insert(principal);
+    let answer = next.run(request);
+    let response = match gate.counted {
         true => rate::count(&gate.api, owner, answer).await,
         false => answer.await,
-    }
+    };
+    present.until_sent(response)
 }
 
 /// Takes the reason of an administrator. For all others the field means

@@ -6,6 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -21,10 +22,11 @@ use bulkhead_core::ports::workspace::{
     ByteRange, ByteStream, Entry, EntryKind, OpenFile, Removal, WorkspaceError, Written,
 };
 use bulkhead_core::service::files::{NewFile, Noting};
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, stream};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::timeout;
 use tokio_util::io::{ReaderStream, StreamReader};
 use utoipa::IntoParams;
 
@@ -40,10 +42,22 @@ pub(super) const EDGE: &str = "http";
 /// Bytes read from disk at a time: a stream of 100 MB holds this much of it.
 const CHUNK: usize = 64 * 1024;
 
+/// How long a client may send nothing of a body that it has begun: its request has a
+/// place among those of all, and what is written a place on the disk.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// The body of a request as a stream.
 pub fn stream_of(request: Request) -> ByteStream {
-    let chunks = request.into_body().into_data_stream().map_err(std::io::Error::other);
-    Box::pin(StreamReader::new(chunks))
+    let chunks = stream::unfold(Some(request.into_body().into_data_stream()), |chunks| async {
+        let mut chunks = chunks?;
+        match timeout(SILENCE, chunks.next()).await {
+            Ok(None) => None,
+            Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(chunks))),
+            Ok(Some(Err(error))) => Some((Err(io::Error::other(error)), None)),
+            Err(_) => Some((Err(io::ErrorKind::TimedOut.into()), None)),
+        }
+    });
+    Box::pin(StreamReader::new(Box::pin(chunks)))
 }
 
 /// Which page of a directory.

@@ -17,6 +17,7 @@ mod fetch;
 pub mod files;
 pub mod forward;
 pub mod grants;
+mod presence;
 pub mod problem;
 mod rate;
 mod reach;
@@ -35,7 +36,6 @@ pub mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::error_handling::HandleErrorLayer;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
@@ -44,7 +44,6 @@ use bulkhead_core::principal::Owner;
 use bulkhead_core::service::Services;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
-use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
@@ -54,6 +53,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::auth::{Auth, Gate};
+use self::presence::Presence;
 use self::problem::Problem;
 use self::resource::Resource;
 use self::streams::{Stream, StreamOptions, Streams};
@@ -252,9 +252,9 @@ pub fn router(api: Arc<Api>) -> Router {
     let (owned, _) = owned_routes(options).split_for_parts();
     let metrics = Router::new().route("/metrics", axum::routing::get(system::metrics));
     let (urgent, _) = urgent_routes().split_for_parts();
-    let urgent = guarded(urgent, Gate { api: api.clone(), counted: false }, URGENT_AT_ONCE);
-    let gate = Gate { api: api.clone(), counted: true };
-    let authenticated = guarded(owned.merge(metrics), gate, options.max_concurrent_requests);
+    let gate = |counted, places| Gate { api: api.clone(), counted, presence: Arc::new(Presence::new(places)) };
+    let urgent = guarded(urgent, gate(false, URGENT_AT_ONCE));
+    let authenticated = guarded(owned.merge(metrics), gate(true, options.max_concurrent_requests));
     let open = Router::new()
         .route("/", axum::routing::get(system::index))
         .route("/healthz", axum::routing::get(system::health))
@@ -282,18 +282,9 @@ pub fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// Routes that need a principal, so many requests of them at once.
-fn guarded(routes: Router<Arc<Api>>, gate: Gate, at_once: usize) -> Router<Arc<Api>> {
-    // One `layer` for several: axum boxes the service at each, and clones all
-    // of them for each request.
-    routes.layer(
-        ServiceBuilder::new()
-            .layer(HandleErrorLayer::new(overloaded))
-            .load_shed()
-            // Global: axum applies a layer to each route, and a limit each is none.
-            .layer(GlobalConcurrencyLimitLayer::new(at_once))
-            .layer(middleware::from_fn_with_state(gate, auth::authenticate)),
-    )
+/// Routes that need a principal.
+fn guarded(routes: Router<Arc<Api>>, gate: Gate) -> Router<Arc<Api>> {
+    routes.layer(middleware::from_fn_with_state(gate, auth::authenticate))
 }
 
 /// A span that never has a header, a query or a body in it: those may hold secrets.
@@ -344,10 +335,6 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
         ])
         .expose_headers(exposed.map(HeaderName::from_static))
         .max_age(Duration::from_secs(600))
-}
-
-async fn overloaded(_: tower::BoxError) -> Problem {
-    Problem::new("overloaded", "too many requests are being answered; try again").retry_after(1)
 }
 
 fn panicked(cause: Box<dyn std::any::Any + Send>) -> Response {

@@ -109,6 +109,7 @@ pub const TABLE: &[Row] = &[
     row("over_limit", 422, "A limit is reached"),
     later("busy", 429, "Too much waits, or is under way"),
     later("rate_limited", 429, "More than is allowed in a minute"),
+    later("too_many_requests", 429, "The user has too many requests at once"),
     later("too_many_streams", 429, "Too many streams are open"),
     row("digest_mismatch", 400, "The content has another digest"),
     later("upload_broken", 400, "The upload broke off"),

@@ -188,6 +188,13 @@ impl Store for MemoryStore {
         Ok(digests.iter().filter(has).copied().collect())
     }
 
+    async fn tools_beside(&self, owner: ToolOwner, component: Digest) -> Result<Extent, StoreError> {
+        let state = self.state();
+        let beside = state.tools.values().filter(|tool| tool.owner == owner && tool.digest != component);
+        Ok(beside
+            .fold(Extent::default(), |sum, tool| Extent { bytes: sum.bytes + tool.size, entries: sum.entries + 1 }))
+    }
+
     async fn delete_tool(&self, owner: ToolOwner, id: ToolId, audit: NewAudit) -> Result<bool, StoreError> {
         Ok(self.state().delete_tool(owner, id, audit))
     }

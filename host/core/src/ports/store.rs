@@ -298,6 +298,9 @@ pub trait Store: FileRecords {
     async fn compiling_tools(&self) -> Result<Vec<Tool>, StoreError>;
     /// Those of these components that a tool has, in any state (for the sweep).
     async fn components_of_tools(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError>;
+    /// How many other tools an owner has than of this component, in any state, and what
+    /// their components take.
+    async fn tools_beside(&self, owner: ToolOwner, component: Digest) -> Result<Extent, StoreError>;
     /// Deletes a tool of this owner that no task pins. False if there is none or it is pinned.
     async fn delete_tool(&self, owner: ToolOwner, id: ToolId, audit: NewAudit) -> Result<bool, StoreError>;
     /// The set with this digest.

@@ -10,6 +10,7 @@ pub mod keys;
 mod lifecycle;
 pub mod overdue;
 pub mod sessions;
+mod shares;
 mod steady;
 pub mod sweep;
 pub mod tasks;
@@ -41,7 +42,7 @@ use crate::ports::rates::Rates;
 use crate::ports::sandbox::Sandbox;
 use crate::ports::store::Store;
 use crate::ports::workspace::Workspaces;
-use crate::quota::{Quotas, UserQuota};
+use crate::quota::{Extent, Quotas, UserQuota};
 
 /// The adapters that the composition root chose.
 #[derive(Clone)]
@@ -89,6 +90,8 @@ pub struct ServiceConfig {
     pub max_arguments_bytes: u64,
     /// What the tasks of one user may hold together.
     pub quota: UserQuota,
+    /// Tools that a tenant may have, and bytes of their components together.
+    pub tools_quota: Extent,
     /// How long tasks live.
     pub life: overdue::LifeConfig,
     /// How what belongs to nobody is swept.

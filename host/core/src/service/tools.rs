@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{RwLock, Semaphore, watch};
+use tokio::sync::{RwLock, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::shares::Shares;
 use super::{Ports, ServiceConfig};
 use crate::access::Permit;
 use crate::audit::chain::Chain;
@@ -24,6 +25,7 @@ use crate::id::{TenantId, ToolId};
 use crate::ports::sandbox::{PrepareError, SandboxError, Stage};
 use crate::ports::store::Page;
 use crate::principal::{Owner, Scope};
+use crate::quota::Extent;
 use crate::steps;
 use crate::tool::{Tool, ToolOwner, ToolState};
 
@@ -42,7 +44,9 @@ pub struct Tools {
 struct Inner {
     ports: Ports,
     refusals: Arc<Refusals>,
-    compiling: Semaphore,
+    compiling: Arc<Shares<ToolOwner>>,
+    /// What a tenant may have.
+    most: Extent,
     max_component_bytes: u64,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -153,7 +157,8 @@ impl Tools {
         let inner = Inner {
             ports,
             refusals,
-            compiling: Semaphore::new(config.compiling.max(1)),
+            compiling: Arc::new(Shares::new(config.compiling.max(1))),
+            most: config.tools_quota,
             max_component_bytes: config.max_component_bytes,
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -207,6 +212,7 @@ impl Tools {
         }
         let digest = Digest::of(&component);
         let size = component.len() as u64;
+        self.room_for(owner, digest, size).await?;
         let _registering = inner.registering.read().await;
         let put = inner.ports.components.put(digest, component).await;
         put.map_err(|error| SandboxError::new("the component could not be stored", error))?;
@@ -218,6 +224,22 @@ impl Tools {
         }
         self.prepare(tool.clone());
         Ok((tool, true))
+    }
+
+    /// Refuses a tool to a tenant that has as many as it may. Those that are registered
+    /// at the same moment may together be a few more.
+    async fn room_for(&self, owner: ToolOwner, component: Digest, size: u64) -> Result<(), Error> {
+        let ToolOwner::Tenant(_) = owner else { return Ok(()) };
+        let (most, taken) = (self.inner.most, self.inner.ports.store.tools_beside(owner, component).await?);
+        if taken.entries >= most.entries {
+            let what = "tools of this tenant (`quota.tools_per_tenant`); delete one first";
+            return Err(Error::OverLimit { what, limit: most.entries });
+        }
+        if taken.bytes.saturating_add(size) > most.bytes {
+            let what = "bytes of this tenant's components (`quota.tool_bytes_per_tenant`); delete a tool first";
+            return Err(Error::OverLimit { what, limit: most.bytes });
+        }
+        Ok(())
     }
 
     /// Removes a component that no tool has, if that is still so.
@@ -376,7 +398,7 @@ impl Inner {
     }
 
     async fn prepare(&self, tool: &Tool, under_way: &UnderWay) {
-        let Ok(_turn) = self.compiling.acquire().await else { return };
+        let _turn = self.compiling.take(tool.owner).await;
         let state = match self.prepared(tool, under_way).await {
             Ok(state) => state,
             Err(PrepareError::Rejected { code, reason }) => ToolState::Rejected { code: code.into(), reason },

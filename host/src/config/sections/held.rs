@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{DECADE_MS, GIB, HOUR_MS, KIB, KernelQuota, Key, number};
 
 section! {
-    /// What one user may hold.
+    /// What one user may hold, and one tenant.
     Quota = "quota" {
         /// Bytes of all workspaces of a user together, by their files' sizes. A disk that one user fills stops everybody.
         workspace_bytes_per_user: u64 = 64 * GIB, number("bytes", KIB, 1024 * 1024 * GIB);
@@ -13,6 +13,10 @@ section! {
         workspace_entries_per_user: u64 = 5_000_000, number("entries", 1, 10_000_000_000);
         /// Tasks of a user that are not deleted. Each is a directory and a log.
         tasks_per_user: u64 = 10_000, number("tasks", 1, 10_000_000);
+        /// Tools that a tenant has registered, refused ones too, until they are deleted. They are compiled one after the other, tenants in turn.
+        tools_per_tenant: u64 = 1_000, number("tools", 1, 1_000_000);
+        /// Bytes of the components of a tenant's tools together. What is compiled of them takes some three times as much.
+        tool_bytes_per_tenant: u64 = 4 * GIB, number("bytes", KIB, 1024 * GIB);
         /// Whether the kernel bounds each workspace too, so that a worker that was taken over fills no disk: at its task's `workspace_bytes` and 4 KiB for each of its `workspace_entries`, so that who keeps to these never meets it. Workspaces that were made before have no such bound. Takes ext4 or XFS mounted with `prjquota`, and a server with CAP_SYS_ADMIN; `bulkhead doctor` tells. `auto`: where it can. `required`: the server does not start without it.
         kernel: KernelQuota = KernelQuota::Auto, KernelQuota::KIND;
     }

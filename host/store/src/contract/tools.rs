@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bulkhead_core::digest::Digest;
 use bulkhead_core::ports::store::Store;
+use bulkhead_core::quota::Extent;
 use bulkhead_core::task::TaskState;
 use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
 
@@ -30,6 +31,10 @@ pub(super) async fn the_same_component_is_stored_once(store: Arc<dyn Store>) {
     let (known, unknown) = (again.digest, Digest::of(b"of no tool"));
     assert_eq!(store.components_of_tools(&[unknown, known]).await.unwrap(), [known]);
     assert_eq!(store.components_of_tools(&[unknown]).await.unwrap(), []);
+    assert_eq!(store.tools_beside(tenant(1), known).await.unwrap(), Extent::default());
+    let beside = Extent { bytes: again.size, entries: 1 };
+    assert_eq!(store.tools_beside(tenant(1), unknown).await.unwrap(), beside);
+    assert_eq!(store.tools_beside(tenant(2), unknown).await.unwrap(), Extent::default());
 
     // Another owner may have the same component.
     for owner in [tenant(2), OPERATOR] {

@@ -107,6 +107,10 @@ impl Store for PostgresStore {
         tools::components_of(self, digests).await
     }
 
+    async fn tools_beside(&self, owner: ToolOwner, component: Digest) -> Result<Extent, StoreError> {
+        tools::beside(self, owner, component).await
+    }
+
     async fn delete_tool(&self, owner: ToolOwner, id: ToolId, audit: NewAudit) -> Result<bool, StoreError> {
         tools::delete(self, owner, id, audit).await
     }

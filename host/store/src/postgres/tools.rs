@@ -4,6 +4,7 @@ use bulkhead_core::audit::NewAudit;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::id::{TenantId, ToolId};
 use bulkhead_core::ports::store::{Page, StoreError};
+use bulkhead_core::quota::Extent;
 use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
 use sqlx::Row as _;
 
@@ -194,4 +195,12 @@ pub(super) async fn components_of(store: &PostgresStore, digests: &[Digest]) -> 
         Reading { table: "tools", row: text }.parse("digest", text)
     };
     answer.rows.iter().map(digest).collect()
+}
+
+pub(super) async fn beside(store: &PostgresStore, owner: ToolOwner, component: Digest) -> Result<Extent, StoreError> {
+    let select = "SELECT count(*) AS entries, coalesce(sum(size), 0)::bigint AS bytes
+                  FROM tools WHERE tenant_id = $1 AND digest <> $2";
+    let answer = store.read(Statement::new(select).bind(owner_text(owner)).bind_id(component)).await?;
+    let number = |column| Ok::<_, StoreError>(answer.get::<i64>(column)?.unwrap_or(0).unsigned_abs());
+    Ok(Extent { bytes: number("bytes")?, entries: number("entries")? })
 }

@@ -109,6 +109,10 @@ impl Store for SqliteStore {
         tools::components_of(self, digests).await
     }
 
+    async fn tools_beside(&self, owner: ToolOwner, component: Digest) -> Result<Extent, StoreError> {
+        tools::beside(self, owner, component).await
+    }
+
     async fn delete_tool(&self, owner: ToolOwner, id: ToolId, audit: NewAudit) -> Result<bool, StoreError> {
         tools::delete(self, owner, id, audit).await
     }

@@ -4,6 +4,7 @@ use bulkhead_core::audit::NewAudit;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::id::{TenantId, ToolId};
 use bulkhead_core::ports::store::{Page, StoreError};
+use bulkhead_core::quota::Extent;
 use bulkhead_core::tool::{Tool, ToolOwner, ToolSet, ToolState};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sqlx::{query_as, query_scalar};
@@ -203,4 +204,15 @@ pub(super) async fn components_of(store: &SqliteStore, digests: &[Digest]) -> Re
             .map_err(read_failed)?;
     let digest = |text: &String| Reading { table: "tools", row: text }.parse("digest", text);
     found.iter().map(digest).collect()
+}
+
+pub(super) async fn beside(store: &SqliteStore, owner: ToolOwner, component: Digest) -> Result<Extent, StoreError> {
+    let (entries, bytes): (i64, i64) =
+        query_as("SELECT count(*), coalesce(sum(size), 0) FROM tools WHERE tenant_id = ? AND digest <> ?")
+            .bind(owner_text(owner))
+            .bind(component.to_string())
+            .fetch_one(&store.readers)
+            .await
+            .map_err(read_failed)?;
+    Ok(Extent { bytes: bytes.unsigned_abs(), entries: entries.unsigned_abs() })
 }

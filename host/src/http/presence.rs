@@ -1,0 +1,192 @@
+//! Requests that are being answered: so many at once in all, and of one user no more
+//! than are left, so that who asks much, sends slowly or takes slowly shuts nobody out.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::{StatusCode, header};
+use axum::response::Response;
+use bulkhead_core::principal::Owner;
+
+use super::problem::Problem;
+
+/// The places of requests.
+pub struct Presence {
+    places: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    all: usize,
+    users: HashMap<Owner, usize>,
+}
+
+/// The place of a request, given back when dropped.
+pub struct Present {
+    presence: Arc<Presence>,
+    owner: Option<Owner>,
+}
+
+impl Presence {
+    /// So many places.
+    pub fn new(places: usize) -> Self {
+        Self { places, taken: Mutex::default() }
+    }
+
+    /// Takes a place for whoever asks.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn enter(self: &Arc<Self>) -> Result<Present, Problem> {
+        let mut taken = self.taken();
+        if taken.all >= self.places {
+            let detail = "too many requests are being answered; try again";
+            return Err(Problem::new("overloaded", detail).retry_after(1));
+        }
+        taken.all += 1;
+        Ok(Present { presence: self.clone(), owner: None })
+    }
+
+    /// No code panics while it holds the lock.
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Present {
+    /// Says whose it is. A user may have as many as are left, and one in any case: half of
+    /// all if nobody else is there (a dynamic threshold, as of a worker's memory).
+    ///
+    /// # Errors
+    /// If that would be more.
+    pub fn is_of(&mut self, owner: Owner) -> Result<(), Problem> {
+        let mut taken = self.presence.taken();
+        let left = self.presence.places - taken.all;
+        let own = taken.users.get(&owner).map_or(1, |own| own + 1);
+        if own > left.max(1) {
+            let detail = format!(
+                "{} requests of this user are being answered, as many as one may have beside others' \
+                 (`http.max_concurrent_requests`); try again when one has ended",
+                own - 1
+            );
+            return Err(Problem::new("too_many_requests", detail).with("limit", own - 1).retry_after(1));
+        }
+        taken.users.insert(owner, own);
+        self.owner = Some(owner);
+        Ok(())
+    }
+
+    /// Keeps the place until the answer was sent, if that is made as the client takes it.
+    /// Not for a stream of events, which has a place of its own (`http.streams_per_user`).
+    pub fn until_sent(self, response: Response) -> Response {
+        let whole = HttpBody::size_hint(response.body()).exact().is_some();
+        let kind = response.headers().get(header::CONTENT_TYPE);
+        let events = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        if whole || events || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return response;
+        }
+        response.map(|body| Body::new(Held { body, _present: self }))
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        let mut taken = self.presence.taken();
+        taken.all -= 1;
+        let Some(owner) = self.owner else { return };
+        if let Some(own) = taken.users.get_mut(&owner) {
+            *own -= 1;
+            if *own == 0 {
+                taken.users.remove(&owner);
+            }
+        }
+    }
+}
+
+/// A body whose request has a place until it ends.
+struct Held {
+    body: Body,
+    _present: Present,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        HttpBody::size_hint(&self.body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_core::id::{TenantId, UserId};
+
+    use super::*;
+
+    fn owner(user: u128) -> Owner {
+        Owner { tenant: TenantId::from_parts(1, 0), user: UserId::from_parts(1, user) }
+    }
+
+    /// As many as a user gets.
+    fn all_of(presence: &Arc<Presence>, user: u128) -> Vec<Present> {
+        std::iter::from_fn(|| {
+            let mut present = presence.enter().ok()?;
+            present.is_of(owner(user)).ok()?;
+            Some(present)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn one_user_s_requests_leave_places_to_others() {
+        let presence = Arc::new(Presence::new(64));
+        let first = all_of(&presence, 1);
+        let second = all_of(&presence, 2);
+        assert_eq!((first.len(), second.len()), (32, 16));
+        assert_eq!(
+            presence.enter().and_then(|mut one| one.is_of(owner(1))).expect_err("full").code,
+            "too_many_requests"
+        );
+        drop(first);
+        assert_eq!(all_of(&presence, 3).len(), 24);
+        drop(second);
+        assert_eq!(presence.taken().all, 0);
+        assert!(presence.taken().users.is_empty());
+        // However few there are, one is for whoever comes first.
+        let only = Arc::new(Presence::new(1));
+        let one = all_of(&only, 1);
+        assert_eq!((one.len(), only.enter().err().map(|problem| problem.code)), (1, Some("overloaded")));
+    }
+
+    #[test]
+    fn what_is_sent_bit_by_bit_keeps_its_place() {
+        let presence = Arc::new(Presence::new(4));
+        let enter = || presence.enter().expect("room");
+        drop(enter().until_sent(Response::new(Body::from("whole"))));
+        let chunks = || Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        let slow = enter().until_sent(Response::new(chunks()));
+        assert_eq!(presence.taken().all, 1);
+        let mut events = Response::new(chunks());
+        events.headers_mut().insert(header::CONTENT_TYPE, "text/event-stream".parse().expect("a value"));
+        let _events = enter().until_sent(events);
+        assert_eq!(presence.taken().all, 1);
+        drop(slow);
+        assert_eq!(presence.taken().all, 0);
+    }
+}
