@@ -13,7 +13,7 @@ mod batches;
 mod calls;
 mod events;
 pub(crate) mod files;
-mod grants;
+pub(crate) mod grants;
 mod idempotency;
 mod keys;
 mod life;

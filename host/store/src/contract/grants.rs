@@ -12,7 +12,7 @@ use futures::future::join_all;
 
 use super::world::{World, at, audit, event, grants, of_task, owner};
 
-fn grant(task: &Task, number: u64) -> Grant {
+pub(crate) fn grant(task: &Task, number: u64) -> Grant {
     Grant {
         id: GrantId::from_parts(number, 1),
         task: task.id,

@@ -32,7 +32,7 @@ pub(super) async fn the_same_component_is_stored_once(store: Arc<dyn Store>) {
     assert_eq!(store.components_of_tools(&[unknown, known]).await.unwrap(), [known]);
     assert_eq!(store.components_of_tools(&[unknown]).await.unwrap(), []);
     assert_eq!(store.tools_beside(tenant(1), known).await.unwrap(), Extent::default());
-    let beside = Extent { bytes: again.size, entries: 1 };
+    let beside = Extent { bytes: first.size, entries: 1 };
     assert_eq!(store.tools_beside(tenant(1), unknown).await.unwrap(), beside);
     assert_eq!(store.tools_beside(tenant(2), unknown).await.unwrap(), Extent::default());
 

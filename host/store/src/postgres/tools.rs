@@ -94,9 +94,10 @@ pub(super) async fn finish(store: &PostgresStore, id: ToolId, state: &ToolState)
     let update = Statement::new(
         "UPDATE tools SET state = $1, name = $2, manifest = $3, artifact_key = $4, artifact_digest = $5,
                 artifact_size = $6, code = $7, reason = $8
-         WHERE id = $9 AND state = 'compiling'",
+         WHERE id = $9 AND state = 'compiling' AND (holder IS NULL OR holder = $10)",
     );
-    let answer = store.write(Work::write("tool", with_state(update, state).bind_id(id))).await?;
+    let update = with_state(update, state).bind_id(id).bind(store.holder());
+    let answer = store.write(Work::write("tool", update)).await?;
     if answer.affected == 0 && answer.maybe_second {
         // An earlier try, whose answer was lost, has done it, or another writer has.
         return Ok(get(store, None, id).await?.is_some_and(|tool| tool.state == *state));

@@ -19,6 +19,7 @@ use futures::future::join_all;
 use super::server::postgres;
 use super::{PostgresConfig, config, database, open};
 use crate::contract::files::{deleted, upload};
+use crate::contract::grants::grant;
 use crate::contract::world::{World, accept, audit, end, event, idempotency, log, owner};
 use crate::postgres::{HostConfig, PostgresStore};
 use crate::proxy::{Proxy, Weather};
@@ -90,6 +91,19 @@ async fn what_a_host_makes_it_holds() {
     assert!(!b.move_deleted(task.id, file.id, leaving, kept, None).await.unwrap());
     assert_eq!(a.deleted(task.id, file.id).await.unwrap().unwrap().state, leaving);
     assert_eq!(a.audit_chains().await.unwrap(), recorded);
+    // Nor to what its owner grants, and takes no use of it.
+    let (first, second) = (grant(&task, 1), grant(&task, 2));
+    assert!(refused(&b.create_grant(&first, 9, audit()).await.unwrap_err()));
+    assert!(a.create_grant(&second, 9, audit()).await.unwrap());
+    assert!(!b.use_grant(second.id, second.created_at).await.unwrap());
+    assert!(refused(&b.revoke_grant(task.id, second.id, second.created_at, audit()).await.unwrap_err()));
+    assert!(a.use_grant(second.id, second.created_at).await.unwrap());
+    assert_eq!(a.list_grants(task.id, 9).await.unwrap().len(), 1);
+    // Nor to a tool that the first prepares.
+    let tool = world.tool(ToolOwner::Tenant(owner(1).tenant), "t", ToolState::Compiling);
+    a.create_tool(&tool, audit()).await.unwrap();
+    let rejected = ToolState::Rejected { code: "no_world".into(), reason: "exports nothing".into() };
+    assert!(!b.finish_tool(tool.id, &rejected).await.unwrap() && a.finish_tool(tool.id, &rejected).await.unwrap());
     assert_eq!(log(&*b, task.id).await.len(), 1);
     assert!(!a.call(owner(1), call.id).await.unwrap().unwrap().state.is_ended());
     assert_eq!(b.held_calls().await.unwrap(), []);
