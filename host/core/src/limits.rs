@@ -209,7 +209,7 @@ limits! {
         "nobody answered in {used} ms";
     file_changes: "paths", 1_000, 100_000,
         "Changed files that are named in events; more are counted only.",
-        "Further changes are counted in `files.changed`, not named.",
+        "Further changes are counted in the event `files.changed`, which says so, and not named.",
         "the tool changed {used} paths";
     workspace_bytes: "bytes", 4096 * MIB, 1024 * 1024 * MIB,
         "Files of the task's workspace together, by their sizes; more is refused to whoever writes. A full disk stops everybody.",
