@@ -298,7 +298,7 @@ pub enum EventBody {
         /// The limit that ended it.
         #[serde(flatten)]
         reached: Option<Reached>,
-        /// What is wrong with the request.
+        /// What is wrong with the request, or why it was not sent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
         /// Bytes of the response's body that came.

@@ -62,11 +62,17 @@ pub const STACK: LimitSpec = LimitSpec {
     told: "the tool's call stack ran out, all {used} bytes of it: it calls itself too deeply",
 };
 
+/// What is said of a request for which no connection is free, by whosever limit.
+pub const NO_CONNECTION: &str = "no connection of this server was free for the request";
+
 const WAITS: &str = "The call waits (`queued`); nothing fails.";
 const BUSY: &str = "The call is refused with 429 `busy`.";
 const FULL: &str = "Clients get 507 `workspace_full`; in the guest as `workspace_bytes` and `workspace_entries`.";
 const OVER: &str = "Refused with 422 `over_limit`.";
+const UNSENT: &str =
+    "The request fails in the guest (`connection-limit-reached`); the event `call.http` says so in `reason`.";
 const LATER: &str = "Wait until some have ended";
+const FEWER: &str = "Try again once fewer requests run";
 const ROOM: &str = "Delete files, or purge or archive tasks";
 
 const fn limit(
@@ -94,6 +100,8 @@ pub const SERVER: &[ServerLimit] = &[
         "the tool failed because its worker has no memory left for it: other calls of the tenant hold it",
         "Try again once fewer calls run",
     ),
+    limit("egress.max_connections", "connections", UNSENT, NO_CONNECTION, FEWER),
+    limit("egress.max_connections_per_tenant", "connections", UNSENT, NO_CONNECTION, FEWER),
     limit("quota.workspace_bytes_per_user", "bytes", FULL, "all workspaces of the user hold {used} bytes", ROOM),
     limit("quota.workspace_entries_per_user", "entries", FULL, "all workspaces of the user hold {used} entries", ROOM),
     limit("quota.tasks_per_user", "tasks", OVER, "the user has {used} tasks, archived ones included", "Delete one"),
@@ -225,8 +233,10 @@ mod tests {
             let named = format!("the limit `{name}` of this server is 5 {unit}. ");
             assert!(message.contains(&named) && message.ends_with("in bulkhead.toml."), "{message}");
             assert_eq!(told.is_empty(), remedy.is_empty(), "{name}");
-            // What a worker's other calls hold it does not say.
-            let tells_used = !told.is_empty() && *name != "workers.memory_per_worker_bytes";
+            // What other calls hold of these is not known where they are refused.
+            let shared =
+                ["workers.memory_per_worker_bytes", "egress.max_connections", "egress.max_connections_per_tenant"];
+            let tells_used = !told.is_empty() && !shared.contains(name);
             assert_eq!(message.contains("4711"), tells_used, "{message}");
         }
         for (name, remedy) in [

@@ -185,7 +185,8 @@ fn after_limits() -> String {
          which limit, in `limit`, `value`, `unit` and `used`, 422 `over_limit` of a key in `name`, `limit`, `unit` and \
          `used`. Events lack `used` where the worker, which refuses, does not say how much was wanted (`path_bytes`, \
          `path_depth`, `file_bytes`, `file_changes`): it was more than the value. How much of \
-         `workers.memory_per_worker_bytes` the other calls held is not known, so what is said has its value alone.\n",
+         `workers.memory_per_worker_bytes` the other calls held is not known, so what is said has its value alone; of \
+         connections (`egress.*`) it has the keys.\n",
         words("handles", Limits::default().handles, "N"),
         words(STACK.name, STACK.default, STACK.default),
         words("quota.tasks_per_user", tasks, tasks),

@@ -22,7 +22,7 @@ use crate::policy::{Policy, Secret};
 use crate::ports::egress::{Body, EgressError, IncomingResponse, OutgoingRequest, Timeouts};
 use crate::ports::sandbox::GuestRequest;
 use crate::ports::store::StoreError;
-use crate::reached::Reached;
+use crate::reached::{NO_CONNECTION, Reached};
 
 /// How long the steps of an exchange may take if the guest does not say, and
 /// at most.
@@ -108,6 +108,12 @@ impl Broker {
             Ok((response, secrets)) => Exchange::begin(self, told, response, &secrets),
             Err(error) => {
                 told.reached = told.reached.take().or_else(|| self.reached(error));
+                if error == EgressError::LimitReached && told.reached.is_none() {
+                    told.reason = Some(format!(
+                        "{NO_CONNECTION}: there may be `egress.max_connections`, and `egress.max_connections_per_tenant` \
+                         of one tenant; try again once fewer requests run, or raise them in bulkhead.toml"
+                    ));
+                }
                 told.failed(error);
                 Err(error)
             }
