@@ -30,6 +30,10 @@ fn told(client: &Client, task: &str, limit: &str) -> Value {
     let message = cut["data"]["message"].as_str().unwrap();
     assert!(message.contains(&format!("the limit `{limit}` of this call is {}", cut["data"]["value"])), "{message}");
     assert!(message.contains(&format!("raise it: `limits.{limit}` in the request")), "{message}");
+    // Of paths and files the worker does not say how much was wanted.
+    let used = cut["data"].get("used").map_or(format!("more than {}", cut["data"]["value"]), ToString::to_string);
+    assert!(message.contains(&used), "{message}");
+    assert_eq!(cut["data"].get("used").is_some(), ["open_files", "listing_entries"].contains(&limit), "{cut}");
     cut["data"]["value"].clone()
 }
 

@@ -310,12 +310,26 @@ fn limits_of_requests_are_told_and_hold() {
     let told = client.events_until(&task, "call.ended");
     let told: Vec<_> = told.iter().filter(|event| event["data"]["limit"] == "http_requests").collect();
     assert_eq!(told.len(), 1, "said once");
+    let said = |data: &Value, used: &str, name: &str, value: u64| {
+        assert_eq!((&data["limit"], &data["value"]), (&json!(name), &json!(value)), "{data}");
+        let message = data["message"].as_str().unwrap();
+        for words in [used, &format!("the limit `{name}` of this call is {value}"), "raise it: `limits.http_"] {
+            assert!(message.contains(words), "{message}");
+        }
+        assert!(message.contains(&data["used"].to_string()), "{data}");
+    };
+    said(&told[0]["data"], "the tool had sent 3 requests", "http_requests", 3);
     let task = client.task();
     let large = json!([{"url": format!("{base}/large")}, {"url": format!("{base}/small"), "method": "POST", "body_bytes": 2_000}]);
     let done = send(&client, &task, &large);
     assert!(done[0]["error"].as_str().unwrap().contains("HttpResponseBodySize"), "{done:?}");
     assert!(done[0]["length"].as_u64().unwrap() <= 10_000);
     assert!(done[1]["error"].as_str().unwrap().contains("HttpRequestBodySize"), "{done:?}");
+    let told = client.events_until(&task, "call.ended");
+    let told: Vec<_> = told.iter().filter(|event| event["type"] == "call.http").map(|event| &event["data"]).collect();
+    let sent = told.iter().position(|data| data["error"] == "request_too_large").unwrap();
+    said(told[sent], "the tool wanted to send bodies of", "http_request_bytes", 1_000);
+    said(told[1 - sent], "were sent to the tool", "http_response_bytes", 10_000);
 }
 
 #[test]

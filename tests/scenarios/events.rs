@@ -100,6 +100,11 @@ fn output_is_capped_and_the_cap_is_told() {
     let said = |limit: &str| cut.iter().find(|cut| cut["limit"] == limit).map(|cut| cut["value"].clone());
     assert_eq!(said("stdout_bytes"), Some(json!(100)), "{cut:?}");
     assert_eq!(said("stderr_bytes"), Some(json!(0)), "zero means zero: {cut:?}");
+    for cut in &cut {
+        assert_eq!(cut["used"], cut["value"], "as much was taken: {cut}");
+        let used = format!("than the {} bytes that were taken; the limit", cut["used"]);
+        assert!(cut["message"].as_str().unwrap().contains(&used), "{cut}");
+    }
 }
 
 #[test]

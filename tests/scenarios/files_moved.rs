@@ -355,7 +355,12 @@ fn an_upload_is_bounded_and_takes_room() {
         begin(&client, task, &json!({"path": "one", "length": 1_500})),
         begin(&client, task, &json!({"path": "two", "length": 1_500, "digest": Digest::of(b"else").to_string()})),
     );
-    refused(1).problem(422, "over_limit");
+    let problem = refused(1).problem(422, "over_limit");
+    assert_eq!(
+        (&problem["name"], &problem["limit"]),
+        (&json!("files.uploads_per_task"), &problem["used"]),
+        "{problem}"
+    );
     add(&client, &one, 0, &[b'x'; 1_400]).expect(200);
     // What came of one takes room from the other, and from everybody.
     let problem = client.put(&format!("/v1/tasks/{task}/files/f"), &[b'x'; 601]).problem(507, "workspace_full");

@@ -35,6 +35,7 @@ fn a_tool_adds_no_more_bytes_than_fit() {
     let cut: Vec<_> = events.iter().filter(|event| event["type"] == "call.truncated").collect();
     assert_eq!(cut.len(), 1, "{events:?}");
     assert_eq!((&cut[0]["data"]["limit"], &cut[0]["data"]["value"]), (&json!("workspace_bytes"), &json!(10_000)));
+    assert_eq!(cut[0]["data"]["used"], 6_000);
     // What is deleted makes room.
     let delete = json!({"tool": "touch", "arguments": {"delete": ["a"]}});
     client.post(&format!("/v1/tasks/{task}/calls"), &delete).expect(200);
@@ -65,6 +66,7 @@ fn a_client_adds_no_more_than_fits() {
         |name: &str, size: usize| client.send("PUT", &format!("/v1/tasks/{task}/files/{name}"), &[], &vec![b'x'; size]);
     let problem = put("large", 1_001).problem(507, "workspace_full");
     assert_eq!((&problem["limit"], &problem["value"]), (&json!("workspace_bytes"), &json!(1_000)));
+    assert_eq!((&problem["unit"], &problem["used"]), (&json!("bytes"), &json!(0)));
     put("a", 400).expect(201);
     put("b", 400).expect(201);
     let problem = put("c", 1).problem(507, "workspace_full");
@@ -138,11 +140,15 @@ fn all_workspaces_of_a_user_together_have_a_quota() {
     // What bounds it is named, to the guest's watchers and to clients.
     let events = client.follow(&two, &[], "").until(|event| event["data"]["state"] == "failed");
     let cut = events.iter().find(|event| event["type"] == "call.truncated").unwrap();
-    let message = "the limit `quota.workspace_bytes_per_user` of this server is 20000. Ask for less, or raise it in bulkhead.toml.";
-    assert_eq!(cut["data"], json!({"limit": "quota.workspace_bytes_per_user", "value": 20_000, "message": message}));
+    let message = "all workspaces of the user hold 18000 bytes; the limit `quota.workspace_bytes_per_user` of this \
+                   server is 20000 bytes. Delete files, or purge or archive tasks, or raise it: \
+                   `quota.workspace_bytes_per_user` in bulkhead.toml.";
+    let limit = "quota.workspace_bytes_per_user";
+    assert_eq!(cut["data"], json!({"limit": limit, "value": 20_000, "used": 18_000, "message": message}));
     let put = |task: &str, size: usize| client.put(&format!("/v1/tasks/{task}/files/c"), &vec![b'x'; size]);
     let problem = put(&one, 3_000).problem(507, "workspace_full");
     assert_eq!(problem["limit"], "quota.workspace_bytes_per_user");
+    assert_eq!((&problem["unit"], &problem["used"]), (&json!("bytes"), &json!(18_000)));
     put(&one, 1_000).expect(201);
     // Another user is not concerned, and a restart forgets nothing.
     let other =
@@ -161,7 +167,11 @@ fn all_workspaces_of_a_user_together_have_a_quota() {
     for _ in 0..3 {
         client.task();
     }
-    client.post("/v1/tasks", &json!({})).problem(422, "over_limit");
+    let problem = client.post("/v1/tasks", &json!({})).problem(422, "over_limit");
+    assert_eq!((&problem["name"], &problem["limit"]), (&json!("quota.tasks_per_user"), &json!(4)));
+    assert_eq!((&problem["unit"], &problem["used"]), (&json!("tasks"), &json!(4)));
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("the user has 4 tasks") && detail.contains("raise it: `quota.tasks_per_user`"), "{detail}");
 }
 
 #[test]
@@ -190,7 +200,10 @@ fn what_an_import_brings_counts_and_goes_if_it_is_too_much() {
     assert_eq!(import(15_000).expect(201)["state"], "ready");
     let failed = import(15_000).expect(201);
     assert_eq!(failed["state"], "failed", "{failed}");
-    assert!(failed["failure"].as_str().unwrap().contains("quota"), "{failed}");
+    let failure = failed["failure"].as_str().unwrap();
+    for words in ["hold 30000 bytes", "`quota.workspace_bytes_per_user` of this server is 20000 bytes", "raise it"] {
+        assert!(failure.contains(words), "{failure}");
+    }
     // What did not fit takes no room; what fills it up leaves none for another.
     assert_eq!(import(5_000).expect(201)["state"], "ready");
     assert_eq!(import(10).problem(507, "workspace_full")["limit"], "quota.workspace_bytes_per_user");

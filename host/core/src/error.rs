@@ -15,6 +15,7 @@ use crate::ports::store::StoreError;
 use crate::ports::workspace::WorkspaceError;
 use crate::principal::Scope;
 use crate::quota::Extent;
+use crate::reached::{Bound, words};
 use crate::schema::Mismatch;
 
 /// Why a use case was refused or failed.
@@ -76,17 +77,10 @@ pub enum Error {
     },
     /// The task's workspace is as large as its limits allow, or all of the
     /// user's together.
-    #[error(
-        "the workspace is full: `{limit}` is {value}; delete something first{}, or have it raised: for a limit make the \
-         task with a higher one, a quota is the operator's{}",
-        purge_hint(limit),
-        beside(*aside)
-    )]
+    #[error("the workspace is full: {}{}", bound.in_words(), beside(*aside))]
     WorkspaceFull {
-        /// The limit's name.
-        limit: &'static str,
-        /// Its value.
-        value: u64,
+        /// The limit, and what is used of it.
+        bound: Bound,
         /// What of it deleted files that are kept, and uploads, take.
         aside: Extent,
     },
@@ -104,14 +98,19 @@ pub enum Error {
         /// Where it ends.
         offset: u64,
     },
-    /// Something there may only be so many of.
-    #[error("there are {limit} {what}")]
+    /// Something there may only be so many of, on any server.
+    #[error("there are {limit} {what}, and no server takes more; {remedy}")]
     OverLimit {
         /// What.
         what: &'static str,
         /// How many there may be.
         limit: u64,
+        /// What helps.
+        remedy: &'static str,
     },
+    /// Something there may only be so many of, by a key of the configuration.
+    #[error("{}", words(.0.name, .0.value, .0.used.unwrap_or(.0.value)))]
+    OverQuota(Bound),
     /// The idempotency key was used with another body.
     #[error("this Idempotency-Key was used with another request body in the last 24 hours")]
     IdempotencyKeyReused,
@@ -155,15 +154,6 @@ pub enum Error {
     /// The host is stopping.
     #[error("the host is stopping")]
     Stopping,
-}
-
-/// Deleting a task makes no room for its user at once.
-fn purge_hint(limit: &str) -> &'static str {
-    if limit.starts_with("quota.") {
-        " (a deleted task is kept for a while and counts; `DELETE /v1/tasks/{id}?purge=true` removes it at once)"
-    } else {
-        ""
-    }
 }
 
 impl Error {

@@ -12,6 +12,7 @@ use crate::id::{CallId, QuestionId, UserId};
 use crate::limits::Usage;
 use crate::outcome::{Content, Fault};
 use crate::ports::egress::EgressError;
+use crate::reached::Reached;
 use crate::task::{Overdue, Source};
 
 /// Number of an event in its task, from 1 without gaps.
@@ -86,7 +87,7 @@ pub struct ChangeCounts {
 impl EventBody {
     /// Files changed, by a call or by an import.
     pub fn files_changed(by: ChangedBy, changes: Vec<FileChange>, counts: ChangeCounts, incomplete: bool) -> Self {
-        Self::FilesChanged { by, changes, counts, incomplete, user: None, content: None }
+        Self::FilesChanged { by, changes, counts, incomplete, user: None, content: None, reached: None }
     }
 }
 
@@ -223,15 +224,7 @@ pub enum EventBody {
     /// A stream reached its limit and what follows is dropped, or the guest was
     /// refused what is over another one. Told once for each limit.
     #[serde(rename = "call.truncated")]
-    CallTruncated {
-        /// The limit's name, as in the table of limits.
-        limit: String,
-        /// Its value.
-        value: u64,
-        /// The same in words, and how to raise it.
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        message: String,
-    },
+    CallTruncated(Reached),
     /// Progress; `done` never decreases and never exceeds `total`.
     #[serde(rename = "call.progress")]
     CallProgress {
@@ -277,6 +270,9 @@ pub enum EventBody {
         allowed: bool,
         /// False if nobody answered in time.
         answered: bool,
+        /// The limit that the time was, if it is up.
+        #[serde(flatten)]
+        reached: Option<Reached>,
     },
     /// An HTTP request of the tool is over: it was refused, or failed, or its
     /// response was read or dropped.
@@ -300,9 +296,9 @@ pub enum EventBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<EgressError>,
         /// The limit that ended it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        limit: Option<String>,
-        /// What is wrong with the request.
+        #[serde(flatten)]
+        reached: Option<Reached>,
+        /// What is wrong with the request, or why it was not sent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
         /// Bytes of the response's body that came.
@@ -328,6 +324,9 @@ pub enum EventBody {
         /// What is known of the content of the last file named, if a client sent it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         content: Option<FileFacts>,
+        /// The limit beyond which changes are counted and not named, if it was reached.
+        #[serde(flatten)]
+        reached: Option<Reached>,
     },
     /// The call reached its terminal state.
     #[serde(rename = "call.ended")]

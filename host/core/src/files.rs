@@ -128,7 +128,15 @@ pub fn changed_by_client(
     incomplete: bool,
     content: Option<FileFacts>,
 ) -> EventBody {
-    EventBody::FilesChanged { by: ChangedBy::Http, changes, counts, incomplete, user: Some(user), content }
+    EventBody::FilesChanged {
+        by: ChangedBy::Http,
+        changes,
+        counts,
+        incomplete,
+        user: Some(user),
+        content,
+        reached: None,
+    }
 }
 
 /// How far the deletion of an entry, or what undoes it, has come. Everything but

@@ -38,6 +38,7 @@ pub mod policy;
 pub mod ports;
 pub mod principal;
 pub mod quota;
+pub mod reached;
 pub mod schema;
 pub mod service;
 pub mod session;

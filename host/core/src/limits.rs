@@ -22,6 +22,9 @@ pub struct LimitSpec {
     /// What happens when it is reached: the outcome's code, the error in the
     /// guest, or the event.
     pub outcome: &'static str,
+    /// What is said then, with what was used or wanted as `{used}`; its value and
+    /// how to raise it follow.
+    pub told: &'static str,
 }
 
 /// A limit asked for that is larger than its ceiling.
@@ -39,7 +42,7 @@ pub struct LimitTooLarge {
 }
 
 macro_rules! limits {
-    ($($field:ident: $unit:literal, $default:expr, $max:expr, $reason:literal, $outcome:literal;)*) => {
+    ($($field:ident: $unit:literal, $default:expr, $max:expr, $reason:literal, $outcome:literal, $told:literal;)*) => {
         /// What one call may use.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(deny_unknown_fields, default)]
@@ -65,7 +68,7 @@ macro_rules! limits {
             /// The table of limits.
             pub const SPECS: &'static [LimitSpec] = &[$(LimitSpec {
                 name: stringify!($field), unit: $unit, default: $default, max: $max, reason: $reason,
-                outcome: $outcome,
+                outcome: $outcome, told: $told,
             },)*];
 
             /// The most that can be set.
@@ -110,85 +113,112 @@ const MIB: u64 = 1024 * KIB;
 limits! {
     wall_time_ms: "milliseconds", 60_000, 24 * 3_600_000,
         "Time from the guest's start to its end; a sleeping guest holds its workspace lane.",
-        "The call ends as `timed_out` with `limit.wall_time`.";
+        "The call ends as `timed_out` with `limit.wall_time`.",
+        "the call ran for {used} ms";
     cpu_time_ms: "milliseconds", 10_000, 24 * 3_600_000,
         "Processor time of the guest and of host functions on its behalf; a spinning guest starves others.",
-        "The call ends as `timed_out` with `limit.cpu_time`.";
+        "The call ends as `timed_out` with `limit.cpu_time`.",
+        "the call used {used} ms of processor time";
     memory_bytes: "bytes", 256 * MIB, 4096 * MIB,
         "Linear memory, summed over all memories of the call; several memories must not multiply the limit.",
-        "Growing fails in the guest; if it ends of that, the call is `failed` with `limit.memory`.";
+        "Growing fails in the guest; if it ends of that, the call is `failed` with `limit.memory`.",
+        "the tool failed after it was refused more memory: it would have had {used} bytes";
     table_elements: "elements", 100_000, 200_000,
         "Elements of all tables together; a worker reserves the maximum for each table of each slot.",
-        "Growing fails in the guest; if it ends of that, the call is `failed` with `limit.table`.";
+        "Growing fails in the guest; if it ends of that, the call is `failed` with `limit.table`.",
+        "the tool failed after its table was refused to grow: it would have had {used} elements";
     result_bytes: "bytes", MIB, 64 * MIB,
         "All parts of the result together; the result is stored and sent whole.",
-        "The call is `failed` with `limit.result_bytes`.";
+        "The call is `failed` with `limit.result_bytes`.",
+        "the result has {used} bytes";
     stdout_bytes: "bytes", MIB, 1024 * MIB,
         "Standard output that becomes events; more is dropped and counted. Zero means none.",
-        "The rest is dropped; the event `call.truncated` says so once.";
+        "The rest is dropped; the event `call.truncated` says so once.",
+        "the tool wrote more to standard output than the {used} bytes that were taken";
     stderr_bytes: "bytes", MIB, 1024 * MIB,
         "Standard error that becomes events; more is dropped and counted. Zero means none.",
-        "The rest is dropped; the event `call.truncated` says so once.";
+        "The rest is dropped; the event `call.truncated` says so once.",
+        "the tool wrote more to standard error than the {used} bytes that were taken";
     emit_bytes: "bytes", 4 * MIB, 1024 * MIB,
         "Parts sent while the call runs, each with 64 bytes for its event; more is refused to the guest.",
-        "The part is refused to the guest (`limit-reached`); the event `call.truncated` says so once.";
+        "The part is refused to the guest (`limit-reached`); the event `call.truncated` says so once.",
+        "the tool sent a part that does not fit beside those of {used} bytes that were taken";
     log_bytes: "bytes", 256 * KIB, 64 * MIB,
         "Text of log lines, fields included; more is dropped and counted.",
-        "The line is dropped; the event `call.truncated` says so once.";
+        "The line is dropped; the event `call.truncated` says so once.",
+        "the tool wrote a log line that does not fit beside those of {used} bytes that were taken";
     log_lines: "lines", 1_000, 1_000_000,
         "Number of log lines; an empty line costs an event too.",
-        "The line is dropped; the event `call.truncated` says so once.";
+        "The line is dropped; the event `call.truncated` says so once.",
+        "the tool wrote more than the {used} log lines that were taken";
     handles: "handles", 1_000, 100_000,
         "Resource handles at once: open files, streams, pollables; each takes host memory or a descriptor.",
-        "The call is `failed` with `limit.handles`.";
+        "The call is `failed` with `limit.handles`.",
+        "the tool opened {used} handles at once";
     streams: "streams", 256, 100_000,
         "Input and output streams at once: of files, standard streams and HTTP bodies; each buffers on the host.",
-        "The call is `failed` with `limit.streams`.";
+        "The call is `failed` with `limit.streams`.",
+        "the tool opened {used} streams at once";
     open_files: "files", 256, 1_024,
         "Files, directories and listings open at once; each is a descriptor of the worker, whose calls share 16,384.",
-        "Opening fails in the guest (`insufficient-memory`); the event `call.truncated` says so once.";
+        "Opening fails in the guest (`insufficient-memory`); the event `call.truncated` says so once.",
+        "the tool opened one more while {used} files and directories were open";
     poll_list: "pollables", 256, 10_000,
         "Length of the list that one `poll` waits for; the host looks at all of it without a pause.",
-        "The call is `failed` with `limit.poll_list`.";
+        "The call is `failed` with `limit.poll_list`.",
+        "the tool waited for {used} things in one poll";
     path_bytes: "bytes", MAX_PATH as u64, MAX_PATH as u64,
         "Length of each path that a guest names, targets of links among them; the kernel takes no longer one.",
-        "The operation fails in the guest (`name-too-long`); the event `call.truncated` says so once.";
+        "The operation fails in the guest (`name-too-long`); the event `call.truncated` says so once.",
+        "the tool named a path of {used} bytes";
     path_depth: "names", MAX_DEPTH as u64, 2_000,
         "Depth, from the workspace down, of each path that a guest names; below the default nobody else can name it.",
-        "The operation fails in the guest (`name-too-long`); the event `call.truncated` says so once.";
+        "The operation fails in the guest (`name-too-long`); the event `call.truncated` says so once.",
+        "the tool named a path that is {used} names deep";
     file_bytes: "bytes", 1024 * MIB, 1024 * MIB,
         "Size of each file that a guest makes or makes larger; a sparse one costs nothing to make and everything to copy.",
-        "The operation fails in the guest (`file-too-large`); the event `call.truncated` says so once.";
+        "The operation fails in the guest (`file-too-large`); the event `call.truncated` says so once.",
+        "the tool wanted a file to have {used} bytes";
     listing_entries: "entries", 100_000, 100_000_000,
         "Entries that one listing of a directory gives; a directory that grows while it is listed may never end.",
-        "The listing ends with an error in the guest (`overflow`); the event `call.truncated` says so once.";
+        "The listing ends with an error in the guest (`overflow`); the event `call.truncated` says so once.",
+        "the tool listed {used} entries of a directory, which has more";
     host_memory_bytes: "bytes", 4 * MIB, 256 * MIB,
         "What one call to a host function may make the host allocate for its arguments (long lists, strings).",
-        "The call is `failed` with `limit.host_memory`.";
+        "The call is `failed` with `limit.host_memory`.",
+        "the tool passed {used} bytes to one host function";
     random_bytes: "bytes", 64 * KIB, 64 * MIB,
         "Random bytes per request; they are made on the host and copied.",
-        "The call is `failed` with `limit.random_bytes`.";
+        "The call is `failed` with `limit.random_bytes`.",
+        "the tool asked for {used} random bytes at once";
     http_requests: "requests", 100, 100_000,
         "Outgoing HTTP requests; each is an event, an audit record and a connection.",
-        "The request fails in the guest (`connection-limit-reached`); the event `call.http` says so once.";
+        "The request fails in the guest (`connection-limit-reached`); the event `call.http` says so once.",
+        "the tool had sent {used} requests, and wanted to send another";
     http_request_bytes: "bytes", 16 * MIB, 16 * 1024 * MIB,
         "Bodies of outgoing HTTP requests together; more is refused.",
-        "The request fails in the guest (`HTTP-request-body-size`); the event `call.http` says so.";
+        "The request fails in the guest (`HTTP-request-body-size`); the event `call.http` says so.",
+        "the tool wanted to send bodies of {used} bytes";
     http_response_bytes: "bytes", 64 * MIB, 16 * 1024 * MIB,
         "Bodies of the responses to them together; more breaks the response off.",
-        "The response breaks off in the guest (`HTTP-response-body-size`); the event `call.http` says so.";
+        "The response breaks off in the guest (`HTTP-response-body-size`); the event `call.http` says so.",
+        "bodies of {used} bytes were sent to the tool";
     answer_ms: "milliseconds", 300_000, 24 * 3_600_000,
         "How long a call waits for its owner's answer to one question; then the answer is no. A waiting call holds its slot, and its wall time stands still.",
-        "The answer is no; the event `call.answered` says that nobody answered.";
+        "The answer is no; the event `call.answered` says that nobody answered.",
+        "nobody answered in {used} ms";
     file_changes: "paths", 1_000, 100_000,
         "Changed files that are named in events; more are counted only.",
-        "Further changes are counted in `files.changed`, not named.";
+        "Further changes are counted in the event `files.changed`, which says so, and not named.",
+        "the tool changed {used} paths";
     workspace_bytes: "bytes", 4096 * MIB, 1024 * 1024 * MIB,
         "Files of the task's workspace together, by their sizes; more is refused to whoever writes. A full disk stops everybody.",
-        "Writing fails in the guest (`quota`) and the event `call.truncated` says so; clients get 507 `workspace_full`.";
+        "Writing fails in the guest (`quota`) and the event `call.truncated` says so; clients get 507 `workspace_full`.",
+        "the workspace had {used} bytes when the call began, and the tool wanted more room than there was beside";
     workspace_entries: "entries", 500_000, 100_000_000,
         "Files, directories and links of the task's workspace together; more are refused. Each takes an inode, and time when the workspace is walked or removed.",
-        "Making it fails in the guest (`quota`) and the event `call.truncated` says so; clients get 507 `workspace_full`.";
+        "Making it fails in the guest (`quota`) and the event `call.truncated` says so; clients get 507 `workspace_full`.",
+        "the workspace had {used} entries when the call began, and the tool wanted more than there was room for beside";
 }
 
 /// What a call used, as measured. Every outcome has one.

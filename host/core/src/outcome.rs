@@ -2,11 +2,13 @@
 //! `interrupted`, never a made-up result.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::limits::{LimitSpec, Limits, Usage};
+use crate::limits::{Limits, Usage};
+use crate::reached::{unit, words};
 
 /// One part of a result (`content` in `wit/tool.wit`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,39 +125,16 @@ impl Fault {
         self
     }
 
-    /// A fault about a limit of the table, with how to raise it.
-    pub fn limit(code: &'static str, name: &'static str, limits: &Limits, used: &str) -> Self {
-        let unit = spec(name).map_or("", |spec| spec.unit);
-        let value = limits.value_of(name);
-        let mut fault = Self::new(code, format!("{used}; {}", reached(name, value)));
-        fault.limit = Some(LimitHit { name: Cow::Borrowed(name), value, unit: Cow::Borrowed(unit) });
+    /// A fault about a limit of the table, with what was used and how to raise it.
+    pub fn limit(code: &'static str, name: &'static str, limits: &Limits, used: impl Display) -> Self {
+        Self::over(code, name, limits.value_of(name), used)
+    }
+
+    /// The same about a limit that is none of the call's own.
+    pub fn over(code: &'static str, name: &'static str, value: u64, used: impl Display) -> Self {
+        let mut fault = Self::new(code, words(name, value, used));
+        fault.limit = Some(LimitHit { name: Cow::Borrowed(name), value, unit: Cow::Borrowed(unit(name)) });
         fault
-    }
-}
-
-/// The limit of the table called `name`.
-fn spec(name: &str) -> Option<&'static LimitSpec> {
-    Limits::SPECS.iter().find(|spec| spec.name == name)
-}
-
-/// A limit and its value in words, and how to raise it. One that is not in the
-/// table of limits is a quota of the server.
-pub fn reached(name: &str, value: u64) -> String {
-    match spec(name) {
-        Some(spec) => format!(
-            "the limit `{name}` of this call is {value} {}. Ask for less, or raise it: `limits.{name}` in the request \
-             (up to the task's), in the task (up to the server's), or in bulkhead.toml.",
-            spec.unit
-        ),
-        None => format!("the limit `{name}` of this server is {value}. Ask for less, or raise it in bulkhead.toml."),
-    }
-}
-
-impl Limits {
-    /// The value of the limit called `name`; 0 for a name that is not in the table.
-    pub fn value_of(&self, name: &str) -> u64 {
-        debug_assert!(spec(name).is_some());
-        serde_json::to_value(self).ok().and_then(|limits| limits.get(name)?.as_u64()).unwrap_or(0)
     }
 }
 
@@ -237,9 +216,9 @@ mod tests {
 
     #[test]
     fn a_limit_names_itself_its_value_and_the_remedy() {
-        let fault = Fault::limit(code::WALL_TIME, "wall_time_ms", &Limits::default(), "the call ran for 60,000 ms");
+        let fault = Fault::limit(code::WALL_TIME, "wall_time_ms", &Limits::default(), 60_001);
         assert_eq!(fault.limit.as_ref().map(|limit| limit.value), Some(60_000));
-        for word in ["wall_time_ms", "60000 milliseconds", "bulkhead.toml"] {
+        for word in ["wall_time_ms", "60000 milliseconds", "60001 ms", "bulkhead.toml"] {
             assert!(fault.message.contains(word), "{}", fault.message);
         }
     }

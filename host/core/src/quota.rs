@@ -20,6 +20,7 @@ use crate::limits::Limits;
 use crate::ports::store::{HeldTask, Store};
 use crate::ports::workspace::Workspaces;
 use crate::principal::Owner;
+use crate::reached::Bound;
 
 /// Workspaces whose measure is kept in memory.
 const KNOWN: u64 = 10_000;
@@ -31,6 +32,10 @@ const RARER: u32 = 100;
 /// How long a host that is not alone goes by what it knows of a user's tasks: others
 /// fill and make them, too.
 const SHARED: Duration = Duration::from_secs(2);
+
+/// What bounds all workspaces of a user together.
+const USER_BYTES: &str = "quota.workspace_bytes_per_user";
+const USER_ENTRIES: &str = "quota.workspace_entries_per_user";
 
 /// What files take, or may take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,10 +144,10 @@ impl Holdings {
 pub struct Room {
     /// So much.
     pub extent: Extent,
-    /// The name and value of what bounds the bytes.
-    pub bytes_bound: (&'static str, u64),
-    /// The name and value of what bounds the entries.
-    pub entries_bound: (&'static str, u64),
+    /// What bounds the bytes.
+    pub bytes_bound: Bound,
+    /// What bounds the entries.
+    pub entries_bound: Bound,
     /// What takes room and is not in the workspace: deleted files that are kept, and uploads.
     pub aside: Extent,
 }
@@ -158,8 +163,8 @@ pub struct Quotas {
     shared: bool,
 }
 
-fn full(limit: &'static str, value: u64) -> Error {
-    Error::WorkspaceFull { limit, value, aside: Extent::default() }
+fn full(name: &'static str, value: u64, used: Option<u64>) -> Error {
+    Error::WorkspaceFull { bound: Bound { name, value, used }, aside: Extent::default() }
 }
 
 fn lock(holdings: &Mutex<Holdings>) -> MutexGuard<'_, Holdings> {
@@ -183,29 +188,22 @@ impl Quotas {
             Some(known) => known,
             None => self.measure(owner, task, root).await?,
         };
-        let of_task = quota.less(known.measured).less(known.added);
-        let of_user = self.user.workspaces.less(self.taken(owner).await?);
-        let bound = |by_task: bool, name, user_name, value, user_value| {
-            if by_task { (name, value) } else { (user_name, user_value) }
-        };
-        let most = self.user.workspaces;
+        let (used, taken, most) = (known.measured.plus(known.added), self.taken(owner).await?, self.user.workspaces);
+        let (of_task, of_user) = (quota.less(used), most.less(taken));
+        let bound = |name, value, used| Bound { name, value, used: Some(used) };
         Ok(Room {
             extent: of_task.min(of_user),
             aside: known.aside,
-            bytes_bound: bound(
-                of_task.bytes <= of_user.bytes,
-                "workspace_bytes",
-                "quota.workspace_bytes_per_user",
-                limits.workspace_bytes,
-                most.bytes,
-            ),
-            entries_bound: bound(
-                of_task.entries <= of_user.entries,
-                "workspace_entries",
-                "quota.workspace_entries_per_user",
-                limits.workspace_entries,
-                most.entries,
-            ),
+            bytes_bound: if of_task.bytes <= of_user.bytes {
+                bound("workspace_bytes", quota.bytes, used.bytes)
+            } else {
+                bound(USER_BYTES, most.bytes, taken.bytes)
+            },
+            entries_bound: if of_task.entries <= of_user.entries {
+                bound("workspace_entries", quota.entries, used.entries)
+            } else {
+                bound(USER_ENTRIES, most.entries, taken.entries)
+            },
         })
     }
 
@@ -221,7 +219,8 @@ impl Quotas {
             holdings.tasks.len().saturating_sub(holdings.kept.len()) as u64
         };
         if live >= self.user.tasks {
-            return Err(Error::OverLimit { what: "tasks of this user; delete one first", limit: self.user.tasks });
+            let bound = Bound { name: "quota.tasks_per_user", value: self.user.tasks, used: Some(live) };
+            return Err(Error::OverQuota(bound));
         }
         Ok(())
     }
@@ -231,20 +230,23 @@ impl Quotas {
     /// # Errors
     /// If so, or the store fails.
     pub async fn room_to_fill(&self, owner: Owner) -> Result<(), Error> {
-        let (most, room) = (self.user.workspaces, self.user.workspaces.less(self.taken(owner).await?));
-        match room {
-            Extent { bytes: 0, .. } => Err(full("quota.workspace_bytes_per_user", most.bytes)),
-            Extent { entries: 0, .. } => Err(full("quota.workspace_entries_per_user", most.entries)),
+        let (most, taken) = (self.user.workspaces, self.taken(owner).await?);
+        match most.less(taken) {
+            Extent { bytes: 0, .. } => Err(full(USER_BYTES, most.bytes, Some(taken.bytes))),
+            Extent { entries: 0, .. } => Err(full(USER_ENTRIES, most.entries, Some(taken.entries))),
             _ => Ok(()),
         }
     }
 
-    /// Whether the user holds more than may be: then what was filled in last goes.
+    /// What a user holds more of than may be: then what was filled in last goes.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn is_over(&self, owner: Owner) -> Result<bool, Error> {
-        Ok(!self.taken(owner).await?.is_within(self.user.workspaces))
+    pub async fn over(&self, owner: Owner) -> Result<Option<Bound>, Error> {
+        let (most, taken) = (self.user.workspaces, self.taken(owner).await?);
+        let bytes = Bound { name: USER_BYTES, value: most.bytes, used: Some(taken.bytes) };
+        let entries = Bound { name: USER_ENTRIES, value: most.entries, used: Some(taken.entries) };
+        Ok([bytes, entries].into_iter().find(|bound| bound.used > Some(bound.value)))
     }
 
     /// A task is there from now on, and empty.
@@ -298,7 +300,7 @@ impl Quotas {
 
     /// The refusal of what all workspaces of a user together have no room for.
     pub fn full(&self) -> Error {
-        full("quota.workspace_bytes_per_user", self.user.workspaces.bytes)
+        full(USER_BYTES, self.user.workspaces.bytes, None)
     }
 
     /// How many workspaces and owners are remembered.

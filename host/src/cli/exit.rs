@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn every_end_has_its_code() {
         let fault = |code| Fault::new(code, "x");
-        let memory = Fault::limit(code::MEMORY, "memory_bytes", &Limits::default(), "it grew");
+        let memory = Fault::limit(code::MEMORY, "memory_bytes", &Limits::default(), "more");
         for (ending, expected) in [
             (Ending::Succeeded { content: vec![] }, 0),
             (Ending::Failed { fault: fault(code::TRAP) }, 1),

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use bulkhead_core::limits::{LimitSpec, Limits};
+use bulkhead_core::reached::{SERVER, STACK, ServerLimit, words};
 
 use super::Config;
 use super::keys::{Key, Kind};
@@ -42,7 +43,8 @@ fn about(section: &str) -> &'static str {
         "tools" => "What may be registered, and what compiling it may cost.",
         "import" => "Filling new workspaces from git and archives.",
         "quota" => {
-            "What one user may hold, and one tenant. Reached, clients get 507 `workspace_full` or 422 `over_limit`, and tools an error."
+            "What one user may hold, and one tenant. Reached, clients get 507 `workspace_full` or 422 `over_limit`, and tools an error; \
+             see the table of `[limits]`."
         }
         "rate" => {
             "How often principals may do what, evenly over a minute (GCRA). Refused is 429 `rate_limited`; `RateLimit` and \
@@ -146,16 +148,62 @@ fn facts(key: &Key, default: &Value) -> String {
     format!("Takes {takes}. Default `{default}`. Variable `{}`.", key.variable())
 }
 
-/// The limits of a call in one table.
+/// The limits of a call, and those of the server that calls and their owners meet, in
+/// one table.
 fn limits() -> String {
-    let mut text = String::from("\n| limit | unit | default | most | when it is reached |\n|---|---|---|---|---|\n");
-    for LimitSpec { name, unit, default, max, outcome, .. } in Limits::SPECS {
-        // Writing to a String can't fail.
-        let _ = writeln!(text, "| `{name}` | {unit} | {default} | {max} | {outcome} |");
-    }
-    text.push_str(
-        "\nEvery outcome that a limit caused carries its name, value and unit in `fault.limit`, and says in words what was \
-         used and how to raise it.\n",
+    let mut text = String::from(
+        "\n| limit | unit | default | most | when it is reached | what is said then (N: what was used or wanted) |\n\
+         |---|---|---|---|---|---|\n",
     );
+    let mut row = |name: &str, unit: &str, (default, most): (&Value, u64), outcome: &str, told: &str| {
+        let told = if told.is_empty() { "nothing".into() } else { told.replace("{used}", "N") };
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "| `{name}` | {unit} | {default} | {most} | {outcome} | {told} |");
+    };
+    for LimitSpec { name, unit, default, max, outcome, told, .. } in Limits::SPECS.iter().chain([&STACK]) {
+        row(name, unit, (&(*default).into(), *max), outcome, told);
+    }
+    let keys = Config::default().values();
+    for ServerLimit { name, unit, outcome, told, .. } in SERVER {
+        let key = keys.iter().find(|(key, _)| key.name() == *name);
+        // A test looks that each is a number with a key.
+        if let Some((Key { kind: Kind::Number { max, .. }, .. }, default)) = key {
+            row(name, unit, (default, *max), outcome, told);
+        }
+    }
+    text.push_str(&after_limits());
     text
+}
+
+/// What stands below the table of limits.
+fn after_limits() -> String {
+    let tasks = Config::default().quota.tasks_per_user;
+    format!(
+        "\nWhat is said names the limit with its value, too, and how to raise it:\n\n> {}\n>\n> {}\n>\n> {}\n\n\
+         Every outcome that a limit caused has it in `fault.limit` as well (name, value, unit), every event in `limit`, \
+         `value`, `used` and `message`, and problems in fields: 507 `workspace_full`, which says in words what is used of \
+         which limit, in `limit`, `value`, `unit` and `used`, 422 `over_limit` of a key in `name`, `limit`, `unit` and \
+         `used`. Events lack `used` where the worker, which refuses, does not say how much was wanted (`path_bytes`, \
+         `path_depth`, `file_bytes`, `file_changes`): it was more than the value. How much of \
+         `workers.memory_per_worker_bytes` the other calls held is not known, so what is said has its value alone; of \
+         connections (`egress.*`) it has the keys.\n",
+        words("handles", Limits::default().handles, "N"),
+        words(STACK.name, STACK.default, STACK.default),
+        words("quota.tasks_per_user", tasks, tasks),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_of_the_table_is_a_key_with_its_unit() {
+        for ServerLimit { name, unit, .. } in SERVER {
+            let key = super::super::keys::find(name).unwrap_or_else(|| panic!("`{name}` is no key"));
+            let Kind::Number { unit: counts, .. } = key.kind else { panic!("`{name}` is no number") };
+            assert_eq!(counts, *unit, "{name}");
+            assert!(limits().contains(&format!("| `{name}` |")), "{name}");
+        }
+    }
 }

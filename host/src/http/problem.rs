@@ -10,6 +10,7 @@ use bulkhead_core::Error;
 use bulkhead_core::ports::rates::Standing;
 use bulkhead_core::ports::store::StoreError;
 use bulkhead_core::ports::workspace::WorkspaceError;
+use bulkhead_core::reached::{Bound, unit};
 use bulkhead_core::service::keys::KeyRefused;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -148,6 +149,15 @@ impl Problem {
         self
     }
 
+    /// The same problem with what is used of a limit, if that is known.
+    fn using(self, bound: Bound) -> Self {
+        let problem = self.with("unit", unit(bound.name));
+        match bound.used {
+            Some(used) => problem.with("used", used),
+            None => problem,
+        }
+    }
+
     /// The same problem with `Retry-After`.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
@@ -227,15 +237,19 @@ impl From<Error> for Problem {
             Error::TooLarge { limit, .. } => Self::new("too_large", text).with("limit", limit),
             Error::UnknownTool { .. } => Self::new("unknown_tool", text),
             Error::WrongState { state, .. } => Self::new("wrong_state", text).with("state", state),
-            Error::WorkspaceFull { limit, value, aside } => Self::new("workspace_full", text)
-                .with("limit", limit)
-                .with("value", value)
+            Error::WorkspaceFull { bound, aside } => Self::new("workspace_full", text)
+                .with("limit", bound.name)
+                .with("value", bound.value)
+                .using(bound)
                 .with("kept_bytes", aside.bytes)
                 .with("kept_entries", aside.entries),
             Error::UnknownContent(_) => Self::new("content_unknown", text),
             Error::HeldElsewhere(_) => Self::new("held_elsewhere", text),
             Error::WrongOffset { offset } => Self::new("upload_offset", text).with("offset", offset),
             Error::OverLimit { limit, .. } => Self::new("over_limit", text).with("limit", limit),
+            Error::OverQuota(bound) => {
+                Self::new("over_limit", text).with("limit", bound.value).with("name", bound.name).using(bound)
+            }
             Error::IdempotencyKeyReused => Self::new("idempotency_key_reused", text),
             Error::Busy { retry_after_s, .. } => Self::new("busy", text).retry_after(retry_after_s),
             Error::RateLimited { standing, retry_after } => Self::rate_limited(text, standing, retry_after),

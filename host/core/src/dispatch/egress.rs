@@ -22,6 +22,7 @@ use crate::policy::{Policy, Secret};
 use crate::ports::egress::{Body, EgressError, IncomingResponse, OutgoingRequest, Timeouts};
 use crate::ports::sandbox::GuestRequest;
 use crate::ports::store::StoreError;
+use crate::reached::{NO_CONNECTION, Reached};
 
 /// How long the steps of an exchange may take if the guest does not say, and
 /// at most.
@@ -106,10 +107,27 @@ impl Broker {
         match sent {
             Ok((response, secrets)) => Exchange::begin(self, told, response, &secrets),
             Err(error) => {
+                told.reached = told.reached.take().or_else(|| self.reached(error));
+                if error == EgressError::LimitReached && told.reached.is_none() {
+                    told.reason = Some(format!(
+                        "{NO_CONNECTION}: there may be `egress.max_connections`, and `egress.max_connections_per_tenant` \
+                         of one tenant; try again once fewer requests run, or raise them in bulkhead.toml"
+                    ));
+                }
                 told.failed(error);
                 Err(error)
             }
         }
+    }
+
+    /// The limit of the call that an exchange ended by, if it did.
+    pub(super) fn reached(&self, error: EgressError) -> Option<Reached> {
+        let (limit, used) = match error {
+            EgressError::RequestTooLarge => ("http_request_bytes", &self.sent),
+            EgressError::ResponseTooLarge => ("http_response_bytes", &self.received),
+            _ => return None,
+        };
+        Some(self.call.limits.reached(limit, Some(used.load(Relaxed))))
     }
 
     async fn try_send(
@@ -119,7 +137,7 @@ impl Broker {
     ) -> Result<(IncomingResponse, Vec<Secret>), EgressError> {
         let before = self.requests.fetch_add(1, Relaxed);
         if before >= self.call.limits.http_requests {
-            told.limit = Some("http_requests");
+            told.reached = Some(self.call.limits.reached("http_requests", Some(before)));
             // Said once: a guest that goes on asking must not fill the log.
             told.silent = before > self.call.limits.http_requests;
             return Err(EgressError::LimitReached);

@@ -18,6 +18,7 @@ use crate::grants::{Destination, Mode};
 use crate::policy::Secret;
 use crate::ports::egress::{Body, EgressError, IncomingResponse};
 use crate::ports::sandbox::GuestRequest;
+use crate::reached::Reached;
 
 /// Longest text of a request in an event, in bytes.
 const MAX_SHOWN: usize = 512;
@@ -33,7 +34,7 @@ pub(super) struct Told {
     rule: Option<Arc<str>>,
     status: Option<u16>,
     error: Option<EgressError>,
-    pub(super) limit: Option<&'static str>,
+    pub(super) reached: Option<Reached>,
     pub(super) reason: Option<String>,
     pub(super) silent: bool,
     received: u64,
@@ -56,7 +57,7 @@ impl Told {
             rule: None,
             status: None,
             error: None,
-            limit: None,
+            reached: None,
             reason: None,
             silent: false,
             received: 0,
@@ -92,7 +93,7 @@ impl Drop for Told {
             rule: self.rule.take(),
             status: self.status,
             error: self.error,
-            limit: self.limit.map(str::to_owned),
+            reached: self.reached.take(),
             reason: self.reason.take(),
             received_bytes: self.received,
             duration_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -139,7 +140,6 @@ impl Exchange {
     fn take(&mut self, piece: Bytes) -> Result<(), EgressError> {
         self.told.received += piece.len() as u64;
         if !self.broker.receive(piece.len()) {
-            self.told.limit = Some("http_response_bytes");
             return Err(EgressError::ResponseTooLarge);
         }
         if self.needles.is_empty() {
@@ -162,6 +162,7 @@ impl Exchange {
     fn fail(&mut self, error: EgressError) -> Poll<Option<Result<Bytes, EgressError>>> {
         self.body = None;
         self.ready.clear();
+        self.told.reached = self.broker.reached(error);
         self.told.failed(error);
         Poll::Ready(Some(Err(error)))
     }

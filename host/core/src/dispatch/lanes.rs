@@ -14,6 +14,7 @@ use self::turns::Turns;
 use crate::grants::WorkspaceAccess;
 use crate::id::{TaskId, TenantId};
 use crate::principal::Owner;
+use crate::reached::words;
 
 /// How many may run and wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +58,11 @@ pub(super) enum Admission {
 
 /// The queue that is full, in words that name its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("too many calls wait {place}: the limit `{name}` is {value}; it can be raised in bulkhead.toml")]
+#[error("{}", words(name, *value as u64, used))]
 pub(super) struct Full {
-    place: &'static str,
     name: &'static str,
     value: usize,
+    used: usize,
 }
 
 struct Lane<T> {
@@ -133,17 +134,13 @@ impl<T> Lanes<T> {
             self.take(claim);
             return Admission::Slot;
         }
-        let refused = if waiting >= self.limits.queued_per_task {
-            Some(Full { place: "in this task", name: "dispatch.queued_per_task", value: self.limits.queued_per_task })
-        } else if self.queued_by_owner.get(&claim.owner).is_some_and(|count| *count >= self.limits.queued_per_owner) {
-            let value = self.limits.queued_per_owner;
-            Some(Full { place: "of this user", name: "dispatch.queued_per_owner", value })
-        } else if self.queued >= self.limits.queued {
-            Some(Full { place: "on this server", name: "dispatch.queued", value: self.limits.queued })
-        } else {
-            None
-        };
-        if let Some(reason) = refused {
+        let of_owner = self.queued_by_owner.get(&claim.owner).copied().unwrap_or_default();
+        let queues = [
+            Full { name: "dispatch.queued_per_task", value: self.limits.queued_per_task, used: waiting },
+            Full { name: "dispatch.queued_per_owner", value: self.limits.queued_per_owner, used: of_owner },
+            Full { name: "dispatch.queued", value: self.limits.queued, used: self.queued },
+        ];
+        if let Some(reason) = queues.into_iter().find(|queue| queue.used >= queue.value) {
             self.tidy(claim.task);
             return Admission::Refused(reason);
         }

@@ -67,10 +67,10 @@ fn refused(call: &Call, part: &WorkspacePart, room: &Room, error: WorkspaceError
     match error {
         WorkspaceError::Io(_) | WorkspaceError::DiskFull => host_fault(call, &error),
         WorkspaceError::OverLimit { .. } => {
-            let (name, value) = room.entries_bound;
             let text = format!(
                 "the directory `{path}`, which the call may write in, is missing, and the workspace has no room for \
-                 it: `{name}` is {value}. Delete something, or raise the limit"
+                 it: {}",
+                room.entries_bound.in_words()
             );
             Fault::new(code::WORKSPACE_PATH, text)
         }

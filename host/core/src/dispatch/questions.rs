@@ -135,8 +135,10 @@ impl Inner {
         let (allowed, answered) = (answer.as_ref().is_some_and(|answer| answer.allowed), answer.is_some());
         let body = AuditBody::QuestionAnswered { question: question.id, allowed, answered };
         let recorded = self.record(call, body).await;
+        let late = !answered && !cancel.is_cancelled();
+        let reached = late.then(|| call.limits.reached("answer_ms", Some(call.limits.answer_ms)));
         // Whatever else fails: the call goes on, and its state says so.
-        let event = EventBody::CallAnswered { question: question.id, allowed, answered };
+        let event = EventBody::CallAnswered { question: question.id, allowed, answered, reached };
         let resumed = self.resume(call, &event).await;
         recorded.and(resumed)?;
         let answer = answer.unwrap_or(Answer::NOBODY);

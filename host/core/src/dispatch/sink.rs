@@ -19,11 +19,11 @@ use crate::event::{ChangeCounts, ChangeKind, ChangedBy, EventBody, FileChange, N
 use crate::files::CHANGED;
 use crate::grants::WorkspaceAccess;
 use crate::limits::Limits;
-use crate::outcome::reached;
 use crate::ports::egress::{EgressError, IncomingResponse};
 use crate::ports::sandbox::{Emission, GuestRequest, Sink};
 use crate::ports::store::StoreError;
 use crate::quota::{Extent, Room};
+use crate::reached::Reached;
 use crate::steps;
 
 /// About ten progress events a second are enough for a person.
@@ -246,17 +246,15 @@ impl Batch {
                 self.bytes += EVENT_BYTES + part_size(&part);
                 self.bodies.push(EventBody::CallContent { part });
             }
-            Emission::Truncated(limit) => {
+            Emission::Truncated { limit, used } => {
                 self.end_text();
-                let bound = match (limit, self.room) {
-                    ("workspace_bytes", Some(room)) => Some(room.bytes_bound),
-                    ("workspace_entries", Some(room)) => Some(room.entries_bound),
-                    _ => None,
+                let reached = match (limit, self.room) {
+                    ("workspace_bytes", Some(room)) => Reached::of(room.bytes_bound),
+                    ("workspace_entries", Some(room)) => Reached::of(room.entries_bound),
+                    _ => self.limits.reached(limit, used),
                 };
-                let (limit, value) = bound.unwrap_or_else(|| (limit, self.limits.value_of(limit)));
-                let message = reached(limit, value);
                 self.bytes += EVENT_BYTES;
-                self.bodies.push(EventBody::CallTruncated { limit: limit.into(), value, message });
+                self.bodies.push(EventBody::CallTruncated(reached));
             }
             Emission::Progress { done, total, message } => {
                 self.progress = Some(EventBody::CallProgress { done, total, message });
@@ -350,8 +348,8 @@ impl Batch {
         }
         let mut counts = std::mem::take(&mut self.counts);
         let changes = without_passing(std::mem::take(&mut self.changes), &mut counts);
-        let unnamed = std::mem::take(&mut self.unnamed);
-        if !changes.is_empty() || unnamed {
+        let unnamed = std::mem::take(&mut self.unnamed).then(|| self.limits.reached("file_changes", None));
+        if !changes.is_empty() || unnamed.is_some() {
             push_changes(&mut bodies, changes, counts, unnamed);
         }
         bodies
@@ -384,8 +382,14 @@ fn without_passing(changes: Vec<FileChange>, counts: &mut ChangeCounts) -> Vec<F
 }
 
 /// Splits changes over events of a bounded size; the last one has the rest of
-/// the counts.
-fn push_changes(bodies: &mut Vec<EventBody>, changes: Vec<FileChange>, mut rest: ChangeCounts, unnamed: bool) {
+/// the counts, and the limit if it was reached.
+fn push_changes(
+    bodies: &mut Vec<EventBody>,
+    changes: Vec<FileChange>,
+    mut rest: ChangeCounts,
+    unnamed: Option<Reached>,
+) {
+    let unnamed_any = unnamed.is_some();
     let mut chunks = changes.chunks(CHANGES_PER_EVENT).peekable();
     while let Some(chunk) = chunks.next() {
         let mut counts = ChangeCounts::default();
@@ -398,11 +402,14 @@ fn push_changes(bodies: &mut Vec<EventBody>, changes: Vec<FileChange>, mut rest:
             rest.modified -= counts.modified;
             rest.deleted -= counts.deleted;
         }
-        let incomplete = is_last && unnamed;
+        let incomplete = is_last && unnamed_any;
         bodies.push(EventBody::files_changed(ChangedBy::Call, chunk.to_vec(), counts, incomplete));
     }
     if changes.is_empty() {
         bodies.push(EventBody::files_changed(ChangedBy::Call, changes, rest, true));
+    }
+    if let Some(EventBody::FilesChanged { reached, .. }) = bodies.last_mut() {
+        *reached = unnamed;
     }
 }
 

@@ -176,8 +176,13 @@ pub enum Emission {
     Output(Stream, Bytes),
     /// A part.
     Content(Content),
-    /// A stream reached its limit (name in the table of limits).
-    Truncated(&'static str),
+    /// A stream reached its limit, or something was refused that is over one.
+    Truncated {
+        /// Its name in the table of limits.
+        limit: &'static str,
+        /// What was used of it, if the host knows.
+        used: Option<u64>,
+    },
     /// Progress, validated.
     Progress {
         /// Units done.

@@ -98,7 +98,8 @@ impl Grants {
         if self.ports.store.create_grant(&grant, MAX_GRANTS, record).await? {
             Ok(grant)
         } else {
-            Err(Error::OverLimit { what: "live grants of a task; take one back first", limit: MAX_GRANTS.into() })
+            let limit = MAX_GRANTS.into();
+            Err(Error::OverLimit { what: "live grants of a task", limit, remedy: "take one back first" })
         }
     }
 

@@ -26,6 +26,7 @@ use crate::ports::import::{Import, ImportError, Imported};
 use crate::ports::store::Page;
 use crate::ports::workspace::ByteStream;
 use crate::quota::{Extent, Quotas};
+use crate::reached::Reached;
 use crate::steps;
 use crate::task::{Lifetimes, Source, Task, TaskState};
 use crate::tool::{MAX_CAPABILITIES, PinnedTool, ToolSet};
@@ -240,9 +241,7 @@ impl Tasks {
         let failed = |error: Error| ImportError::Io(std::io::Error::other(error));
         let quotas = &self.parts.quotas;
         quotas.measured(task.owner, task.id, root).await.map_err(failed)?;
-        if !quotas.is_over(task.owner).await.map_err(failed)? {
-            return Ok(());
-        }
+        let Some(over) = quotas.over(task.owner).await.map_err(failed)? else { return Ok(()) };
         // The record stays, and says why; the directory comes again, empty.
         let workspaces = &self.parts.ports.workspaces;
         let emptied = async {
@@ -253,8 +252,9 @@ impl Tasks {
         quotas.begin(task.owner, task.id);
         let noted = self.parts.ports.store.note_extent(task.id, Extent::default()).await;
         noted.map_err(|error| failed(error.into()))?;
-        let reason = "the source has more than the user's quota of workspaces has room for; delete other tasks first";
-        Err(ImportError::Refused { code: "quota", reason: reason.into() })
+        let Reached { message, .. } = Reached::of(over);
+        let reason = format!("the source has more than there is room for: with it, {message}");
+        Err(ImportError::Refused { code: "quota", reason })
     }
 
     pub(super) async fn move_to(

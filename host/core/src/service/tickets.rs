@@ -35,7 +35,8 @@ impl Tickets {
         let body = AuditBody::TicketGiven { expires_at: expires_at.to_string() };
         let audit = NewAudit::new(now, task.owner, task.id, None, &body);
         if !self.store.create_ticket(&record, MAX_TICKETS, now, audit).await? {
-            return Err(Error::OverLimit { what: "tickets that were not used yet", limit: MAX_TICKETS.into() });
+            let (what, remedy) = ("tickets that were not used yet", "use one, or wait until one has expired");
+            return Err(Error::OverLimit { what, limit: MAX_TICKETS.into(), remedy });
         }
         Ok((ticket, expires_at))
     }

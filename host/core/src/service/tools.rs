@@ -26,6 +26,7 @@ use crate::ports::sandbox::{PrepareError, SandboxError, Stage};
 use crate::ports::store::Page;
 use crate::principal::{Owner, Scope};
 use crate::quota::Extent;
+use crate::reached::Bound;
 use crate::steps;
 use crate::tool::{Tool, ToolOwner, ToolState};
 
@@ -231,13 +232,12 @@ impl Tools {
     async fn room_for(&self, owner: ToolOwner, component: Digest, size: u64) -> Result<(), Error> {
         let ToolOwner::Tenant(_) = owner else { return Ok(()) };
         let (most, taken) = (self.inner.most, self.inner.ports.store.tools_beside(owner, component).await?);
+        let over = |name, value, used| Err(Error::OverQuota(Bound { name, value, used: Some(used) }));
         if taken.entries >= most.entries {
-            let what = "tools of this tenant (`quota.tools_per_tenant`); delete one first";
-            return Err(Error::OverLimit { what, limit: most.entries });
+            return over("quota.tools_per_tenant", most.entries, taken.entries);
         }
         if taken.bytes.saturating_add(size) > most.bytes {
-            let what = "bytes of this tenant's components (`quota.tool_bytes_per_tenant`); delete a tool first";
-            return Err(Error::OverLimit { what, limit: most.bytes });
+            return over("quota.tool_bytes_per_tenant", most.bytes, taken.bytes);
         }
         Ok(())
     }

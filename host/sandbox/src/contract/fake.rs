@@ -120,7 +120,7 @@ impl Sandbox for FakeSandbox {
             () = now.cancelled() => Ending::Interrupted { fault: Fault::new(code::WORKER_DIED, "killed") },
             () = self.stop.cancelled() => Ending::Interrupted { fault: Fault::new(code::HOST_STOPPED, "stopped") },
             () = tokio::time::sleep(wall) => Ending::TimedOut {
-                fault: Fault::limit(code::WALL_TIME, "wall_time_ms", &run.limits, "it took longer"),
+                fault: Fault::limit(code::WALL_TIME, "wall_time_ms", &run.limits, run.limits.wall_time_ms),
             },
             ending = Self::act(does, &run, &*sink) => ending,
         };

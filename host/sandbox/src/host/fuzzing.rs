@@ -43,7 +43,14 @@ pub(crate) fn guard(bytes: &[u8]) {
     let limits = if flags & 0x20 == 0 { small() } else { Limits::default() };
     let wall = Duration::from_millis(if flags & 0x10 == 0 { 20 } else { limits.wall_time_ms });
     let over_after = Duration::from_millis(limits.wall_time_ms);
-    let known = Known { limits: &limits, elapsed: wall, wall, over_after, cancelled: flags & 0x04 != 0 };
+    let known = Known {
+        limits: &limits,
+        elapsed: wall,
+        wall,
+        over_after,
+        cancelled: flags & 0x04 != 0,
+        worker_memory: 1 << 30,
+    };
     let mut asked = Vec::new();
     let (mut guard, mut count) = (Guard::new(limits.clone(), access), Count::default());
     let mut inbox = Inbox::default();
@@ -137,7 +144,7 @@ impl Count {
                 self.emitted += (size + EMISSION_COST) as u64;
                 size
             }
-            Emission::Truncated(name) => {
+            Emission::Truncated { limit: name, .. } => {
                 assert!(!self.truncated.contains(&name), "`{name}` was cut off twice");
                 assert!(Limits::SPECS.iter().any(|spec| spec.name == name), "`{name}` is no limit");
                 self.truncated.push(name);

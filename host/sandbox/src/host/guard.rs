@@ -189,7 +189,25 @@ impl Guard {
             return Err(Violation("a stream was cut off twice"));
         }
         self.truncated.push(which);
-        Ok(free(Emission::Truncated(which.name())))
+        Ok(free(Emission::Truncated { limit: which.name(), used: self.used(which) }))
+    }
+
+    /// What the call used of a limit, as the host counted it, or as being refused means.
+    fn used(&self, which: StreamLimit) -> Option<u64> {
+        match which {
+            StreamLimit::Stdout => Some(self.standard[Stream::Stdout as usize]),
+            StreamLimit::Stderr => Some(self.standard[Stream::Stderr as usize]),
+            StreamLimit::Emit => Some(self.emitted),
+            StreamLimit::LogBytes => Some(self.log_bytes),
+            StreamLimit::LogLines => Some(self.log_lines),
+            StreamLimit::OpenFiles => Some(self.limits.open_files),
+            StreamLimit::ListingEntries => Some(self.limits.listing_entries),
+            StreamLimit::PathBytes
+            | StreamLimit::PathDepth
+            | StreamLimit::FileBytes
+            | StreamLimit::WorkspaceBytes
+            | StreamLimit::WorkspaceEntries => None,
+        }
     }
 
     fn progress(&mut self, done: u64, total: Option<u64>, message: Option<&str>) -> Result<Accepted, Violation> {

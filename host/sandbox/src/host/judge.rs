@@ -3,12 +3,14 @@
 //! what it asked for.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bulkhead_core::limits::{Limits, Usage};
 use bulkhead_core::outcome::{Content, Ending, Fault, Outcome, code};
+use bulkhead_core::reached::STACK;
 use serde_json::Value;
 
 use super::guard::{RawPart, Violation};
@@ -30,6 +32,8 @@ pub(super) struct Known<'a> {
     /// After how long its wall time is over.
     pub(super) over_after: Duration,
     pub(super) cancelled: bool,
+    /// Memory of all calls of its worker together, in bytes.
+    pub(super) worker_memory: u64,
 }
 
 /// What a report comes to.
@@ -120,8 +124,8 @@ impl Known<'_> {
         match stop {
             Stop::Wall if self.elapsed + CLOCK_SLACK >= self.over_after => Ok(self.overdue()),
             Stop::Cpu if self.elapsed + CLOCK_SLACK >= Duration::from_millis(self.limits.cpu_time_ms) => {
-                let used = format!("the call used {} ms of processor time", measured.cpu_us / 1000);
-                Ok(Ending::TimedOut { fault: Fault::limit(code::CPU_TIME, "cpu_time_ms", self.limits, &used) })
+                let used = measured.cpu_us / 1000;
+                Ok(Ending::TimedOut { fault: Fault::limit(code::CPU_TIME, "cpu_time_ms", self.limits, used) })
             }
             Stop::Cancelled if self.cancelled => Ok(Ending::Cancelled { fault: cancelled() }),
             Stop::Aborted => Err(Violation("a call was aborted that somebody waits for")),
@@ -134,64 +138,48 @@ impl Known<'_> {
         if self.cancelled && self.wall < Duration::from_millis(self.limits.wall_time_ms) {
             return Ending::Cancelled { fault: cancelled() };
         }
-        let used = format!("the call ran for {} ms", self.wall.as_millis());
-        Ending::TimedOut { fault: Fault::limit(code::WALL_TIME, "wall_time_ms", self.limits, &used) }
+        let used = self.wall.as_millis();
+        Ending::TimedOut { fault: Fault::limit(code::WALL_TIME, "wall_time_ms", self.limits, used) }
     }
 
     fn fault(&self, fault: wire::Fault, message: &str, stderr: &[u8]) -> Result<Fault, Violation> {
-        let limit = |code, name, used: &str| Ok(Fault::limit(code, name, self.limits, &with_stderr(used, stderr)));
+        let quoting = |mut fault: Fault| {
+            fault.message = with_stderr(&fault.message, stderr);
+            Ok(fault)
+        };
+        let limit = |code, name, used: &dyn Display| quoting(Fault::limit(code, name, self.limits, used));
         let message = clip(message, 2048);
         match fault {
             wire::Fault::Memory { wanted } => {
-                let wanted = at_least(wanted, self.limits.memory_bytes);
-                let used =
-                    format!("the tool failed after it was refused more memory: it would have had {wanted} bytes");
-                limit(code::MEMORY, "memory_bytes", &used)
+                limit(code::MEMORY, "memory_bytes", &at_least(wanted, self.limits.memory_bytes))
             }
             wire::Fault::Table { wanted } => {
-                let wanted = at_least(wanted, self.limits.table_elements);
-                let used =
-                    format!("the tool failed after its table was refused to grow: it would have had {wanted} elements");
-                limit(code::TABLE, "table_elements", &used)
+                limit(code::TABLE, "table_elements", &at_least(wanted, self.limits.table_elements))
             }
-            wire::Fault::Handles => {
-                let used = format!("the tool opened {} handles at once", at_least(0, self.limits.handles));
-                limit(code::HANDLES, "handles", &used)
-            }
-            wire::Fault::Streams => {
-                let used = format!("the tool opened {} streams at once", at_least(0, self.limits.streams));
-                limit(code::STREAMS, "streams", &used)
-            }
+            wire::Fault::Handles => limit(code::HANDLES, "handles", &at_least(0, self.limits.handles)),
+            wire::Fault::Streams => limit(code::STREAMS, "streams", &at_least(0, self.limits.streams)),
             wire::Fault::PollList { listed } => {
-                let listed = at_least(listed, self.limits.poll_list);
-                limit(code::POLL_LIST, "poll_list", &format!("the tool waited for {listed} things in one poll"))
+                limit(code::POLL_LIST, "poll_list", &at_least(listed, self.limits.poll_list))
             }
             wire::Fault::HostMemory => {
-                let most = self.limits.host_memory_bytes;
-                let used = format!("the tool passed more than {most} bytes to one host function");
+                let used = format!("more than {}", self.limits.host_memory_bytes);
                 limit(code::HOST_MEMORY, "host_memory_bytes", &used)
             }
             wire::Fault::Random { wanted } => {
-                let wanted = at_least(wanted, self.limits.random_bytes);
-                limit(code::RANDOM, "random_bytes", &format!("the tool asked for {wanted} random bytes at once"))
+                limit(code::RANDOM, "random_bytes", &at_least(wanted, self.limits.random_bytes))
             }
             wire::Fault::ResultBytes { bytes: 0 } => {
-                let used = format!("the result has more than {} bytes", self.limits.result_bytes);
-                limit(code::RESULT, "result_bytes", &used)
+                limit(code::RESULT, "result_bytes", &format!("more than {}", self.limits.result_bytes))
             }
             wire::Fault::ResultBytes { bytes } => {
-                let bytes = at_least(bytes, self.limits.result_bytes);
-                limit(code::RESULT, "result_bytes", &format!("the result has {bytes} bytes"))
+                limit(code::RESULT, "result_bytes", &at_least(bytes, self.limits.result_bytes))
             }
             wire::Fault::WorkerMemory => {
-                let text =
-                    "the tool failed because its worker has no memory left for it; other calls of the tenant hold it";
-                Ok(Fault::new(code::MEMORY, with_stderr(text, stderr)).retryable())
+                // How much of it other calls hold the worker does not say.
+                let (name, value) = ("workers.memory_per_worker_bytes", self.worker_memory);
+                quoting(Fault::over(code::MEMORY, name, value, value).retryable())
             }
-            wire::Fault::Stack => {
-                let text = "the tool's call stack ran out: it calls itself too deeply";
-                Ok(Fault::new(code::STACK, with_stderr(text, stderr)))
-            }
+            wire::Fault::Stack => quoting(Fault::over(code::STACK, STACK.name, STACK.default, STACK.default)),
             wire::Fault::Exit { code: status } => {
                 let text = format!("the tool ended itself with exit code {status}; a tool should return from `call`");
                 Ok(Fault::new(code::EXIT, with_stderr(&text, stderr)))
@@ -250,7 +238,7 @@ fn with_stderr(text: &str, stderr: &[u8]) -> String {
     let tail = String::from_utf8_lossy(tail);
     match tail.trim() {
         "" => text.to_owned(),
-        tail => format!("{text}. Its standard error ends with: {tail}"),
+        tail => format!("{}. Its standard error ends with: {tail}", text.trim_end_matches('.')),
     }
 }
 
@@ -279,7 +267,7 @@ mod tests {
 
     fn known(limits: &Limits, cancelled: bool) -> Known<'_> {
         let (wall, over_after) = (Duration::from_millis(20), Duration::from_millis(limits.wall_time_ms));
-        Known { limits, elapsed: wall, wall, over_after, cancelled }
+        Known { limits, elapsed: wall, wall, over_after, cancelled, worker_memory: 4096 }
     }
 
     fn judge(known: &Known<'_>, report: Report<'_>) -> Result<Ending, Violation> {
@@ -306,6 +294,33 @@ mod tests {
         // Its end was put off.
         let put_off = Known { over_after: Duration::from_secs(60), ..known(&limits, false) };
         assert!(judge(&put_off, Report::Stopped(Stop::Wall)).is_err());
+    }
+
+    #[test]
+    fn what_is_no_limit_of_the_call_is_named_too() {
+        let limits = Limits::default();
+        let fault = |fault| {
+            let report = Report::Faulted { fault, message: "", stderr: b"deep\n" };
+            judge(&known(&limits, false), report).expect("a fault").fault().expect("failed").clone()
+        };
+        for (fault, code, name, value, remedy) in [
+            (fault(wire::Fault::Stack), code::STACK, "stack_bytes", 524_288, "can't be raised"),
+            (
+                fault(wire::Fault::WorkerMemory),
+                code::MEMORY,
+                "workers.memory_per_worker_bytes",
+                4_096,
+                "or raise it: `workers.memory_per_worker_bytes` in bulkhead.toml",
+            ),
+        ] {
+            let limit = fault.limit.expect("a limit");
+            assert_eq!((&*fault.code, &*limit.name, limit.value, &*limit.unit), (code, name, value, "bytes"));
+            let named = format!("the limit `{name}` of ");
+            for words in [&*named, &format!(" is {value} bytes. "), remedy, ". Its standard error ends with: deep"] {
+                assert!(fault.message.contains(words), "{}", fault.message);
+            }
+            assert!(!fault.message.contains(".."), "{}", fault.message);
+        }
     }
 
     #[test]

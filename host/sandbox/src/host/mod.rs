@@ -191,6 +191,7 @@ impl Sandbox for WasmSandbox {
             pauses: &run.pauses,
             arguments: &run.arguments,
             start_timeout: host.config.start_timeout,
+            worker_memory: host.config.memory_per_worker,
         };
         let mut tries = 0;
         let judged = loop {

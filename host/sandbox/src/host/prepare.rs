@@ -123,6 +123,7 @@ impl Host {
             pauses: &Pauses::default(),
             arguments: "",
             start_timeout: self.config.start_timeout,
+            worker_memory: self.config.memory_per_worker,
         };
         let judged = run(place, &job, &Nowhere, &CancellationToken::new(), &|| self.pool.stopping()).await;
         drop(worker);

@@ -47,6 +47,8 @@ pub(super) struct Job<'a> {
     pub(super) pauses: &'a Pauses,
     pub(super) arguments: &'a str,
     pub(super) start_timeout: Duration,
+    /// Memory of all calls of its worker together, in bytes.
+    pub(super) worker_memory: u64,
 }
 
 /// The opening of a compiled component.
@@ -280,6 +282,7 @@ impl Follow<'_> {
             wall: self.clock.own(),
             over_after: self.clock.over_after(),
             cancelled: self.cancelled,
+            worker_memory: self.job.worker_memory,
         }
     }
 

@@ -122,7 +122,7 @@ async fn parts_are_capped_and_a_large_one_passes() {
     let outcome = bench.sandbox.run(run, sink.clone(), CancellationToken::new()).await.unwrap();
     assert_eq!(text(&outcome), "{}");
     let kinds: Vec<_> =
-        sink.all().iter().map(|emission| matches!(emission, Emission::Truncated("emit_bytes"))).collect();
+        sink.all().iter().map(|emission| matches!(emission, Emission::Truncated { limit: "emit_bytes", .. })).collect();
     assert_eq!(kinds, [false, true]);
 }
 

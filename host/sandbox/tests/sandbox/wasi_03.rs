@@ -174,7 +174,7 @@ async fn what_it_prints_waits_for_credit_and_is_capped() {
     assert_eq!(outcome.ending.state(), "succeeded", "{outcome:?}");
     assert_eq!(outcome.usage.output_bytes, 6_000_000);
     assert_eq!(sink.text(Stream::Stdout).len(), 2 << 20);
-    assert!(sink.all().iter().any(|emission| matches!(emission, Emission::Truncated(name) if *name == "stdout_bytes")));
+    assert!(sink.all().iter().any(|emission| matches!(emission, Emission::Truncated { limit: "stdout_bytes", .. })));
 }
 
 #[tokio::test]

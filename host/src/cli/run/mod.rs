@@ -57,7 +57,7 @@ pub(super) fn run(loaded: Loaded, options: Run, output: &Output) -> Result<Exit,
     trace::command(&loaded);
     let wanted = wanted(&loaded.config, options)?;
     let cancel = CancellationToken::new();
-    let live = Arc::new(Live::new(*output, cancel.clone()));
+    let live = Arc::new(Live::new(*output, cancel.clone(), wanted.limits.clone()));
     let domain = wanted.workspace.clone();
     let ended = sandbox::with(&loaded, domain, async |sandbox| {
         watched(call(sandbox, wanted, live.clone(), &cancel), &cancel).await

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bulkhead_core::event::{ChangeCounts, FileChange, LogLevel, Stream};
+use bulkhead_core::limits::Limits;
 use bulkhead_core::outcome::Content;
 use bulkhead_core::ports::sandbox::{Emission, Sink};
+use bulkhead_core::reached::words;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,7 @@ const QUIET: Duration = Duration::from_secs(1);
 pub(super) struct Live {
     output: Output,
     cancel: CancellationToken,
+    limits: Limits,
     since: Instant,
     kept: Mutex<Kept>,
 }
@@ -60,8 +63,8 @@ fn text<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::E
 }
 
 impl Live {
-    pub(super) fn new(output: Output, cancel: CancellationToken) -> Self {
-        Self { output, cancel, since: Instant::now(), kept: Mutex::default() }
+    pub(super) fn new(output: Output, cancel: CancellationToken, limits: Limits) -> Self {
+        Self { output, cancel, limits, since: Instant::now(), kept: Mutex::default() }
     }
 
     /// What was kept.
@@ -88,6 +91,14 @@ impl Live {
         }
     }
 
+    fn reached(&self, limit: &'static str, used: Option<u64>) -> String {
+        match limit {
+            // What lies in a person's own directory is not counted.
+            "workspace_bytes" | "workspace_entries" => words(limit, self.limits.value_of(limit), "no counted"),
+            _ => self.limits.reached(limit, used).message,
+        }
+    }
+
     /// A reader that is gone makes the call pointless.
     fn read(&self, still: bool) {
         if !still {
@@ -109,9 +120,9 @@ impl Live {
                 self.output.status("");
                 self.read(self.output.bytes(report::part(&part, true).as_bytes()));
             }
-            Emission::Truncated(limit) => {
+            Emission::Truncated { limit, used } => {
                 self.output.status("");
-                self.output.note(&format!("bulkhead: the limit `{limit}` is reached; what follows is dropped"));
+                self.output.note(&format!("bulkhead: {}", self.reached(limit, used)));
             }
             Emission::Progress { done, total, message } => {
                 if self.since.elapsed() >= QUIET {
@@ -134,7 +145,7 @@ impl Live {
             Emission::Output(Stream::Stdout, bytes) => kept.stdout.extend_from_slice(&bytes),
             Emission::Output(Stream::Stderr, bytes) => kept.stderr.extend_from_slice(&bytes),
             Emission::Content(part) => kept.emitted.push(part),
-            Emission::Truncated(limit) => kept.truncated.push(limit),
+            Emission::Truncated { limit, .. } => kept.truncated.push(limit),
             Emission::Progress { .. } => {}
             Emission::Log { level, message, fields } => {
                 kept.log.push(json!({"level": level, "message": message, "fields": fields}));
@@ -219,13 +230,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_document_has_everything() {
-        let live = Live::new(Output::new(true), CancellationToken::new());
+        let live = Live::new(Output::new(true), CancellationToken::new(), Limits::default());
         let change = FileChange { path: "a".into(), change: bulkhead_core::event::ChangeKind::Created };
         for emission in [
             Emission::Output(Stream::Stdout, Bytes::from_static(b"out")),
             Emission::Output(Stream::Stderr, Bytes::from_static(b"err")),
             Emission::Content(Content::Text { text: "part".into() }),
-            Emission::Truncated("stdout_bytes"),
+            Emission::Truncated { limit: "stdout_bytes", used: Some(3) },
             Emission::Log { level: LogLevel::Warn, message: "m".into(), fields: vec![("a".into(), "b".into())] },
             Emission::Changed(change),
             Emission::ChangesLost,

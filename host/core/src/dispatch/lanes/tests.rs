@@ -91,7 +91,11 @@ fn full_queues_refuse_and_reservations_come_back() {
     assert_eq!(lanes.admit(write), Admission::Queue);
     assert_eq!(lanes.admit(write), Admission::Queue);
     let Admission::Refused(full) = lanes.admit(write) else { panic!("two wait in this task") };
-    assert!(full.to_string().contains("in this task: the limit `dispatch.queued_per_task` is 2"), "{full}");
+    assert!(
+        full.to_string()
+            .contains("2 calls wait in this task; the limit `dispatch.queued_per_task` of this server is 2 calls"),
+        "{full}"
+    );
     lanes.forsake(write);
     assert_eq!(lanes.admit(write), Admission::Queue);
     let other = claim(2, 2, Write);
@@ -158,7 +162,11 @@ fn an_owner_can_not_fill_the_queue_of_all() {
         lanes.enqueue(claim(task, 1, Free), 0);
     }
     let Admission::Refused(full) = lanes.admit(claim(3, 1, Free)) else { panic!("two wait for this owner") };
-    assert!(full.to_string().contains("of this user: the limit `dispatch.queued_per_owner` is 2"), "{full}");
+    assert!(
+        full.to_string()
+            .contains("2 calls of this user wait; the limit `dispatch.queued_per_owner` of this server is 2 calls"),
+        "{full}"
+    );
     assert_eq!(lanes.admit(claim(4, 2, Free)), Admission::Queue, "another owner");
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::ChangeKind;
+use crate::reached::Bound;
 
 fn text_of(bodies: &[EventBody]) -> String {
     bodies
@@ -46,6 +47,19 @@ fn streams_keep_their_order() {
     assert_eq!(text_of(&bodies), "1234");
 }
 
+/// Of a workspace the host knows what bounds it, and what is used.
+#[test]
+fn what_bounds_a_workspace_is_told_with_what_is_used_of_it() {
+    let name = "quota.workspace_bytes_per_user";
+    let bytes_bound = Bound { name, value: 20, used: Some(18) };
+    let mut batch = Batch { room: Some(Room { bytes_bound, ..Room::default() }), ..Batch::default() };
+    batch.add(Emission::Truncated { limit: "workspace_bytes", used: None });
+    let [EventBody::CallTruncated(reached)] = &batch.take(true)[..] else { panic!("one event") };
+    assert_eq!((&*reached.limit, reached.value, reached.used), (name, 20, Some(18)));
+    let said = serde_json::to_value(EventBody::CallTruncated(reached.clone())).expect("serializes");
+    assert_eq!(said["data"]["limit"], name);
+}
+
 #[test]
 fn changes_are_split_and_counted_once() {
     let mut batch = Batch::default();
@@ -63,6 +77,8 @@ fn changes_are_split_and_counted_once() {
         deleted += counts.deleted;
         flags.push(*incomplete);
     }
+    let Some(EventBody::FilesChanged { reached: Some(reached), .. }) = bodies.last() else { panic!("{bodies:?}") };
+    assert_eq!((&*reached.limit, reached.value), ("file_changes", 1_000));
     assert_eq!((named, created, deleted), (510, 515, 2));
     assert_eq!(flags, [false, true]);
 }

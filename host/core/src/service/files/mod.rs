@@ -39,6 +39,7 @@ use crate::ports::workspace::{
 };
 use crate::principal::Owner;
 use crate::quota::{Extent, Quotas, Room};
+use crate::reached::Bound;
 use crate::steps;
 use crate::task::Task;
 
@@ -63,8 +64,8 @@ pub struct FilesConfig {
     pub accesses_waiting: usize,
 }
 
-fn full((limit, value): (&'static str, u64), room: &Room) -> Error {
-    Error::WorkspaceFull { limit, value, aside: room.aside }
+fn full(bound: Bound, room: &Room) -> Error {
+    Error::WorkspaceFull { bound, aside: room.aside }
 }
 
 /// A file that a client sends.

@@ -13,6 +13,7 @@ use crate::id::UploadId;
 use crate::path::WorkspacePath;
 use crate::ports::files::FileStep;
 use crate::ports::workspace::{ByteStream, EntryKind, WorkspaceError, WriteOptions};
+use crate::reached::Bound;
 
 /// An upload that a client begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,11 +79,8 @@ impl Files {
             completed_at: None,
         };
         if !ports.store.put_upload(&upload, config.uploads_per_task).await? {
-            let limit = u64::from(config.uploads_per_task);
-            return Err(Error::OverLimit {
-                what: "uploads of this task that are not complete; finish or cancel one",
-                limit,
-            });
+            let value = u64::from(config.uploads_per_task);
+            return Err(Error::OverQuota(Bound { name: "files.uploads_per_task", value, used: Some(value) }));
         }
         // Its id is told once there is a file: one without is one that was completed.
         ports.workspaces.begin_upload((upload.owner.tenant, upload.task), upload.id).await?;

@@ -1,0 +1,255 @@
+//! What is said when a limit is reached: which one, its value, what was used of it,
+//! and how to raise it. Events, faults and refusals have their words from here, and
+//! so has the table of limits in the documentation.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{LimitSpec, Limits};
+
+/// A limit that a call, or a request, has reached: part of an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// The limit's name, as in the table of limits.
+    pub limit: Cow<'static, str>,
+    /// Its value.
+    pub value: u64,
+    /// What was used of it, if the host knows that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<u64>,
+    /// The same in words, and how to raise it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// What bounds something: a limit, or a quota of the server, and what is used of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bound {
+    /// Its name: `workspace_bytes`, `quota.workspace_bytes_per_user`.
+    pub name: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// What is used of it, if that is known.
+    pub used: Option<u64>,
+}
+
+/// A limit that is a key of the server's configuration, and not of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerLimit {
+    /// The key.
+    pub name: &'static str,
+    /// What the number counts.
+    pub unit: &'static str,
+    /// What happens when it is reached.
+    pub outcome: &'static str,
+    /// What is said then, with what was used as `{used}`. Empty: nothing is said.
+    pub told: &'static str,
+    /// What helps, but for raising it.
+    pub remedy: &'static str,
+}
+
+/// The stack of a guest: as large for every call, because it is a part of a mapping
+/// that is laid out when a worker starts.
+pub const STACK: LimitSpec = LimitSpec {
+    name: "stack_bytes",
+    unit: "bytes",
+    default: 512 * 1024,
+    max: 512 * 1024,
+    reason: "The call stack of a guest; it is fixed.",
+    outcome: "The call is `failed` with `limit.stack`.",
+    told: "the tool's call stack ran out, all {used} bytes of it: it calls itself too deeply",
+};
+
+/// What is said of a request for which no connection is free, by whosever limit.
+pub const NO_CONNECTION: &str = "no connection of this server was free for the request";
+
+const WAITS: &str = "The call waits (`queued`); nothing fails.";
+const BUSY: &str = "The call is refused with 429 `busy`.";
+const FULL: &str = "Clients get 507 `workspace_full`; in the guest as `workspace_bytes` and `workspace_entries`.";
+const OVER: &str = "Refused with 422 `over_limit`.";
+const UNSENT: &str =
+    "The request fails in the guest (`connection-limit-reached`); the event `call.http` says so in `reason`.";
+const LATER: &str = "Wait until some have ended";
+const FEWER: &str = "Try again once fewer requests run";
+const ROOM: &str = "Delete files, or purge or archive tasks";
+
+const fn limit(
+    name: &'static str,
+    unit: &'static str,
+    outcome: &'static str,
+    told: &'static str,
+    remedy: &'static str,
+) -> ServerLimit {
+    ServerLimit { name, unit, outcome, told, remedy }
+}
+
+/// Those of the server's limits that calls and their owners meet.
+pub const SERVER: &[ServerLimit] = &[
+    limit("dispatch.running", "calls", WAITS, "", ""),
+    limit("dispatch.running_per_owner", "calls", WAITS, "", ""),
+    limit("dispatch.running_per_tenant", "calls", WAITS, "", ""),
+    limit("dispatch.queued", "calls", BUSY, "{used} calls wait on this server", LATER),
+    limit("dispatch.queued_per_owner", "calls", BUSY, "{used} calls of this user wait", LATER),
+    limit("dispatch.queued_per_task", "calls", BUSY, "{used} calls wait in this task", LATER),
+    limit(
+        "workers.memory_per_worker_bytes",
+        "bytes",
+        "Growing fails in the guest; if it ends of that, the call is `failed` with `limit.memory`, to be tried again.",
+        "the tool failed because its worker has no memory left for it: other calls of the tenant hold it",
+        "Try again once fewer calls run",
+    ),
+    limit("egress.max_connections", "connections", UNSENT, NO_CONNECTION, FEWER),
+    limit("egress.max_connections_per_tenant", "connections", UNSENT, NO_CONNECTION, FEWER),
+    limit("quota.workspace_bytes_per_user", "bytes", FULL, "all workspaces of the user hold {used} bytes", ROOM),
+    limit("quota.workspace_entries_per_user", "entries", FULL, "all workspaces of the user hold {used} entries", ROOM),
+    limit("quota.tasks_per_user", "tasks", OVER, "the user has {used} tasks, archived ones included", "Delete one"),
+    limit("quota.tools_per_tenant", "tools", OVER, "the tenant has {used} tools, refused ones included", "Delete one"),
+    limit("quota.tool_bytes_per_tenant", "bytes", OVER, "the tenant's components have {used} bytes", "Delete a tool"),
+    limit(
+        "files.uploads_per_task",
+        "uploads",
+        OVER,
+        "the task has {used} uploads that are not complete",
+        "Finish or cancel one",
+    ),
+];
+
+/// The limit of a call, or of every call, that is called `name`.
+fn spec(name: &str) -> Option<&'static LimitSpec> {
+    Limits::SPECS.iter().chain([&STACK]).find(|spec| spec.name == name)
+}
+
+fn server(name: &str) -> Option<&'static ServerLimit> {
+    SERVER.iter().find(|limit| limit.name == name)
+}
+
+/// What the limit called `name` counts.
+pub fn unit(name: &str) -> &'static str {
+    spec(name).map(|spec| spec.unit).or_else(|| server(name).map(|limit| limit.unit)).unwrap_or_default()
+}
+
+/// How the limit called `name` is raised.
+fn remedy(name: &str) -> String {
+    match (server(name), name == STACK.name) {
+        (Some(limit), _) => format!("{}, or raise it: `{name}` in bulkhead.toml.", limit.remedy),
+        (None, true) => {
+            "It can't be raised: ask for less at once, or change the tool to call itself less deeply.".into()
+        }
+        (None, false) => format!(
+            "Ask for less, or raise it: `limits.{name}` in the request (up to the task's), in the task (up to the \
+             server's), or in bulkhead.toml."
+        ),
+    }
+}
+
+/// A limit, its value and what was used in words, and how to raise it.
+pub fn words(name: &str, value: u64, used: impl Display) -> String {
+    let told = spec(name).map(|spec| spec.told).or_else(|| server(name).map(|limit| limit.told)).unwrap_or_default();
+    let of = match (server(name), name == STACK.name) {
+        (Some(_), _) => "this server",
+        (None, true) => "every call",
+        (None, false) => "this call",
+    };
+    let told = told.replace("{used}", &used.to_string());
+    format!("{told}; the limit `{name}` of {of} is {value} {}. {}", unit(name), remedy(name))
+}
+
+impl Reached {
+    /// A limit of which so much is used; or more than there is, if nobody knows.
+    pub fn of(Bound { name, value, used }: Bound) -> Self {
+        let message = match used {
+            Some(used) => words(name, value, used),
+            None => words(name, value, format_args!("more than {value}")),
+        };
+        Self { limit: Cow::Borrowed(name), value, used, message }
+    }
+}
+
+impl Bound {
+    /// What of a workspace's bound is used, and how to have room.
+    pub fn in_words(&self) -> String {
+        let Self { name, value, used } = *self;
+        let used = used.map(|used| format!(", of which {used} are used")).unwrap_or_default();
+        let remedy = match server(name) {
+            // Deleting a task makes no room for its user at once.
+            Some(_) => format!(
+                "delete files, archive tasks, or purge some (a deleted task is kept for a while and counts; `DELETE \
+                 /v1/tasks/{{id}}?purge=true` removes it at once), or have the operator raise `{name}` in bulkhead.toml"
+            ),
+            None => format!(
+                "delete something first, or make the task with a higher `limits.{name}` (up to the server's, in \
+                 bulkhead.toml)"
+            ),
+        };
+        format!("`{name}` is {value} {}{used}; {remedy}", unit(name))
+    }
+}
+
+impl Limits {
+    /// The limit called `name`, of which so much is used.
+    pub fn reached(&self, name: &'static str, used: Option<u64>) -> Reached {
+        Reached::of(Bound { name, value: self.value_of(name), used })
+    }
+
+    /// The value of the limit called `name`; 0 for a name that is not in the table.
+    pub fn value_of(&self, name: &str) -> u64 {
+        debug_assert!(spec(name).is_some());
+        serde_json::to_value(self).ok().and_then(|limits| limits.get(name)?.as_u64()).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Fault;
+
+    /// Every message names the limit, its value, what was used, and how to raise it.
+    #[test]
+    fn every_limit_of_a_call_says_all_there_is_to_say() {
+        let limits = Limits::default();
+        for spec in Limits::SPECS {
+            let (name, value, unit) = (spec.name, spec.default, spec.unit);
+            assert!(spec.told.contains("{used}"), "`{name}` does not tell what was used");
+            let named = format!("the limit `{name}` of this call is {value} {unit}. ");
+            let remedy = format!("raise it: `limits.{name}` in the request");
+            let event = limits.reached(name, Some(4_711));
+            assert_eq!((&*event.limit, event.value, event.used), (name, value, Some(4_711)));
+            let fault = Fault::limit("limit.of_the_test", name, &limits, 4_711);
+            let hit = fault.limit.expect("a limit");
+            assert_eq!((&*hit.name, hit.value, &*hit.unit), (name, value, unit));
+            for message in [event.message, fault.message] {
+                assert!(message.contains("4711") && !message.contains("{used}"), "{message}");
+                assert!(message.contains(&named) && message.contains(&remedy), "{message}");
+            }
+            let unknown = limits.reached(name, None);
+            assert!(unknown.message.contains(&format!("more than {value}")), "{}", unknown.message);
+        }
+    }
+
+    #[test]
+    fn every_limit_of_the_server_says_so_too() {
+        for ServerLimit { name, unit, told, remedy, .. } in SERVER {
+            let message = words(name, 5, 4_711);
+            let named = format!("the limit `{name}` of this server is 5 {unit}. ");
+            assert!(message.contains(&named) && message.ends_with("in bulkhead.toml."), "{message}");
+            assert_eq!(told.is_empty(), remedy.is_empty(), "{name}");
+            // What other calls hold of these is not known where they are refused.
+            let shared =
+                ["workers.memory_per_worker_bytes", "egress.max_connections", "egress.max_connections_per_tenant"];
+            let tells_used = !told.is_empty() && !shared.contains(name);
+            assert_eq!(message.contains("4711"), tells_used, "{message}");
+        }
+        for (name, remedy) in [
+            ("workspace_bytes", "make the task with a higher `limits.workspace_bytes`"),
+            ("quota.workspace_bytes_per_user", "raise `quota.workspace_bytes_per_user` in bulkhead.toml"),
+        ] {
+            let words = Bound { name, value: 5, used: Some(4_711) }.in_words();
+            assert!(words.contains(&format!("`{name}` is 5 bytes, of which 4711 are used; delete")), "{words}");
+            assert!(words.contains(remedy), "{words}");
+        }
+        let message = words(STACK.name, STACK.default, STACK.default);
+        assert!(message.contains("all 524288 bytes") && message.contains("can't be raised"), "{message}");
+    }
+}
