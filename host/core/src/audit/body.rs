@@ -80,6 +80,19 @@ pub enum AuditBody {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         secrets: Vec<String>,
     },
+    /// An HTTP request of a guest was refused before it was decided: it names nothing that
+    /// a rule could, or is one too many; those after it are refused without a record.
+    #[serde(rename = "http.refused")]
+    HttpRefused {
+        /// The tool's name.
+        tool: String,
+        /// The method.
+        method: String,
+        /// The URL, without its query, as far as it is shown.
+        url: String,
+        /// Why.
+        reason: String,
+    },
     /// The owner was asked.
     #[serde(rename = "question.asked")]
     QuestionAsked {

@@ -137,26 +137,36 @@ impl Broker {
     ) -> Result<(IncomingResponse, Vec<Secret>), EgressError> {
         let before = self.requests.fetch_add(1, Relaxed);
         if before >= self.call.limits.http_requests {
-            told.reached = Some(self.call.limits.reached("http_requests", Some(before)));
+            let reached = self.call.limits.reached("http_requests", Some(before));
             // Said once: a guest that goes on asking must not fill the log.
             told.silent = before > self.call.limits.http_requests;
+            if !told.silent {
+                self.refused(told, &reached.message).await?;
+            }
+            told.reached = Some(reached);
             return Err(EgressError::LimitReached);
         }
         let to = Destination::parse(&request.method, request.scheme, &request.authority, &request.target);
-        let mut to = to.map_err(|error| {
-            told.reason = Some(error.0);
-            EgressError::InvalidRequest
-        })?;
+        let mut to = match to {
+            Ok(to) => to,
+            Err(error) => {
+                self.refused(told, &error.0).await?;
+                told.reason = Some(error.0);
+                return Err(EgressError::InvalidRequest);
+            }
+        };
         told.is_to(&to);
         let decided = self.decide(&to).await?;
         told.decided(decided.allowed, decided.mode, decided.rule.clone());
-        let secrets = if decided.allowed { self.secrets(&to) } else { Vec::new() };
-        self.record(&to, &decided, &secrets).await?;
+        let secrets = self.secrets();
+        let put = secrets.iter().filter(|(_, secret)| decided.allowed && secret.goes_to(&to));
+        let put: Vec<_> = put.cloned().collect();
+        self.record(&to, &decided, &put).await?;
         if !decided.allowed || self.cancel.is_cancelled() {
             return Err(EgressError::Denied);
         }
         let mut header = request.header;
-        for (_, secret) in &secrets {
+        for (_, secret) in &put {
             secret.put_into(&mut to, &mut header);
         }
         if !secrets.is_empty() {
@@ -262,12 +272,12 @@ impl Broker {
         Ok((answer.allowed, answer.grant))
     }
 
-    /// The granted secrets that go to there, by name.
-    fn secrets(&self, to: &Destination) -> Vec<(String, Secret)> {
+    /// The granted secrets, by name. In a response they are looked for wherever they go: a
+    /// server may keep one that it was sent, and give it to the request after that.
+    fn secrets(&self) -> Vec<(String, Secret)> {
         // Those of now: one that was changed, or goes elsewhere, is not used as it was.
         let policy = self.inner.parts.policies.current();
-        let known = self.grants.secrets.iter().filter_map(|name| Some((name.clone(), policy.secret(name)?.clone())));
-        known.filter(|(_, secret)| secret.goes_to(to)).collect()
+        self.grants.secrets.iter().filter_map(|name| Some((name.clone(), policy.secret(name)?.clone()))).collect()
     }
 
     /// What can't be written down is not sent.
@@ -290,6 +300,17 @@ impl Broker {
             },
             secrets: secrets.iter().map(|(name, _)| name.clone()).collect(),
         };
+        self.written(body).await
+    }
+
+    /// The same of one about which nothing is to be decided.
+    async fn refused(&self, told: &Told, reason: &str) -> Result<(), EgressError> {
+        let (method, url) = told.shown();
+        let tool = self.call.tool_name.clone();
+        self.written(AuditBody::HttpRefused { tool, method, url, reason: reason.to_owned() }).await
+    }
+
+    async fn written(&self, body: AuditBody) -> Result<(), EgressError> {
         self.inner.record(&self.call, body).await.map_err(|error| {
             tracing::error!(call = %self.call.id, %error, "a request could not be written down, so it is refused");
             EgressError::Internal

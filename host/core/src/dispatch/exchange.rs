@@ -75,6 +75,11 @@ impl Told {
         (self.allowed, self.mode, self.rule) = (allowed, mode, rule);
     }
 
+    /// The method and URL that it is told with.
+    pub(super) fn shown(&self) -> (String, String) {
+        (self.method.clone(), self.url.clone())
+    }
+
     pub(super) fn failed(&mut self, error: EgressError) {
         self.error = Some(error);
     }

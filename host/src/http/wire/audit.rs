@@ -67,7 +67,7 @@ pub struct AuditRecordBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call: Option<String>,
     /// `access.refused`, `access.would_refuse`, `admin.accessed`, `call.ended`, `call.revoked`,
-    /// `capability.decided`, `grant.given`, `grant.revoked`, `http.decided`, `key.created`,
+    /// `capability.decided`, `grant.given`, `grant.revoked`, `http.decided`, `http.refused`, `key.created`,
     /// `key.revoked`, `key.rotated`, `question.answered`, `question.asked`, `task.archived`,
     /// `task.created`, `task.deleted`, `task.deleting`, `task.restored`, `ticket.given`,
     /// `tool.deleted`, `tool.registered` or `workspace.opened`.
