@@ -67,6 +67,11 @@ impl Client {
         Self { key: key.map(str::to_owned), ..self.clone() }
     }
 
+    /// Where its server is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Its key; empty if it has none.
     #[allow(dead_code, reason = "for the benchmark, which sends requests of its own")]
     pub fn key(&self) -> &str {

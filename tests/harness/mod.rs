@@ -16,6 +16,8 @@ pub mod proxy;
 #[allow(dead_code, reason = "shared with the tests of the store")]
 pub mod redis;
 pub mod server;
+#[allow(dead_code, reason = "the load benchmark uses a part of it")]
+pub mod tail;
 #[allow(dead_code, reason = "shared with the load benchmark")]
 pub mod users;
 

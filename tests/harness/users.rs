@@ -2,6 +2,10 @@
 //! live stream of its events, and makes calls, reads them, writes and reads files,
 //! and now and then tries what is somebody else's.
 //!
+//! Each asks the hosts in turn, and follows at each in turn: a stream is cut after some
+//! events and goes on at the next host. So what one host does is read at another, and
+//! half of all requests are for the host that does not hold the task.
+//!
 //! The benchmark `load -- users` prints what comes of it; a scenario runs a smaller
 //! one and demands it.
 
@@ -17,6 +21,7 @@ use super::issuer::{SigningKey, now, set};
 use super::postgres::postgres;
 use super::provider::{Issuer, RESOURCE};
 use super::redis::RedisServer;
+use super::tail::{Tail, Way};
 use super::{Answer, Client, Options, Server};
 
 /// How many, and for how long.
@@ -29,6 +34,8 @@ pub struct Plan {
     pub pause: Duration,
     /// Hosts on one PostgreSQL and Redis; one host with SQLite, if there is one.
     pub hosts: usize,
+    /// A stream is cut when so many events have come of it.
+    pub cut_after: usize,
 }
 
 /// What came of it.
@@ -41,6 +48,8 @@ pub struct Report {
     pub failed: u64,
     pub failures: Vec<String>,
     pub events: u64,
+    /// How often streams were cut, of all users and of the one with the fewest.
+    pub cuts: (u64, u64),
     /// Events that somebody's log has and the stream did not bring, or not in order, or twice.
     pub lost: u64,
     /// Events of a call that is somebody else's.
@@ -59,12 +68,14 @@ const SCOPES: &str = "tasks:read tasks:write calls:run files:read files:write to
 
 struct User {
     number: usize,
-    client: Client,
+    /// One of each host, of the one that holds the task first.
+    clients: Vec<Client>,
     task: String,
     /// Of another tenant, and of another user of this one.
     strangers: [String; 2],
     calls: Mutex<HashSet<String>>,
     seen: Mutex<Vec<Value>>,
+    cuts: AtomicU64,
 }
 
 #[derive(Default)]
@@ -124,6 +135,11 @@ impl Drop for Asking<'_> {
 }
 
 impl User {
+    /// A client of the host whose turn it is.
+    fn at(&self, turn: usize) -> &Client {
+        &self.clients[turn % self.clients.len()]
+    }
+
     /// Works until the time is up.
     fn work(&self, tally: &Tally, until: Instant, pause: Duration) {
         let mut asking = Asking { tally, times: Vec::new() };
@@ -138,12 +154,12 @@ impl User {
                 1 => self.write_and_read(&mut asking, nth),
                 3 => {
                     let path = format!("/v1/tasks/{}", self.task);
-                    asking.ask("GET /v1/tasks/{id}", || self.client.try_get(&path), |it| it.status == 200);
+                    asking.ask("GET /v1/tasks/{id}", || self.at(nth).try_get(&path), |it| it.status == 200);
                 }
                 _ => {
                     // What is not theirs is not there.
                     let path = format!("/v1/tasks/{}", self.strangers[nth / 5 % 2]);
-                    asking.ask("GET a stranger's task", || self.client.try_get(&path), |it| it.status == 404);
+                    asking.ask("GET a stranger's task", || self.at(nth).try_get(&path), |it| it.status == 404);
                 }
             }
             std::thread::sleep(pause);
@@ -155,44 +171,51 @@ impl User {
         let body = json!({"tool": "echo", "arguments": {"text": said}});
         let path = format!("/v1/tasks/{}/calls?wait=30", self.task);
         let right = |it: &Answer| it.status == 200 && Client::text_of(&it.json()) == said;
-        let answer = asking.ask("POST /v1/tasks/{id}/calls", || self.client.try_post(&path, &body), right);
+        let answer = asking.ask("POST /v1/tasks/{id}/calls", || self.at(nth).try_post(&path, &body), right);
         let Some(answer) = answer else { return };
         let id = answer.json()["id"].as_str().unwrap_or_default().to_owned();
         held(&self.calls).insert(id.clone());
         let path = format!("/v1/calls/{id}");
-        asking.ask("GET /v1/calls/{id}", || self.client.try_get(&path), |it| it.status == 200 && it.json()["id"] == id);
+        let same = |it: &Answer| it.status == 200 && it.json()["id"] == id;
+        asking.ask("GET /v1/calls/{id}", || self.at(nth + 1).try_get(&path), same);
     }
 
     fn write_and_read(&self, asking: &mut Asking<'_>, nth: usize) {
         let (name, body) = (nth % 7, format!("{}/{nth}\n", self.number).repeat(64));
         let path = format!("/v1/tasks/{}/files/notes/{name}.txt", self.task);
-        let put = || self.client.try_put(&path, body.as_bytes());
+        let put = || self.at(nth).try_put(&path, body.as_bytes());
         let stored = asking.ask("PUT /v1/tasks/{id}/files/{path}", put, |it| matches!(it.status, 200 | 201 | 204));
         if stored.is_some() {
             let same = |it: &Answer| it.status == 200 && it.body == body.as_bytes();
-            asking.ask("GET /v1/tasks/{id}/files/{path}", || self.client.try_get(&path), same);
+            asking.ask("GET /v1/tasks/{id}/files/{path}", || self.at(nth + 1).try_get(&path), same);
         }
     }
 
-    /// Follows the log until all is over, each time from where it was.
-    fn follow(&self, tally: &Tally) {
-        while !tally.over.load(Ordering::Relaxed) {
+    /// Follows the log until all is over, at each host in turn, each time from where it was.
+    fn follow(&self, tally: &Tally, cut_after: usize) {
+        // First at one that hears of the task from another.
+        for turn in 1.. {
+            if tally.over.load(Ordering::Relaxed) {
+                return;
+            }
             let after = held(&self.seen).last().map_or(0, |event| event["seq"].as_u64().unwrap_or(0));
-            let Some(mut stream) = self.client.try_follow(&self.task, after) else {
+            let Some(mut tail) = Tail::try_open(self.at(turn), Way::of(self.number), &self.task, after) else {
                 std::thread::sleep(Duration::from_millis(100));
                 continue;
             };
-            while let Some(event) = stream.try_next() {
-                held(&self.seen).push(event);
+            // Not each in the same place of a call.
+            let wanted = cut_after + self.number % 3;
+            let events = (0..wanted).map_while(|_| tail.try_next());
+            if events.map(|event| held(&self.seen).push(event)).count() == wanted {
+                self.cuts.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 
-    /// How many events are missing, doubled or out of order.
-    fn lost(&self) -> u64 {
+    /// How many events are missing, doubled or out of order; they may come until then.
+    fn lost(&self, until: Instant) -> u64 {
         let path = format!("/v1/tasks/{}", self.task);
-        let last = self.client.try_get(&path).map_or(0, |it| it.json()["last_event"].as_u64().unwrap_or(0));
-        let until = Instant::now() + PATIENCE;
+        let last = self.at(0).try_get(&path).map_or(0, |it| it.json()["last_event"].as_u64().unwrap_or(0));
         while (held(&self.seen).len() as u64) < last && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -228,27 +251,34 @@ fn servers(plan: Plan, issuer: &Issuer, redis: Option<&RedisServer>) -> Vec<Serv
 }
 
 fn users(plan: Plan, servers: &[Server], issuer: &Issuer, key: &SigningKey) -> Vec<User> {
-    let client = |number: usize| {
+    let clients = |number: usize| -> Vec<Client> {
         let mut claims = issuer.claims(&format!("user-{number}"), SCOPES);
         claims["org"] = format!("org-{}", number % plan.tenants).into();
         claims["exp"] = (now() + 7_200).into();
-        servers[number % servers.len()].client().with_key(Some(&key.sign(&claims)))
+        let token = key.sign(&claims);
+        // So that those of one tenant are on all hosts.
+        let home = number / plan.tenants;
+        (0..servers.len())
+            .map(|turn| &servers[(home + turn) % servers.len()])
+            .map(|server| server.client().with_key(Some(&token)))
+            .collect()
     };
     for first in 0..plan.tenants.min(plan.users) {
-        client(first).register("fixtures/echo");
+        clients(first)[0].register("fixtures/echo");
     }
-    let made: Vec<(Client, String)> =
-        (0..plan.users).map(client).map(|client| (client.clone(), client.task())).collect();
+    let made: Vec<(Vec<Client>, String)> =
+        (0..plan.users).map(clients).map(|clients| (clients.clone(), clients[0].task())).collect();
     let task = |number: usize| made[number % plan.users].1.clone();
     made.iter()
         .enumerate()
-        .map(|(number, (client, own))| User {
+        .map(|(number, (clients, own))| User {
             number,
-            client: client.clone(),
+            clients: clients.clone(),
             task: own.clone(),
             strangers: [task(number + 1), task(number + plan.tenants)],
             calls: Mutex::default(),
             seen: Mutex::default(),
+            cuts: AtomicU64::new(0),
         })
         .collect()
 }
@@ -265,6 +295,11 @@ fn foreign(users: &[User]) -> u64 {
     users.iter().map(of).sum()
 }
 
+fn cuts(users: &[User]) -> (u64, u64) {
+    let of = || users.iter().map(|user| user.cuts.load(Ordering::Relaxed));
+    (of().sum(), of().min().unwrap_or_default())
+}
+
 /// Runs it.
 pub fn run(plan: Plan) -> Report {
     let key = SigningKey::new("EdDSA", "load");
@@ -278,7 +313,7 @@ pub fn run(plan: Plan) -> Report {
     let (counted, until) = (&tally, Instant::now() + plan.length);
     std::thread::scope(|scope| {
         for user in &users {
-            scope.spawn(|| user.follow(counted));
+            scope.spawn(|| user.follow(counted, plan.cut_after));
         }
         let working: Vec<_> =
             users.iter().map(|user| scope.spawn(move || user.work(counted, until, plan.pause))).collect();
@@ -289,8 +324,10 @@ pub fn run(plan: Plan) -> Report {
         redis_connections = redis.as_ref().map(|redis| {
             redis.cli(&["CLIENT", "LIST"]).lines().filter(|line| !line.contains("cmd=client|list")).count() as u64
         });
-        working.into_iter().for_each(|worker| drop(worker.join()));
-        lost = users.iter().map(User::lost).sum();
+        let broke = working.into_iter().filter_map(|worker| worker.join().err()).count();
+        tally.failed.fetch_add(broke as u64, Ordering::Relaxed);
+        let until = Instant::now() + PATIENCE;
+        lost = users.iter().map(|user| user.lost(until)).sum();
         tally.over.store(true, Ordering::Relaxed);
         // Streams end with the servers.
         drop(servers);
@@ -303,6 +340,7 @@ pub fn run(plan: Plan) -> Report {
         requests: tally.requests.load(Ordering::Relaxed),
         failed: tally.failed.load(Ordering::Relaxed),
         failures: held(&tally.failures).clone(),
+        cuts: cuts(&users),
         events: users.iter().map(|user| held(&user.seen).len() as u64).sum(),
         lost,
         foreign: foreign(&users),
@@ -349,6 +387,8 @@ impl fmt::Display for Report {
         let rate = self.requests as f64 / length.as_secs_f64();
         writeln!(f, "{} requests, {rate:.0}/s, {:.3} % well; {} failed", self.requests, self.success(), self.failed)?;
         writeln!(f, "{} events followed, {} lost, {} foreign", self.events, self.lost, self.foreign)?;
+        let (all, fewest) = self.cuts;
+        writeln!(f, "{all} streams cut and resumed, {fewest} of a user at least, a third of them WebSockets")?;
         for (route, times) in &self.routes {
             let [p50, p95, p99] = [50, 95, 99].map(|percent| percentile(times, percent));
             writeln!(f, "  {route:<34} {:>7}  p50 {p50:>7.2}  p95 {p95:>7.2}  p99 {p99:>7.2} ms", times.len())?;

@@ -12,6 +12,6 @@ pub fn report() {
     let pause = Duration::from_millis(number("BENCH_PAUSE_MS", 2_000));
     for hosts in [1, 2] {
         println!("\n== users at work");
-        print!("{}", run(Plan { users, tenants: 20, length, pause, hosts }));
+        print!("{}", run(Plan { users, tenants: 20, length, pause, hosts, cut_after: 40 }));
     }
 }

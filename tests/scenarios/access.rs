@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use bulkhead::system::System;
 use bulkhead_core::access::Operation as Op;
-use bulkhead_core::clock::Entropy;
+use bulkhead_core::clock::{Clock as _, Entropy};
 use bulkhead_core::key::ApiKey;
 use bulkhead_core::principal::{Scope, Scopes};
 use serde_json::{Value, json};
@@ -341,6 +342,35 @@ fn a_session_or_tool_of_somebody_else_can_not_be_used() {
     let theirs = stranger.task();
     let body = json!({"tool": "echo", "arguments": {"text": "x"}});
     stranger.post(&format!("/v1/tasks/{theirs}/calls"), &body).problem(422, "unknown_tool");
+}
+
+/// When a key was last used, as its operator is told.
+fn last_used(server: &Server, id: &Value) -> Value {
+    let listed = server.cli(&["keys", "list", "--json"]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let keys = listed["items"].as_array().unwrap();
+    keys.iter().find(|key| key["id"] == *id).unwrap()["last_used_at"].clone()
+}
+
+#[test]
+fn the_last_use_of_a_key_is_noted_and_no_use_is_one_that_was_refused() {
+    let server = Server::start(Options::default());
+    let made = server.cli(&["keys", "create", "--json"]);
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let key = made["key"].as_str().unwrap();
+    let forged = ApiKey::generate(&Forger(key.split('_').nth(1).unwrap().to_owned())).reveal();
+    server.client().with_key(Some(&forged)).get("/v1/whoami").problem(401, "invalid_key");
+    assert_eq!(last_used(&server, &made["id"]), Value::Null, "who only guessed has not used it");
+
+    assert_eq!(server.client().with_key(Some(key)).get("/v1/whoami").status, 200);
+    // Times of one form and one clock: they are in order as they are written.
+    let used = last_used(&server, &made["id"]);
+    let (made_at, now) = (made["created_at"].as_str().unwrap(), System.now().to_string());
+    assert!(used.as_str().is_some_and(|used| made_at <= used && *used <= *now), "{made_at} <= {used} <= {now}");
+    // A second use within the minute is not written again.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert_eq!(server.client().with_key(Some(key)).get("/v1/whoami").status, 200);
+    assert_eq!(last_used(&server, &made["id"]), used);
 }
 
 #[test]

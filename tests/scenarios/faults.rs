@@ -1,6 +1,7 @@
-//! Many clients, two hosts, PostgreSQL and Redis; and everything that can fail fails
-//! while calls run: each call that was accepted has one outcome, each client has the
-//! whole log in order, and nobody sees anything of anybody else.
+//! Many clients of two tenants, two hosts, PostgreSQL and Redis; and everything that can
+//! fail fails while calls run: each call that was accepted has one outcome, each client has
+//! the whole log in order, by event stream or WebSocket, and nobody sees anything of anybody
+//! else.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,10 +13,13 @@ use serde_json::{Value, json};
 use crate::harness::postgres::{Postgres, postgres};
 use crate::harness::proxy::{Proxy, Weather};
 use crate::harness::redis::RedisServer;
+use crate::harness::tail::{Tail, Way};
 use crate::harness::{Answer, Client, Options, Server};
 
 const CLIENTS: usize = 200;
-/// Each has some of the clients, so that there is somebody else in the same tenant.
+const TENANTS: usize = 2;
+/// Each has some of the clients, and each tenant some of them, so that there is somebody
+/// else in the same tenant and in another.
 const USERS: usize = 8;
 /// After so long everything must have come to its end.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -33,18 +37,37 @@ struct World {
 struct Counts {
     accepted: AtomicU64,
     retried: AtomicU64,
-    resumed: AtomicU64,
     interrupted: AtomicU64,
+    /// Requests for what is another's.
+    refused: AtomicU64,
+    streams: Followed,
+    sockets: Followed,
+}
+
+/// What came one way.
+#[derive(Debug, Default)]
+struct Followed {
+    resumed: AtomicU64,
     events: AtomicU64,
 }
 
 /// A client: its key, its task, and what it has seen.
 struct Person {
     number: usize,
+    way: Way,
     key: String,
     task: String,
+    /// Of a client of another tenant, and of another user of this one.
+    strangers: [String; 2],
     seen: Mutex<Vec<Value>>,
-    accepted: Mutex<Vec<String>>,
+    /// The calls, and what they must return.
+    accepted: Mutex<Vec<(String, Option<String>)>>,
+}
+
+impl Counts {
+    fn of(&self, way: Way) -> &Followed {
+        if way == Way::Socket { &self.sockets } else { &self.streams }
+    }
 }
 
 impl World {
@@ -73,19 +96,33 @@ impl World {
             if !self.calling.load(Ordering::Relaxed) {
                 return;
             }
-            let body = match nth % 3 {
-                0 => json!({"tool": "ticker", "arguments": {"count": 3, "interval_ms": 100}}),
-                _ => json!({"tool": "echo", "arguments": {"text": format!("{}/{nth}", person.number)}}),
+            let said = (nth % 3 > 0).then(|| format!("{}/{nth}", person.number));
+            let body = match &said {
+                None => json!({"tool": "ticker", "arguments": {"count": 3, "interval_ms": 100}}),
+                Some(text) => json!({"tool": "echo", "arguments": {"text": text}}),
             };
-            // The same key with every try: it is one call.
-            let key = format!("{}/{nth}", person.task);
+            // The same key with every try: it is one call. Other users have the same keys.
+            let key = format!("{}/{nth}", person.number / USERS);
             let path = format!("/v1/tasks/{}/calls?wait=5", person.task);
             let answer = self.ask(person, |client| client.try_post_with(&path, &body, &[("idempotency-key", &key)]));
             assert!(matches!(answer.status, 200 | 202), "{:?}", answer.json());
-            person.accepted.lock().unwrap().push(answer.json()["id"].as_str().unwrap().to_owned());
+            person.accepted.lock().unwrap().push((answer.json()["id"].as_str().unwrap().to_owned(), said));
             self.counts.accepted.fetch_add(1, Ordering::Relaxed);
+            if nth % 3 == 2 {
+                self.try_what_is_anothers(person, nth / 3);
+            }
             std::thread::sleep(Duration::from_millis(700 + person.number as u64 * 3));
         }
+    }
+
+    /// Now of one stranger and now of the other; what is not there is told as a problem,
+    /// whichever host is asked and whatever fails meanwhile.
+    fn try_what_is_anothers(&self, person: &Person, turn: usize) {
+        let path = format!("/v1/tasks/{}", person.strangers[turn % 2]);
+        let paths = [path.clone(), format!("{path}/events"), format!("{path}/calls")];
+        let answer = self.ask(person, |client| client.try_get(&paths[turn / 2 % 3]));
+        answer.problem(404, "not_found");
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Follows the log, now at one host and now at the other, each time from where it was.
@@ -96,11 +133,11 @@ impl World {
             }
             let after = person.seen.lock().unwrap().last().map_or(0, |event| event["seq"].as_u64().unwrap());
             let client = self.client(host, &person.key);
-            if let Some(mut stream) = client.try_follow(&person.task, after) {
+            if let Some(mut tail) = Tail::try_open(&client, person.way, &person.task, after) {
                 if after > 0 {
-                    self.counts.resumed.fetch_add(1, Ordering::Relaxed);
+                    self.counts.of(person.way).resumed.fetch_add(1, Ordering::Relaxed);
                 }
-                while let Some(event) = stream.try_next() {
+                while let Some(event) = tail.try_next() {
                     person.seen.lock().unwrap().push(event);
                     if self.over.load(Ordering::Relaxed) {
                         return;
@@ -114,12 +151,19 @@ impl World {
     /// The end of all: what was accepted has ended, and the log says so once for each.
     fn check(&self, person: &Person) -> Result<(), String> {
         let accepted = person.accepted.lock().unwrap().clone();
-        assert_eq!(accepted.iter().collect::<HashSet<_>>().len(), accepted.len(), "a key is one call");
-        for id in &accepted {
+        assert_eq!(
+            accepted.iter().map(|(id, _)| id).collect::<HashSet<_>>().len(),
+            accepted.len(),
+            "a key is one call"
+        );
+        for (id, said) in &accepted {
             let path = format!("/v1/calls/{id}?wait=5");
             let call = self.ask(person, |client| client.try_get(&path)).expect(200);
+            if call["task"] != person.task {
+                return Err(format!("{id} is not of {}: {call}", person.task));
+            }
             match call["state"].as_str().unwrap() {
-                "succeeded" => {}
+                "succeeded" if said.as_ref().is_none_or(|said| Client::text_of(&call) == *said) => {}
                 "interrupted" => {
                     self.counts.interrupted.fetch_add(1, Ordering::Relaxed);
                 }
@@ -127,7 +171,16 @@ impl World {
             }
         }
         let task = self.ask(person, |client| client.try_get(&format!("/v1/tasks/{}", person.task))).expect(200);
-        let last = task["last_event"].as_u64().unwrap() as usize;
+        self.has_the_whole_log(person, task["last_event"].as_u64().unwrap() as usize, &accepted)
+    }
+
+    /// All events up to the last, in order, and one end of each call.
+    fn has_the_whole_log(
+        &self,
+        person: &Person,
+        last: usize,
+        accepted: &[(String, Option<String>)],
+    ) -> Result<(), String> {
         let until = Instant::now() + PATIENCE;
         while person.seen.lock().unwrap().len() < last {
             if Instant::now() > until {
@@ -147,13 +200,13 @@ impl World {
                 *ends.entry(call).or_default() += 1;
             }
         }
-        if let Some(id) = accepted.iter().find(|id| ends.get(id.as_str()) != Some(&1)) {
+        if let Some((id, _)) = accepted.iter().find(|(id, _)| ends.get(id.as_str()) != Some(&1)) {
             return Err(format!("{id} has {:?} ends in the log", ends.get(id.as_str())));
         }
         if let Some((id, count)) = ends.iter().find(|(_, count)| **count != 1) {
             return Err(format!("{id} has {count} ends in the log"));
         }
-        self.counts.events.fetch_add(seen.len() as u64, Ordering::Relaxed);
+        self.counts.of(person.way).events.fetch_add(seen.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -168,23 +221,48 @@ fn options((database, redis): &(String, String)) -> Options {
         .with("BULKHEAD_LOG", "warn")
 }
 
-/// Clients of several users of one tenant, each with a task of its own.
+/// Clients of several users of several tenants.
 fn people(server: &Server, count: usize) -> Vec<Person> {
-    let operator = server.client();
-    for guest in ["fixtures/echo", "fixtures/ticker"] {
-        operator.register(guest);
-    }
-    let tenant = operator.get("/v1/whoami").expect(200)["tenant"].as_str().unwrap().to_owned();
-    let key = |user: usize| {
+    let client = |user: usize| {
+        let tenant = format!("ten_01hzzzzzzzzzzzzzzzzzzzzz{:02}", user % TENANTS);
         let user = format!("usr_01hzzzzzzzzzzzzzzzzzzzzz{user:02}");
-        server.client_with(&["--tenant", &tenant, "--user", &user]).key().to_owned()
+        server.client_with(&["--tenant", &tenant, "--user", &user])
     };
-    let keys: Vec<String> = (0..USERS).map(key).collect();
-    let person = |number: usize| {
-        let key = keys[number % USERS].clone();
-        Person { number, key, task: String::new(), seen: Mutex::default(), accepted: Mutex::default() }
+    let clients: Vec<Client> = (0..USERS).map(client).collect();
+    for client in &clients[..TENANTS] {
+        for guest in ["fixtures/echo", "fixtures/ticker"] {
+            client.register(guest);
+        }
+    }
+    let person = |number: usize| Person {
+        number,
+        way: Way::of(number),
+        key: clients[number % USERS].key().to_owned(),
+        task: String::new(),
+        strangers: Default::default(),
+        seen: Mutex::default(),
+        accepted: Mutex::default(),
     };
     (0..count).map(person).collect()
+}
+
+/// Events of a call that somebody else made, or saw before.
+fn foreign(people: &[Person]) -> u32 {
+    let mut owners: HashMap<String, usize> = HashMap::new();
+    for person in people {
+        let accepted = person.accepted.lock().unwrap();
+        owners.extend(accepted.iter().map(|(id, _)| (id.clone(), person.number)));
+    }
+    let mut foreign = 0;
+    for person in people {
+        for event in person.seen.lock().unwrap().iter() {
+            // Whose a call is that was accepted and not told, only its client has heard.
+            if let Some(call) = event["call"].as_str() {
+                foreign += u32::from(*owners.entry(call.to_owned()).or_insert(person.number) != person.number);
+            }
+        }
+    }
+    foreign
 }
 
 impl World {
@@ -199,6 +277,11 @@ impl World {
         for person in &mut people {
             person.task = self.client(person.number, &person.key).task();
         }
+        let tasks: Vec<String> = people.iter().map(|person| person.task.clone()).collect();
+        for person in &mut people {
+            // The first of them are one of each user.
+            person.strangers = [1, TENANTS].map(|far| tasks[(person.number + far) % USERS].clone());
+        }
         let failures: Vec<String> = std::thread::scope(|scope| {
             let callers: Vec<_> = people.iter().map(|person| scope.spawn(|| self.make_calls(person))).collect();
             for person in &people {
@@ -207,32 +290,38 @@ impl World {
             let begun = Instant::now();
             fails(&|seconds| std::thread::sleep(Duration::from_secs(seconds).saturating_sub(begun.elapsed())));
             self.calling.store(false, Ordering::Relaxed);
-            callers.into_iter().for_each(|caller| caller.join().unwrap());
+            // Whoever panics has said why; the others still come to their end, or none would.
+            let called =
+                callers.into_iter().filter_map(|caller| caller.join().err()).map(|_| "a caller panicked".into());
+            let mut failures: Vec<String> = called.collect();
             let checks: Vec<_> = people.iter().map(|person| scope.spawn(|| self.check(person))).collect();
-            let checked = checks.into_iter().filter_map(|check| check.join().unwrap().err()).collect();
+            let checked =
+                checks.into_iter().map(|check| check.join().unwrap_or_else(|_| Err("a check panicked".into())));
+            failures.extend(checked.filter_map(Result::err));
             self.over.store(true, Ordering::Relaxed);
             // An event each, so that who waits for one finds that it is over.
             for person in &people {
                 self.ask(person, |client| client.try_post(&format!("/v1/tasks/{}/archive", person.task), &json!({})));
             }
-            checked
+            failures
         });
-        // Whose call it is, only its client has heard of it.
-        let mut owners: HashMap<String, usize> = HashMap::new();
-        let mut foreign = 0;
-        for person in &people {
-            for event in person.seen.lock().unwrap().iter() {
-                if let Some(call) = event["call"].as_str() {
-                    foreign += u32::from(*owners.entry(call.to_owned()).or_insert(person.number) != person.number);
-                }
-            }
-        }
-        let count = people.len();
-        eprintln!("{count} clients: {:?}, {foreign} foreign events, {} failures", self.counts, failures.len());
+        let (count, foreign) = (people.len(), foreign(&people));
+        eprintln!(
+            "{count} clients of {TENANTS} tenants: {:?}, {foreign} foreign events, {} failures",
+            self.counts,
+            failures.len()
+        );
         assert!(failures.is_empty(), "{failures:#?}");
         assert_eq!(foreign, 0);
         assert!(self.counts.accepted.load(Ordering::Relaxed) > count as u64);
-        assert!(self.counts.resumed.load(Ordering::Relaxed) > 0, "streams broke and were resumed");
+        assert!(self.counts.refused.load(Ordering::Relaxed) > 0, "strangers were asked for");
+        let both = [&self.counts.streams, &self.counts.sockets];
+        assert!(
+            both.iter().all(|it| it.events.load(Ordering::Relaxed) > count as u64),
+            "of either way there were some"
+        );
+        let resumed = both.iter().map(|it| it.resumed.load(Ordering::Relaxed)).sum::<u64>();
+        assert!(resumed > 0, "they broke and were resumed");
     }
 }
 

@@ -80,6 +80,27 @@ fn a_directory_goes_from_one_task_to_another() {
     }
 }
 
+/// Else whoever may only write would have what it may not read, in another task.
+#[test]
+fn who_may_only_write_transfers_nothing() {
+    let server = Server::start(Options::default());
+    let owner = server.client();
+    let (one, two) = (owner.task(), owner.task());
+    owner.put(&format!("/v1/tasks/{one}/files/a"), b"secret").expect(201);
+    let writer = server.client_with(&["--scopes", "files:write"]);
+    writer.put(&format!("/v1/tasks/{two}/files/b"), b"it may write here").expect(201);
+    for remove in [false, true] {
+        let what = json!({"from_task": one, "from": "a", "to": "a", "remove": remove});
+        let problem = transfer(&writer, &two, &what).problem(403, "missing_scope");
+        assert_eq!(problem["scope"], "files:read");
+    }
+    owner.get(&format!("/v1/tasks/{two}/files/a")).problem(404, "not_found");
+    assert_eq!(owner.get(&format!("/v1/tasks/{one}/files/a")).body, b"secret");
+    // Only that scope was missing.
+    let both = server.client_with(&["--scopes", "files:read files:write"]);
+    transfer(&both, &two, &json!({"from_task": one, "from": "a", "to": "a", "remove": true})).expect(201);
+}
+
 #[test]
 fn a_file_of_a_task_that_another_host_holds_is_fetched_from_there() {
     let database = postgres().database(None);
