@@ -28,6 +28,9 @@ pub struct Options {
     pub builtins: bool,
     /// Where its log goes, if not beside its data.
     pub log: Option<PathBuf>,
+    /// The user and group that it runs as, if not those of the tests, and an executable
+    /// that this user reaches.
+    pub user: Option<(u32, PathBuf)>,
 }
 
 impl Options {
@@ -78,6 +81,9 @@ impl Server {
 
     fn start_with(directory: TempDir, options: Options, key: Option<String>) -> Self {
         let data = directory.path().join("data");
+        if let Some((user, _)) = options.user {
+            std::os::unix::fs::chown(directory.path(), Some(user), Some(user)).unwrap();
+        }
         let mut child = command(&data, &options).spawn().unwrap();
         let lines = lines_of(&mut child);
         let mut server = Self { child, directory: Some(directory), lines, url: String::new(), key, options };
@@ -247,7 +253,12 @@ impl Drop for Server {
 fn command(data: &Path, options: &Options) -> Command {
     let log = options.log.clone().unwrap_or_else(|| data.parent().unwrap().join("log"));
     let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+    let own = options.user.as_ref().map(|(_, exe)| exe.as_path());
+    let mut command = Command::new(own.unwrap_or(Path::new(env!("CARGO_BIN_EXE_bulkhead"))));
+    if let Some((user, _)) = options.user {
+        // Which takes its groups and capabilities, too.
+        command.uid(user).gid(user);
+    }
     command
         .arg("serve")
         .env_clear()

@@ -166,7 +166,7 @@ fn waits(pid: u32) -> bool {
 
 /// Whether a process is a worker or is to be one. Until it runs its own program, it looks
 /// as the server does.
-fn is_worker(pid: u32) -> bool {
+pub fn is_worker(pid: u32) -> bool {
     let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     arguments.split('\0').nth(1) == Some("worker")
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use serde_json::{Value, json};
 
-use super::crash::children_of;
+use super::crash::{children_of, is_worker};
 use crate::harness::{Options, Server};
 
 /// Linux's numbers on every architecture since they are shared (`asm-generic/unistd.h`).
@@ -124,5 +124,38 @@ fn doctor_tells_of_control_groups() {
     let found = check("cgroups");
     for name in ["memory", "cpu", "pids"] {
         assert!(found["found"].as_str().unwrap().contains(name), "{found}");
+    }
+}
+
+/// As a service is started that has a user of its own. (Of the tests' user, where that is
+/// not root: then it is as little.)
+#[test]
+fn a_server_without_privileges_has_every_required_part() {
+    const NOBODY: u32 = 65_534;
+    let directory = tempfile::Builder::new().prefix("bulkhead-test-").tempdir().unwrap();
+    let root = rustix::process::geteuid().is_root();
+    let user = root.then(|| {
+        let exe = directory.path().join("bulkhead");
+        let built = env!("CARGO_BIN_EXE_bulkhead");
+        // Where this user need not reach what was built.
+        std::fs::hard_link(built, &exe).or_else(|_| std::fs::copy(built, &exe).map(drop)).unwrap();
+        std::os::unix::fs::chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        (NOBODY, exe)
+    });
+    let server = Server::start_below(directory.path(), Options { user, ..Options::default() });
+    calls_work(&server);
+    let log = server.log();
+    let required = "walls=\"no new privileges, no capabilities, resource limits, Landlock, seccomp";
+    assert!(log.contains(required), "{log}");
+    let workers: Vec<_> = children_of(server.pid()).into_iter().filter(|child| is_worker(*child)).collect();
+    assert!(!workers.is_empty());
+    for worker in workers {
+        let status = std::fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
+        let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        assert_eq!((line("CapEff:"), line("NoNewPrivs:"), line("Seccomp:")), ("0".repeat(16), "1".into(), "2".into()));
+        if root {
+            assert_eq!(line("Uid:"), ["65534"; 4].join("\t"));
+            assert_eq!(line("Groups:"), "");
+        }
     }
 }

@@ -42,6 +42,7 @@ pub mod reached;
 pub mod schema;
 pub mod service;
 pub mod session;
+mod shares;
 pub mod steps;
 pub mod task;
 pub mod ticket;

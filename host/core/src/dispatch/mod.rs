@@ -55,7 +55,9 @@ use crate::ports::meter::Meter;
 use crate::ports::sandbox::Sandbox;
 use crate::ports::store::{EndCall, Store};
 use crate::ports::workspace::Workspaces;
+use crate::principal::Owner;
 use crate::quota::{Extent, Quotas};
+use crate::shares::Shares;
 use crate::steps;
 
 /// Between two looks whether a call on its way into the store has arrived.
@@ -122,6 +124,8 @@ struct Inner {
     /// Calls on their way into the store: they may be there already, and are no strays.
     accepting: Mutex<HashMap<CallId, TaskId>>,
     questions: Questions,
+    /// Who stores a full batch of output.
+    full_batches: Arc<Shares<Owner>>,
     tracker: TaskTracker,
     /// Once set, no call is accepted and none leaves the queue.
     stopping: AtomicBool,
@@ -166,6 +170,7 @@ impl Dispatcher {
             active: Mutex::default(),
             accepting: Mutex::default(),
             questions: Questions::default(),
+            full_batches: Arc::new(Shares::one_each()),
             tracker: TaskTracker::new(),
             stopping: AtomicBool::new(false),
             suspended: AtomicBool::new(false),

@@ -10,7 +10,6 @@ pub mod keys;
 mod lifecycle;
 pub mod overdue;
 pub mod sessions;
-mod shares;
 mod steady;
 pub mod sweep;
 pub mod tasks;

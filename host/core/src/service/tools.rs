@@ -11,7 +11,6 @@ use tokio::sync::{RwLock, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::shares::Shares;
 use super::{Ports, ServiceConfig};
 use crate::access::Permit;
 use crate::audit::chain::Chain;
@@ -27,6 +26,7 @@ use crate::ports::store::Page;
 use crate::principal::{Owner, Scope};
 use crate::quota::Extent;
 use crate::reached::Bound;
+use crate::shares::Shares;
 use crate::steps;
 use crate::tool::{Tool, ToolOwner, ToolState};
 

@@ -239,6 +239,69 @@ mod tests {
         assert_eq!(code(&found), "missing_export");
     }
 
+    /// A module or component for each proposal that is switched off, valid by that one
+    /// (and others that it stands on) and by none that is on.
+    const SWITCHED_OFF: &[(WasmFeatures, WasmFeatures, &str)] = &[
+        (WasmFeatures::GC, WasmFeatures::FUNCTION_REFERENCES, "(module (type (struct)))"),
+        (WasmFeatures::FUNCTION_REFERENCES, NONE, "(module (type $f (func)) (func (param (ref $f))))"),
+        (WasmFeatures::EXCEPTIONS, NONE, "(module (tag))"),
+        (WasmFeatures::LEGACY_EXCEPTIONS, WasmFeatures::EXCEPTIONS, "(module (func try catch_all end))"),
+        (WasmFeatures::THREADS, NONE, "(module (memory 1 1 shared))"),
+        (
+            WasmFeatures::SHARED_EVERYTHING_THREADS,
+            WasmFeatures::THREADS,
+            "(module (global (shared i32) (i32.const 0)))",
+        ),
+        (WasmFeatures::MEMORY64, NONE, "(module (memory i64 1))"),
+        (WasmFeatures::MULTI_MEMORY, NONE, "(module (memory 1) (memory 1))"),
+        (WasmFeatures::CUSTOM_PAGE_SIZES, NONE, "(module (memory 1 (pagesize 1)))"),
+        (
+            WasmFeatures::WIDE_ARITHMETIC,
+            NONE,
+            "(module (func (param i64 i64) (result i64 i64) local.get 0 local.get 1 i64.mul_wide_u))",
+        ),
+        (
+            WasmFeatures::RELAXED_SIMD,
+            NONE,
+            "(module (func (param v128 v128) (result v128) local.get 0 local.get 1 i8x16.relaxed_swizzle))",
+        ),
+        (
+            WasmFeatures::STACK_SWITCHING,
+            WasmFeatures::FUNCTION_REFERENCES.union(WasmFeatures::EXCEPTIONS),
+            "(module (type $f (func)) (type (cont $f)))",
+        ),
+        (
+            WasmFeatures::CM_ASYNC_STACKFUL,
+            NONE,
+            "(component (core module $m (func (export \"f\")))
+                (core instance $i (instantiate $m))
+                (func async (canon lift (core func $i \"f\") async)))",
+        ),
+        (WasmFeatures::CM_MORE_ASYNC_BUILTINS, NONE, "(component (core func (canon subtask.cancel async)))"),
+        (WasmFeatures::CM_THREADING, NONE, "(component (core func (canon thread.index)))"),
+        (WasmFeatures::CM_ERROR_CONTEXT, NONE, "(component (core func (canon error-context.drop)))"),
+    ];
+
+    const NONE: WasmFeatures = WasmFeatures::empty();
+
+    #[test]
+    fn no_proposal_that_is_switched_off_is_taken() {
+        let all = SWITCHED_OFF.iter().fold(NONE, |all, (proposal, ..)| all.union(*proposal));
+        assert_eq!(all, crate::engine::switched_off!(WasmFeatures), "each has its text");
+        for (proposal, stands_on, text) in SWITCHED_OFF {
+            let bytes = wat(text);
+            for flavour in [Flavour::Wasi02, Flavour::Wasi03] {
+                let inspection = inspect_component(&bytes, flavour == Flavour::Wasi03);
+                let code = inspection.problem.map(|problem| problem.code).unwrap_or_default();
+                assert_eq!(code, "invalid_wasm", "{text}");
+            }
+            // It is that proposal which is missing, and no slip of the text.
+            let on = features(Flavour::Wasi03).union(*proposal).union(*stands_on);
+            let valid = Validator::new_with_features(on).validate_all(&bytes).map(drop);
+            assert!(valid.is_ok(), "{text}: {valid:?}");
+        }
+    }
+
     #[test]
     fn what_is_too_much_is_named() {
         let memories = "(core module (memory 1))".repeat(5);

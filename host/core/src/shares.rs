@@ -7,31 +7,36 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The places, in the order in which owners ask. An owner asks for as many at once as
-/// there are, so alone it has all, and what it wants beyond waits behind everybody.
-pub(super) struct Shares<K> {
-    places: usize,
+/// The places, in the order in which owners ask. What an owner wants beyond those that
+/// it may ask for at once waits behind everybody.
+pub(crate) struct Shares<K> {
+    each: usize,
     all: Arc<Semaphore>,
     /// What each of those who ask, or have a place, may ask for.
     owners: Mutex<HashMap<K, Arc<Semaphore>>>,
 }
 
 /// A place, until dropped.
-pub(super) struct Place<K: Copy + Eq + Hash> {
+pub(crate) struct Place<K: Copy + Eq + Hash> {
     shares: Arc<Shares<K>>,
     owner: K,
     held: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
 }
 
 impl<K: Copy + Eq + Hash> Shares<K> {
-    /// So many places.
-    pub(super) fn new(places: usize) -> Self {
-        Self { places, all: Arc::new(Semaphore::new(places)), owners: Mutex::default() }
+    /// So many places, all of which an owner may have that is alone.
+    pub(crate) fn new(places: usize) -> Self {
+        Self { each: places, all: Arc::new(Semaphore::new(places)), owners: Mutex::default() }
+    }
+
+    /// A place for each owner.
+    pub(crate) fn one_each() -> Self {
+        Self { each: 1, ..Self::new(Semaphore::MAX_PERMITS) }
     }
 
     /// Waits for a place.
-    pub(super) async fn take(self: &Arc<Self>, owner: K) -> Place<K> {
-        let asking = self.owners().entry(owner).or_insert_with(|| Arc::new(Semaphore::new(self.places))).clone();
+    pub(crate) async fn take(self: &Arc<Self>, owner: K) -> Place<K> {
+        let asking = self.owners().entry(owner).or_insert_with(|| Arc::new(Semaphore::new(self.each))).clone();
         // Made before it waits, so that one that gives up leaves nothing behind.
         let mut place = Place { shares: self.clone(), owner, held: None };
         if let (Ok(own), Ok(all)) = (asking.acquire_owned().await, self.all.clone().acquire_owned().await) {
