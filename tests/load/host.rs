@@ -130,11 +130,16 @@ impl Host {
 
     /// Transactions that the store has committed.
     pub fn commits(&self) -> u64 {
+        self.metric("bulkhead_store_commits_total")
+    }
+
+    /// The value of a metric; one of a family is not there before it has counted.
+    pub fn metric(&self, name: &str) -> u64 {
         let mut connection = Connection::open(&self.address);
         let text =
             String::from_utf8(connection.send(&self.request("GET", "/metrics", "text/plain", b"")).to_vec()).unwrap();
-        let line = text.lines().find(|line| line.starts_with("bulkhead_store_commits_total ")).unwrap();
-        line.rsplit(' ').next().unwrap().parse().unwrap()
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
     }
 
     pub fn processes(&self) -> Vec<u32> {

@@ -12,7 +12,7 @@
 //! - what guests that spin, allocate and flood cost another tenant; every hostile guest: how soon it is stopped, what others feel; what ten thousand calls leave behind;
 //! - 200 tenants in turn on cold workers; an idle host and worker, sleeping guests, a large interpreter;
 //! - a request with a token of an issuer beside one with a key;
-//! - ten thousand idle tasks and a thousand open streams, and a client beside them;
+//! - ten thousand idle tasks and a thousand open streams, and a client beside them; a hundred that read nothing of 8 MiB, until they are shed;
 //! - 500 users at work for ten minutes, each with a stream, on one host and on two;
 //! - memory per idle session and task; events per second to 1, 100 and 1,000 readers;
 //! - small uploads a second, beside what the disk alone does.
