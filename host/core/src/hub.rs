@@ -7,8 +7,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::event::{Event, NewEvent, Seq};
@@ -25,6 +27,8 @@ const TAIL_BYTES: u64 = 256 * 1024;
 const PAGE_EVENTS: u32 = 256;
 /// Bytes of one page read from the store.
 const PAGE_BYTES: u64 = 512 * 1024;
+/// How long who has read everything, and was not woken, believes that.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Tells subscribers that logs have grown.
 #[derive(Default)]
@@ -112,7 +116,16 @@ impl Hub {
             channel
         });
         let wake = channel.last.subscribe();
-        Subscription { hub: self.clone(), store, task, channel: Some(channel), wake, cursor: after, ended: false }
+        Subscription {
+            hub: self.clone(),
+            store,
+            task,
+            channel: Some(channel),
+            wake,
+            cursor: after,
+            ended: false,
+            caught_up: None,
+        }
     }
 
     /// How many tasks are being watched.
@@ -180,6 +193,8 @@ pub struct Subscription {
     wake: watch::Receiver<Seq>,
     cursor: Seq,
     ended: bool,
+    /// When nothing was in the log after the cursor.
+    caught_up: Option<Instant>,
 }
 
 impl Subscription {
@@ -200,6 +215,11 @@ impl Subscription {
             if self.ended {
                 return Ok(None);
             }
+            // Who waited for this and was called off, by a heartbeat perhaps, is where it was.
+            if self.caught_up.is_some_and(|at| at.elapsed() < LOOK_AGAIN) && !self.wake.has_changed().unwrap_or(true) {
+                self.woken().await;
+                continue;
+            }
             // Mark first, read second: a commit in between wakes us again.
             self.wake.borrow_and_update();
             let events = match &self.channel {
@@ -212,10 +232,17 @@ impl Subscription {
                 return Ok(Some(events));
             }
             if !self.ended {
-                // The sender lives in the channel that we hold.
-                let _ = self.wake.changed().await;
+                self.caught_up = Some(Instant::now());
+                self.woken().await;
             }
         }
+    }
+
+    /// Waits for what was not there when the log was read last.
+    async fn woken(&mut self) {
+        // The sender lives in the channel that we hold.
+        let _ = self.wake.changed().await;
+        self.caught_up = None;
     }
 
     async fn page(&mut self) -> Result<Vec<Arc<Event>>, Error> {
