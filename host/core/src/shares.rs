@@ -29,11 +29,6 @@ impl<K: Copy + Eq + Hash> Shares<K> {
         Self { each: places, all: Arc::new(Semaphore::new(places)), owners: Mutex::default() }
     }
 
-    /// A place for each owner.
-    pub(crate) fn one_each() -> Self {
-        Self { each: 1, ..Self::new(Semaphore::MAX_PERMITS) }
-    }
-
     /// Waits for a place.
     pub(crate) async fn take(self: &Arc<Self>, owner: K) -> Place<K> {
         let asking = self.owners().entry(owner).or_insert_with(|| Arc::new(Semaphore::new(self.each))).clone();

@@ -55,9 +55,7 @@ use crate::ports::meter::Meter;
 use crate::ports::sandbox::Sandbox;
 use crate::ports::store::{EndCall, Store};
 use crate::ports::workspace::Workspaces;
-use crate::principal::Owner;
 use crate::quota::{Extent, Quotas};
-use crate::shares::Shares;
 use crate::steps;
 
 /// Between two looks whether a call on its way into the store has arrived.
@@ -124,8 +122,6 @@ struct Inner {
     /// Calls on their way into the store: they may be there already, and are no strays.
     accepting: Mutex<HashMap<CallId, TaskId>>,
     questions: Questions,
-    /// Who stores a full batch of output.
-    full_batches: Arc<Shares<Owner>>,
     tracker: TaskTracker,
     /// Once set, no call is accepted and none leaves the queue.
     stopping: AtomicBool,
@@ -170,7 +166,6 @@ impl Dispatcher {
             active: Mutex::default(),
             accepting: Mutex::default(),
             questions: Questions::default(),
-            full_batches: Arc::new(Shares::one_each()),
             tracker: TaskTracker::new(),
             stopping: AtomicBool::new(false),
             suspended: AtomicBool::new(false),

@@ -35,9 +35,6 @@ const CHANGES_PER_EVENT: usize = 500;
 const EVENT_BYTES: usize = 256;
 /// What a change of a file is taken to weigh beside its path: it has a row of the history.
 const CHANGE_BYTES: usize = 128;
-/// How long a full batch waits for others of its owner: they may have to wait for a store
-/// that is away.
-const LONGEST_TURN: Duration = Duration::from_secs(1);
 /// Changes found by a walk after a worker's death.
 const WALK_MAX: u32 = 1_000;
 
@@ -223,10 +220,6 @@ impl Sink for Arc<CallSink> {
             (full, start)
         };
         if full {
-            // One of an owner's at a time, however many of its calls flood: others' events
-            // wait for that one alone.
-            let turn = self.inner.full_batches.take(self.call.owner);
-            let _turn = tokio::time::timeout(LONGEST_TURN, turn).await;
             self.flush().await;
         } else if start_timer {
             self.flush_later();
