@@ -42,13 +42,18 @@ pub(super) const EDGE: &str = "http";
 /// Bytes read from disk at a time: a stream of 100 MB holds this much of it.
 const CHUNK: usize = 64 * 1024;
 
-/// How long a client may send nothing of a body that it has begun: its request has a
-/// place among those of all, and what is written a place on the disk.
+/// How long nothing of a body may come that was begun: its request has a place among
+/// those of all, and what is written a place on the disk.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// The body of a request as a stream.
 pub fn stream_of(request: Request) -> ByteStream {
-    let chunks = stream::unfold(Some(request.into_body().into_data_stream()), |chunks| async {
+    bytes_of(request.into_body())
+}
+
+/// A body as a stream, while something comes of it.
+pub(super) fn bytes_of(body: Body) -> ByteStream {
+    let chunks = stream::unfold(Some(body.into_data_stream()), |chunks| async {
         let mut chunks = chunks?;
         match timeout(SILENCE, chunks.next()).await {
             Ok(None) => None,

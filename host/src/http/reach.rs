@@ -3,7 +3,6 @@
 //! that host checks who asks and notes it, and the hosts still trust each other in
 //! nothing.
 
-use std::io;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -12,14 +11,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use bulkhead_core::path::{MAX_NAME, WorkspacePath};
 use bulkhead_core::ports::workspace::{ByteStream, WorkspaceError};
-use futures::{StreamExt as _, stream};
 use hyper::body::Incoming;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::time::timeout;
-use tokio_util::io::StreamReader;
 
 use super::auth::{API_KEY, REASON};
+use super::files::bytes_of;
 use super::forward::{FORWARDED, Peers, unreachable};
 use super::problem::Problem;
 use super::wire::url_path;
@@ -268,16 +266,7 @@ impl<'a> There<'a> {
     pub(super) async fn read(&self) -> Result<(HeaderMap, ByteStream), Refusal> {
         let answer = self.ask(&format!("files/{}", self.url())).await?;
         let (parts, body) = answer.into_parts();
-        let chunks = stream::unfold(Some(Body::new(body).into_data_stream()), |chunks| async {
-            let mut chunks = chunks?;
-            match timeout(SILENCE, chunks.next()).await {
-                Ok(None) => None,
-                Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(chunks))),
-                Ok(Some(Err(error))) => Some((Err(io::Error::other(error)), None)),
-                Err(_) => Some((Err(io::ErrorKind::TimedOut.into()), None)),
-            }
-        });
-        Ok((parts.headers, Box::pin(StreamReader::new(Box::pin(chunks)))))
+        Ok((parts.headers, bytes_of(Body::new(body))))
     }
 
     /// Deletes it for good. Fine if it is gone.
