@@ -52,6 +52,8 @@ pub struct Attack {
     #[serde(default)]
     most: BTreeMap<String, u64>,
     limits: Option<String>,
+    #[serde(default)]
+    brought: BTreeMap<String, u64>,
 }
 
 /// How an attack ended.
@@ -157,6 +159,9 @@ impl Attack {
         let task = if self.component == "confined" { confined(server, client) } else { client.task() };
         if self.name == "escape.planted" {
             plant(server, &task);
+        }
+        for (file, bytes) in &self.brought {
+            std::fs::File::create(workspace(server, &task).join(file)).unwrap().set_len(*bytes).unwrap();
         }
         let (arguments, _origin) = self.arguments();
         let wall = if self.component.ends_with("wait") { WAITING } else { most_wall() };

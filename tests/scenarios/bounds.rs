@@ -4,7 +4,6 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::attacks::workspace;
 use crate::harness::{Client, Options, Server};
 
 /// Calls an attack with limits of its own, in a new task.
@@ -79,20 +78,6 @@ fn a_file_is_as_large_as_the_call_may_make_it() {
         let call = client.post(&format!("/v1/tasks/{task}/calls?wait=60"), &body).expect(200);
         assert_eq!(call["state"], state, "{call}");
     }
-}
-
-/// The kernel ends who writes there, with all it does, unless told otherwise.
-#[test]
-fn what_is_written_past_the_largest_size_of_a_file_is_refused_and_ends_nobody() {
-    let server = Server::start(Options::default());
-    let client = server.client();
-    client.register("hostile/disk");
-    let task = client.task();
-    // As a client may bring it.
-    std::fs::File::create(workspace(&server, &task).join("large")).unwrap().set_len(2 << 30).unwrap();
-    let body = json!({"tool": "hostile_disk", "arguments": {"attack": "inside_large"}});
-    let call = client.post(&format!("/v1/tasks/{task}/calls?wait=60"), &body).expect(200);
-    assert_eq!(said(&call)["refused"], true, "{call}");
 }
 
 #[test]
