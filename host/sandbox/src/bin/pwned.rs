@@ -79,13 +79,19 @@ impl Prey {
 
     /// Tries everything; says what it reached.
     fn attack(&self, walls: &Walls) -> io::Result<serde_json::Value> {
-        let reached: Vec<&str> =
-            ATTEMPTS.iter().filter(|(_, attempt)| attempt(self).is_ok()).map(|(name, _)| *name).collect();
+        let (mut reached, mut refused) = (Vec::new(), serde_json::Map::new());
+        for (name, attempt) in ATTEMPTS {
+            match attempt(self) {
+                Ok(()) => reached.push(*name),
+                Err(error) => drop(refused.insert((*name).into(), error.raw_os_error().into())),
+            }
+        }
         Ok(serde_json::json!({
             "walls": walls,
             "missing": walls.missing().iter().map(|part| part.name()).collect::<Vec<_>>(),
             "without": walls.without(),
             "reached": reached,
+            "refused": refused,
         }))
     }
 }
@@ -195,7 +201,10 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     ("kernel.userfaultfd", |_| refused(libc::SYS_userfaultfd)),
     ("kernel.mount", |_| refused(libc::SYS_mount)),
     ("kernel.handle", |_| refused(libc::SYS_open_by_handle_at)),
-    ("kernel.mode", |prey| raw(libc::SYS_fchmodat, [i64::from(prey.root.as_raw_fd()), pointer(c"own"), 0o4777, 0])),
+    ("kernel.mode", |prey| {
+        drop(open_at(prey, Path::new("mode"), OFlags::CREATE | OFlags::WRONLY)?);
+        raw(libc::SYS_fchmodat, [i64::from(prey.root.as_raw_fd()), pointer(c"mode"), 0o4777, 0])
+    }),
     // What others may do to this process.
     ("others.trace", |_| match rustix::process::dumpable_behavior()? {
         rustix::process::DumpableBehavior::NotDumpable => Err(io::ErrorKind::PermissionDenied.into()),

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed test says where")]
 #![allow(clippy::print_stdout, reason = "a test says what this machine keeps it from showing")]
 
+#[cfg(feature = "probe")]
+mod attempts;
 mod calls;
 mod cgroups;
 #[cfg(feature = "contract")]

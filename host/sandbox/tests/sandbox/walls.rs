@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use crate::harness::{Bench, Remember, child, summary};
 
 /// What a taken-over worker reached without some parts of the wall.
-struct Reached(Value);
+pub(crate) struct Reached(pub(crate) Value);
 
 impl Reached {
-    fn names(&self) -> Vec<&str> {
+    pub(crate) fn names(&self) -> Vec<&str> {
         self.0["reached"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
     }
 
@@ -33,12 +33,12 @@ impl Reached {
     }
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Runs the attacks in a process of this user or, as root, of another.
-fn attack(without: &[Part], user: Option<u32>) -> Reached {
+pub(crate) fn attack(without: &[Part], user: Option<u32>) -> Reached {
     let home = tempfile::tempdir().unwrap();
     let (own, other) = (home.path().join("tenant_a"), home.path().join("tenant_b"));
     for directory in [&own, &other] {
