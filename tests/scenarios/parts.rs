@@ -100,6 +100,10 @@ fn a_program_sees_the_parts_it_is_granted_and_nothing_else() {
         {"path": "out/logs", "access": "read-write", "object": object("out/logs")},
         {"path": "src", "access": "read", "object": object("src")}]);
     assert_eq!((opened.len(), &opened[0]["data"]["paths"], &opened[0]["call"]), (1, &wanted, &call["id"]));
+    // So is the directory of the task, in the record of the call's end.
+    let ended = &client.get(&format!("/v1/audit?task={task}&kind=call.ended")).expect(200)["items"][0];
+    let of_task = std::fs::metadata(&root).unwrap();
+    assert_eq!(ended["data"]["workspace"], format!("{}:{}", of_task.dev(), of_task.ino()), "{ended}");
     // What was made for it is told as its own.
     let events = client.events_until(&task, "call.ended");
     let changes = events.iter().filter(|event| event["type"] == "files.changed" && event["data"]["by"] == "call");

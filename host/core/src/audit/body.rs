@@ -11,6 +11,7 @@ use crate::grants::{Capability, Ceiling, Grants, Mode, SubPath, WorkspaceAccess}
 use crate::id::{GrantId, QuestionId, TenantId, ToolId, UserId};
 use crate::limits::{Limits, Usage};
 use crate::outcome::Outcome;
+use crate::ports::workspace::FileId;
 use crate::task::Overdue;
 
 /// How something was decided.
@@ -151,6 +152,10 @@ pub enum AuditBody {
         digest: Digest,
         /// What it was granted, with the policy's revision.
         grants: Grants,
+        /// The directory of its task that was opened for it, `device:inode`; none if it
+        /// was granted nothing of it, or never came to be run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        workspace: Option<String>,
         /// Those of its limits that are not its task's; those stand in `task.created`, and
         /// again in `task.deleted`.
         #[serde(default, skip_serializing_if = "Map::is_empty")]
@@ -324,8 +329,9 @@ pub enum AuditBody {
 }
 
 impl AuditBody {
-    /// That a call ended; `task` are the limits of its task, if they are known.
-    pub fn call_ended(call: &Call, outcome: &Outcome, task: Option<&Limits>) -> Self {
+    /// That a call ended; `task` are the limits of its task, if they are known, and
+    /// `workspace` is the directory that it worked in.
+    pub fn call_ended(call: &Call, outcome: &Outcome, task: Option<&Limits>, workspace: Option<FileId>) -> Self {
         let limits = match task {
             Some(task) if *task == call.limits => Map::new(),
             task => differing(&call.limits, task),
@@ -334,6 +340,7 @@ impl AuditBody {
             tool: call.tool_name.clone(),
             digest: call.tool_digest,
             grants: call.grants.clone(),
+            workspace: workspace.map(|workspace| workspace.to_string()),
             limits,
             state: outcome.ending.state().into(),
             code: outcome.ending.fault().map(|fault| fault.code.to_string()),

@@ -170,7 +170,12 @@ impl Inner {
             WorkspaceAccess::None => None,
             WorkspaceAccess::Read | WorkspaceAccess::ReadWrite => {
                 let opened = self.parts.workspaces.open(call.owner.tenant, call.task).await;
-                Some(opened.map_err(|error| host_fault(&error, "the workspace could not be opened"))?)
+                let identified = opened.and_then(|root| Ok((self.parts.workspaces.identity(&root)?, root)));
+                let (id, root) = identified.map_err(|error| host_fault(&error, "the workspace could not be opened"))?;
+                if let Some(active) = lock(&self.active).get_mut(&call.id) {
+                    active.workspace = Some(id);
+                }
+                Some(root)
             }
         };
         let mut room = Room::default();

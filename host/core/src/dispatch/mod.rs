@@ -54,7 +54,7 @@ use crate::ports::egress::Egress;
 use crate::ports::meter::Meter;
 use crate::ports::sandbox::Sandbox;
 use crate::ports::store::{EndCall, Store};
-use crate::ports::workspace::Workspaces;
+use crate::ports::workspace::{FileId, Workspaces};
 use crate::quota::{Extent, Quotas};
 use crate::steps;
 
@@ -142,6 +142,8 @@ struct Active {
     lost: bool,
     /// Why it ends, if less is granted now.
     revoked: Arc<OnceLock<String>>,
+    /// The directory of its task, once it is opened for its guest.
+    workspace: Option<FileId>,
 }
 
 /// A slot of the lanes; given back on drop, which starts who waits.
@@ -312,7 +314,8 @@ impl Dispatcher {
 impl Inner {
     fn activate(&self, call: &Arc<Call>, done: Done) {
         let (cancel, revoked) = (self.stop_now.child_token(), Arc::default());
-        let active = Active { call: call.clone(), cancel, done, holds: Vec::new(), lost: false, revoked };
+        let call_of = call.clone();
+        let active = Active { call: call_of, cancel, done, holds: Vec::new(), lost: false, revoked, workspace: None };
         lock(&self.active).insert(call.id, active);
     }
 
@@ -338,7 +341,8 @@ impl Inner {
     async fn record_of_end(&self, call: &Call, outcome: &Outcome, at: Timestamp) -> NewAudit {
         // Mostly from memory. If it can't be had, the record names all limits: a call must end.
         let task = self.parts.access.frozen(call.owner, call.task).await.ok();
-        let body = AuditBody::call_ended(call, outcome, task.as_ref().map(|task| &task.limits));
+        let workspace = lock(&self.active).get(&call.id).and_then(|active| active.workspace);
+        let body = AuditBody::call_ended(call, outcome, task.as_ref().map(|task| &task.limits), workspace);
         NewAudit::new(at, call.owner, call.task, call.id, &body)
     }
 

@@ -353,6 +353,11 @@ pub trait Workspaces: Send + Sync + 'static {
     async fn create(&self, tenant: TenantId, task: TaskId, most: Extent) -> Result<(), WorkspaceError>;
     /// Opens the directory of a workspace.
     async fn open(&self, tenant: TenantId, task: TaskId) -> Result<Arc<OwnedFd>, WorkspaceError>;
+    /// Which directory `root` is, for the audit log: a path may name another one later.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    fn identity(&self, root: &OwnedFd) -> Result<FileId, WorkspaceError>;
     /// Removes a workspace with all it holds. Fine if it is gone.
     async fn remove(&self, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError>;
 

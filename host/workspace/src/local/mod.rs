@@ -37,7 +37,7 @@ use bulkhead_core::clock::Timestamp;
 use bulkhead_core::id::{DeletedId, TaskId, TenantId, UploadId};
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::workspace::{
-    Added, Arriving, ByteRange, ByteStream, Copied, Copy, Domains, Entry, Listing, OpenDir, OpenFile, PutAside,
+    Added, Arriving, ByteRange, ByteStream, Copied, Copy, Domains, Entry, FileId, Listing, OpenDir, OpenFile, PutAside,
     Removal, Walked, WorkspaceError, Workspaces, WriteOptions, Written,
 };
 use bulkhead_core::quota::Extent;
@@ -123,6 +123,10 @@ impl Workspaces for LocalWorkspaces {
 
     async fn open(&self, tenant: TenantId, task: TaskId) -> Result<Arc<OwnedFd>, WorkspaceError> {
         self.run(move |layout| layout.open_workspace(tenant, task)).await.map(Arc::new)
+    }
+
+    fn identity(&self, root: &OwnedFd) -> Result<FileId, WorkspaceError> {
+        part::identity(root.as_fd())
     }
 
     async fn remove(&self, tenant: TenantId, task: TaskId) -> Result<(), WorkspaceError> {

@@ -1,7 +1,7 @@
 //! Opening a directory that is granted to a call: once, through no link, so
 //! that whatever takes its name afterwards is not what the call holds.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use bulkhead_core::path::WorkspacePath;
@@ -32,9 +32,14 @@ pub(super) fn open(
         }
         Err(errno) => return Err(error::at_directory(path)(errno)),
     };
-    let stat = rustix::fs::fstat(&directory).map_err(error::host)?;
-    let id = FileId { device: stat.st_dev, inode: stat.st_ino };
+    let id = identity(directory.as_fd())?;
     Ok(Some(OpenDir { directory: Arc::new(directory), id, made }))
+}
+
+/// Which directory it is.
+pub(super) fn identity(directory: BorrowedFd<'_>) -> Result<FileId, WorkspaceError> {
+    let stat = rustix::fs::fstat(directory).map_err(error::host)?;
+    Ok(FileId { device: stat.st_dev, inode: stat.st_ino })
 }
 
 /// How many directories of the path are not there.
