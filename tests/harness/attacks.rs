@@ -24,7 +24,7 @@ const FEW_EVENTS: usize = 1_000;
 /// What a neighbour's call may take at any time.
 const NEIGHBOUR: Duration = Duration::from_millis(1_400);
 /// The arguments that make a key of another tenant.
-const OTHER_TENANT: [&str; 4] =
+pub const OTHER_TENANT: [&str; 4] =
     ["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"];
 /// How long what a task left may lie in the trash, on a loaded machine.
 const REMOVAL: Duration = Duration::from_secs(20);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::harness::attacks::OTHER_TENANT;
 use crate::harness::postgres::postgres;
 use crate::harness::{Client, Options, Server};
 
@@ -47,7 +48,7 @@ fn reason(report: &Value) -> String {
 
 #[test]
 fn what_was_done_is_recorded_and_an_owner_reads_its_own() {
-    let server = Server::start(Options::default().with("BULKHEAD_AUDIT__REFUSALS_EVERY_S", 1));
+    let server = Server::start(Options::default());
     let client = server.client();
     let tool = client.register("fixtures/echo");
     let task = client.task();
@@ -96,13 +97,76 @@ fn what_was_done_is_recorded_and_an_owner_reads_its_own() {
     let colleague =
         server.client_with(&["--tenant", me["tenant"].as_str().unwrap(), "--user", "usr_01jd8n2m4v0000000000000001"]);
     assert_eq!(kinds(&records(&colleague, "")), ["key.created"]);
-    // Who asks for what is not theirs is written down, a little later.
+    assert!(verify(&server, &[]).0);
+}
+
+/// What was refused to a client, oldest first.
+fn refused(client: &Client) -> Vec<Value> {
+    let data = |record: Value| {
+        let [what, ids, count] = ["what", "ids", "count"].map(|of| record["data"][of].clone());
+        json!([what, ids, count])
+    };
+    records(client, "&kind=access.refused").into_iter().map(data).collect()
+}
+
+/// The same client, of a server that was started again.
+fn again(server: &Server, client: &Client) -> Client {
+    Client::new(&server.url(), Some(client.key()))
+}
+
+#[test]
+fn what_is_refused_to_a_user_is_recorded_before_it_is_answered_and_then_counted() {
+    // No count is written but at a stop.
+    let server = Server::start(Options::default().with("BULKHEAD_AUDIT__REFUSALS_EVERY_S", 3_600));
+    let client = server.client();
+    let task = client.task();
+    let me = client.get("/v1/whoami").expect(200);
+    let colleague =
+        server.client_with(&["--tenant", me["tenant"].as_str().unwrap(), "--user", "usr_01jd8n2m4v0000000000000001"]);
     colleague.get(&format!("/v1/tasks/{task}")).problem(404, "not_found");
     server.client_with(&["--scopes", "metrics:read"]).get("/v1/tasks").problem(403, "missing_scope");
-    let refused = until(|| records(&colleague, "&kind=access.refused").pop());
-    assert_eq!((&refused["data"]["what"], &refused["data"]["ids"]), (&json!("task"), &json!([task])), "{refused}");
-    let refused = until(|| records(&client, "&kind=access.refused").pop());
-    assert_eq!(refused["data"]["what"], "tasks:read", "{refused}");
+    let first = [json!(["task", [task], 1])];
+    assert_eq!((refused(&colleague), refused(&client)), (first.to_vec(), vec![json!(["tasks:read", null, 1])]));
+    for _ in 0..20 {
+        colleague.get(&format!("/v1/tasks/{task}/calls")).problem(404, "not_found");
+    }
+    assert_eq!(refused(&colleague), first, "the like is counted");
+    // One that crashes loses no more than the count.
+    let server = server.kill_and_restart();
+    let colleague = again(&server, &colleague);
+    assert_eq!(refused(&colleague), first);
+    for _ in 0..3 {
+        colleague.delete(&format!("/v1/tasks/{task}")).problem(404, "not_found");
+    }
+    assert_eq!(refused(&colleague).len(), 2);
+    let server = server.stop_and_restart();
+    let all = [first[0].clone(), first[0].clone(), json!(["task", [task], 2])];
+    assert_eq!(refused(&again(&server, &colleague)), all);
+    assert!(verify(&server, &[]).0);
+}
+
+#[test]
+fn what_is_refused_to_a_user_is_not_answered_while_it_can_not_be_recorded() {
+    let database = postgres().database(None);
+    let server = Server::start(Options::default().with("DATABASE_URL", postgres().url(postgres().port(), &database)));
+    let client = server.client();
+    let task = client.task();
+    let stranger = server.client_with(&OTHER_TENANT);
+    let trigger = "CREATE FUNCTION bulkhead.full() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'no space' USING ERRCODE = 'disk_full'; END $$;
+        CREATE TRIGGER full_disk BEFORE INSERT ON bulkhead.audit FOR EACH ROW
+            WHEN (NEW.kind = 'access.refused') EXECUTE FUNCTION bulkhead.full()";
+    postgres().psql(&database, trigger).unwrap();
+    for asked in [&task, "task_01jd8n2m4v0000000000000000", &task] {
+        stranger.get(&format!("/v1/tasks/{asked}")).problem(507, "disk_full");
+    }
+    // Nobody else is concerned: not even who has no key.
+    client.get(&format!("/v1/tasks/{task}")).expect(200);
+    client.with_key(None).get(&format!("/v1/tasks/{task}")).problem(401, "unauthenticated");
+    postgres().psql(&database, "DROP TRIGGER full_disk ON bulkhead.audit").unwrap();
+    stranger.get(&format!("/v1/tasks/{task}")).problem(404, "not_found");
+    let ids = json!([task, "task_01jd8n2m4v0000000000000000"]);
+    assert_eq!(refused(&stranger), [json!(["task", ids, 4])], "those that were not answered are in it");
     assert!(verify(&server, &[]).0);
 }
 

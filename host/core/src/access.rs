@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::audit::refusals::Refusals;
+use crate::audit::refusals::{Refusals, Refused};
 use crate::call::Call;
 use crate::error::Error;
 use crate::grants::Ceiling;
 use crate::id::{CallId, SessionId, TaskId};
 use crate::limits::Limits;
-use crate::ports::store::{Store, Thing};
-use crate::principal::{Owner, Principal};
+use crate::ports::store::{Store, StoreError, Thing};
+use crate::principal::{Owner, Principal, Scope};
 use crate::session::Session;
 use crate::task::{Task, TaskState};
 use crate::tool::ToolSet;
@@ -139,7 +139,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// A door to what is in `store`; whom it refuses is counted.
+    /// A door to what is in `store`; what it refuses is written down.
     pub(crate) fn new(store: Arc<dyn Store>, softened: Arc<Softened>, refusals: Arc<Refusals>) -> Self {
         Self {
             store,
@@ -161,18 +161,33 @@ impl Access {
             let softens = !scope.is_always_enforced()
                 && self.softened.lets_through(Rule::Scopes, who, operation.name(), scope.as_str()).await?;
             if !softens {
-                self.refusals.scope(who, scope);
-                return Err(Error::MissingScope(scope));
+                return Err(self.lacking(who, scope).await);
             }
         }
         Ok(Permit { principal: principal.clone() })
     }
 
-    /// What was asked for is not there, or another's.
-    fn absent(&self, principal: &Principal, kind: &'static str, id: &dyn ToString) -> Error {
-        let id = id.to_string();
-        self.refusals.not_found(principal.owner(), kind, &id);
-        Error::not_found(kind, id)
+    /// The answer to who lacks a scope.
+    pub(crate) async fn lacking(&self, who: Owner, scope: Scope) -> Error {
+        let refused = self.refused(who, Refused::Scope(scope), None).await;
+        refused.map_or_else(Error::from, |()| Error::MissingScope(scope))
+    }
+
+    /// The answer to who asks for what is not there, or another's.
+    pub(crate) async fn absent(&self, who: Owner, kind: &'static str, id: String) -> Error {
+        let refused = self.refused(who, Refused::NotFound(kind), Some(id.clone())).await;
+        refused.map_or_else(Error::from, |()| Error::not_found(kind, id))
+    }
+
+    /// Writes down that something was refused, or counts it if the like was written down
+    /// a moment ago. What can't be written down is not answered.
+    async fn refused(&self, who: Owner, what: Refused, id: Option<String>) -> Result<(), StoreError> {
+        let Some(first) = self.refusals.principal(who, what, id, self.softened.ids.now()) else { return Ok(()) };
+        let stored = self.store.append_audit(vec![first.record()]).await;
+        if stored.is_err() {
+            self.refusals.untold(first);
+        }
+        stored
     }
 
     /// Checks that a task is the principal's.
@@ -248,7 +263,7 @@ impl Access {
             return Ok(tools);
         }
         let tools = self.store.tool_set(task.tool_set).await?;
-        let tools = Arc::new(tools.ok_or_else(|| crate::ports::store::StoreError::Corrupt {
+        let tools = Arc::new(tools.ok_or_else(|| StoreError::Corrupt {
             table: "tool_sets",
             row: task.tool_set.to_string(),
             reason: format!("missing, but used by {}", task.id),

@@ -355,7 +355,7 @@ section! {
         export_dir: PathBuf = PathBuf::new(), Kind::OptionalPath;
         /// Time between two exports. Only chains that have grown are told; what came after the last export can be cut off unseen.
         export_every_s: u64 = 300, number("seconds", 1, 24 * 3_600);
-        /// Time between two records of what was refused: strangers, and principals that asked for what is not theirs. They are counted in between, so that nobody can make the server write by being refused.
+        /// Time between two records of what was refused to strangers, and of what was refused again to a user: the first time is recorded before it is answered, and the like is counted from then on, so that nobody can make the server write by being refused.
         refusals_every_s: u64 = 15, number("seconds", 1, 3_600);
     }
 }

@@ -51,13 +51,16 @@ impl Access {
     where
         F: Future<Output = Result<Option<T>, StoreError>>,
     {
-        let missing = || self.absent(principal, thing.kind(), &thing.id());
-        if operation.reach() == Reach::Own {
-            return Err(missing());
-        }
-        let whose = self.whose(principal, thing).await?.ok_or_else(missing)?;
-        let found = get(whose).await?.ok_or_else(missing)?;
         let who = principal.owner();
+        let whose = match operation.reach() {
+            Reach::Own => None,
+            Reach::Others => self.whose(principal, thing).await?,
+        };
+        let found = match whose {
+            Some(whose) => get(whose).await?.map(|found| (whose, found)),
+            None => None,
+        };
+        let Some((whose, found)) = found else { return Err(self.absent(who, thing.kind(), thing.id()).await) };
         if principal.reason.is_none() {
             let what = format!("the {} `{}` of {}", thing.kind(), thing.id(), whose.user);
             self.softened.lets_through(Rule::AdminReason, who, operation.name(), &what).await?;

@@ -1,11 +1,11 @@
-//! What was refused at the door, counted until it is written down.
+//! What was refused at the door, on its way into the log.
 //!
-//! A refusal does nothing, so it need not wait for its record; and who is refused
-//! must not be able to make the host write. So refusals are counted here, in
-//! bounded maps, and written every so often: those of strangers (no key, or none
-//! that is good) by reason and where they come from, those of principals by
-//! who, what and why. What does not fit is counted together. If the records can't
-//! be written the counts stay and the host goes on.
+//! The first refusal of a kind to a principal is written down before it is answered,
+//! and is not answered if it can't be (`access`). Those of the same kind that follow are
+//! counted here and written every so often, and so is all that is refused to strangers
+//! (no key, or none that is good), by reason and where they come from: who is refused
+//! must not be able to make the host write. What does not fit is counted together. If
+//! those records can't be written the counts stay and the host goes on.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,7 +39,7 @@ struct Counts {
 
 /// What was refused to a principal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Refused {
+pub(crate) enum Refused {
     /// A thing of this kind that is not there, or another's.
     NotFound(&'static str),
     /// What needs this scope.
@@ -56,10 +56,52 @@ impl Counts {
     }
 }
 
+impl Refused {
+    /// The record of such refusals.
+    fn record(self, owner: Owner, at: Timestamp, named: &Named, since: Option<String>) -> NewAudit {
+        let (what, reason) = match self {
+            Self::NotFound(kind) => (kind.to_owned(), "not_found"),
+            Self::Scope(scope) => (scope.to_string(), "missing_scope"),
+        };
+        let (reason, ids, count) = (reason.into(), named.ids.clone(), named.count);
+        NewAudit::new(at, owner, None, None, &AuditBody::AccessRefused { what, reason, ids, count, since })
+    }
+}
+
 #[derive(Debug, Default)]
 struct Named {
+    /// Whether one is written down already; if not, the next one has to be.
+    told: bool,
+    /// Those that are not.
     count: u64,
     ids: Vec<String>,
+}
+
+impl Named {
+    fn add(&mut self, count: u64, ids: impl IntoIterator<Item = String>) {
+        self.count += count;
+        for id in ids {
+            if self.ids.len() < NAMED && !self.ids.contains(&id) {
+                self.ids.push(id);
+            }
+        }
+    }
+}
+
+/// A refusal that is written down before it is answered.
+#[derive(Debug)]
+pub(crate) struct First {
+    owner: Owner,
+    what: Refused,
+    named: Named,
+    at: Timestamp,
+}
+
+impl First {
+    /// Its record.
+    pub(crate) fn record(&self) -> NewAudit {
+        self.what.record(self.owner, self.at, &self.named, None)
+    }
 }
 
 impl Refusals {
@@ -68,30 +110,34 @@ impl Refusals {
         self.counts().stranger(reason, source.into(), 1);
     }
 
-    /// A principal asked for a thing that is not there, or another's.
-    pub(crate) fn not_found(&self, owner: Owner, kind: &'static str, id: &dyn ToString) {
-        self.principal(owner, Refused::NotFound(kind), Some(id));
-    }
-
-    /// A principal's key lacks a scope.
-    pub(crate) fn scope(&self, owner: Owner, scope: Scope) {
-        self.principal(owner, Refused::Scope(scope), None);
-    }
-
-    fn principal(&self, owner: Owner, what: Refused, id: Option<&dyn ToString>) {
+    /// A principal was refused something, of this id if it has one. What must be written
+    /// down before that is answered; none if it was counted.
+    #[must_use = "it is written down before it is answered"]
+    pub(crate) fn principal(&self, owner: Owner, what: Refused, id: Option<String>, at: Timestamp) -> Option<First> {
         let mut counts = self.counts();
         if counts.principals.len() >= PRINCIPALS && !counts.principals.contains_key(&(owner, what)) {
             counts.others += 1;
-            return;
+            return None;
         }
         let named = counts.principals.entry((owner, what)).or_default();
-        named.count += 1;
-        if let Some(id) = id.filter(|_| named.ids.len() < NAMED) {
-            let id = id.to_string();
-            if !named.ids.contains(&id) {
-                named.ids.push(id);
-            }
+        named.add(1, id);
+        if named.told {
+            return None;
         }
+        let named = std::mem::replace(named, Named { told: true, ..Named::default() });
+        Some(First { owner, what, named, at })
+    }
+
+    /// Counts one that could not be written down; the next of its kind has to be.
+    pub(crate) fn untold(&self, first: First) {
+        let mut counts = self.counts();
+        if counts.principals.len() >= PRINCIPALS && !counts.principals.contains_key(&(first.owner, first.what)) {
+            counts.others += first.named.count;
+            return;
+        }
+        let named = counts.principals.entry((first.owner, first.what)).or_default();
+        named.told = false;
+        named.add(first.named.count, first.named.ids);
     }
 
     /// The records of what was counted, with what to count again should they not
@@ -116,10 +162,7 @@ impl Refusals {
                 counts.others += named.count;
                 continue;
             }
-            let kept = counts.principals.entry(key).or_default();
-            kept.count += named.count;
-            let room = NAMED.saturating_sub(kept.ids.len());
-            kept.ids.extend(named.ids.into_iter().take(room));
+            counts.principals.entry(key).or_default().add(named.count, named.ids);
         }
         counts.others += taken.counts.others;
     }
@@ -158,19 +201,8 @@ impl Taken {
             };
             records.push(NewAudit::of_operator(now, &body));
         }
-        for ((owner, refused), named) in &counts.principals {
-            let (what, reason) = match refused {
-                Refused::NotFound(kind) => ((*kind).to_owned(), "not_found"),
-                Refused::Scope(scope) => (scope.to_string(), "missing_scope"),
-            };
-            let body = AuditBody::AccessRefused {
-                what,
-                reason: reason.into(),
-                ids: named.ids.clone(),
-                count: named.count,
-                since: since.clone(),
-            };
-            records.push(NewAudit::new(now, *owner, None, None, &body));
+        for ((owner, what), named) in counts.principals.iter().filter(|(_, named)| named.count > 0) {
+            records.push(what.record(*owner, now, named, since.clone()));
         }
         records.sort_by_key(|record| record.chain);
         records
@@ -193,10 +225,14 @@ mod tests {
     #[test]
     fn a_flood_makes_a_bounded_number_of_records() {
         let refusals = Refusals::default();
+        let mut first = 0;
         for number in 0..100_000_u64 {
             refusals.stranger("unauthenticated", &format!("10.{}.{}.0/24", number / 256 % 256, number % 256));
-            refusals.not_found(owner(number), "task", &number);
+            first += usize::from(not_found(&refusals, owner(number), "task", number).is_some());
+            // Again, of another thing of the kind: it is counted.
+            assert!(not_found(&refusals, owner(number), "task", number + 1).is_none());
         }
+        assert_eq!(first, PRINCIPALS);
         let records = refusals.take(at(1)).records();
         assert_eq!(records.len(), STRANGERS + 1 + 1 + PRINCIPALS);
         let counted = |kind: &str| -> u64 {
@@ -207,23 +243,48 @@ mod tests {
             };
             of_kind.map(count).sum()
         };
-        assert_eq!((counted("strangers.refused"), counted("access.refused")), (100_000, 100_000));
+        let all = 200_000 - first as u64;
+        assert_eq!((counted("strangers.refused"), counted("access.refused")), (100_000, all));
         assert!(refusals.take(at(2)).records().is_empty());
+    }
+
+    fn not_found(refusals: &Refusals, owner: Owner, kind: &'static str, id: impl ToString) -> Option<First> {
+        refusals.principal(owner, Refused::NotFound(kind), Some(id.to_string()), at(0))
     }
 
     #[test]
     fn what_could_not_be_written_is_counted_again() {
         let refusals = Refusals::default();
-        refusals.scope(owner(1), Scope::CallsRun);
-        refusals.not_found(owner(1), "call", &"call_1");
+        assert!(refusals.principal(owner(1), Refused::Scope(Scope::CallsRun), None, at(0)).is_some());
+        for id in ["call_0", "call_1"] {
+            drop(not_found(&refusals, owner(1), "call", id));
+        }
         refusals.stranger("unauthenticated", "10.0.0.0/24");
         let taken = refusals.take(at(1));
-        refusals.not_found(owner(1), "call", &"call_2");
+        // Of another interval: written down at once.
+        assert!(not_found(&refusals, owner(1), "call", "call_2").is_some());
+        assert!(not_found(&refusals, owner(1), "call", "call_3").is_none());
         refusals.put_back(taken);
         let records = refusals.take(at(2)).records();
-        assert_eq!(records.len(), 3);
-        let call = records.iter().find(|record| record.data.contains("call_1")).expect("is told");
-        assert_eq!(&*call.data, r#"{"what":"call","reason":"not_found","ids":["call_2","call_1"],"count":2}"#);
+        assert_eq!(records.len(), 2);
+        assert_eq!(&*records[1].data, r#"{"what":"call","reason":"not_found","ids":["call_3","call_1"],"count":2}"#);
         assert_eq!((records[0].user, records[1].user), (None, Some(owner(1).user)), "the operator's chain is first");
+    }
+
+    #[test]
+    fn the_first_of_a_kind_has_to_be_written_down_until_one_is() {
+        let refusals = Refusals::default();
+        let first = not_found(&refusals, owner(1), "call", "call_1").expect("the first");
+        assert!(not_found(&refusals, owner(1), "call", "call_2").is_none(), "while it is being written");
+        refusals.untold(first);
+        let second = not_found(&refusals, owner(1), "call", "call_3").expect("none is written down");
+        assert_eq!(
+            &*second.record().data,
+            r#"{"what":"call","reason":"not_found","ids":["call_2","call_1","call_3"],"count":3}"#
+        );
+        // Others, and other things, have firsts of their own.
+        assert!(not_found(&refusals, owner(2), "call", "call_1").is_some());
+        assert!(not_found(&refusals, owner(1), "task", "task_1").is_some());
+        assert!(refusals.take(at(1)).records().is_empty(), "all of it is written down");
     }
 }

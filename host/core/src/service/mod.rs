@@ -138,7 +138,7 @@ impl Services {
         let softened = Arc::new(softened);
         let refusals = Arc::new(Refusals::default());
         let audit = audit::AuditLog::new(ports.clone(), refusals.clone());
-        let access = Arc::new(Access::new(ports.store.clone(), softened.clone(), refusals.clone()));
+        let access = Arc::new(Access::new(ports.store.clone(), softened.clone(), refusals));
         let hub = Arc::new(Hub::new(ports.live.clone()));
         let policies = Arc::new(Policies::default());
         let quotas = Arc::new(Quotas::new(
@@ -162,7 +162,7 @@ impl Services {
             access: access.clone(),
         };
         let dispatcher = Dispatcher::new(parts, config.dispatch);
-        let tools = tools::Tools::new(ports.clone(), &config, refusals);
+        let tools = tools::Tools::new(ports.clone(), &config, access.clone());
         let activity = Arc::new(Activity::default());
         let parts = tasks::TaskParts {
             ports: ports.clone(),

@@ -12,9 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Ports, ServiceConfig};
-use crate::access::Permit;
+use crate::access::{Access, Permit};
 use crate::audit::chain::Chain;
-use crate::audit::refusals::Refusals;
 use crate::audit::{AuditBody, NewAudit};
 use crate::clock::{NewId as _, Timestamp};
 use crate::digest::Digest;
@@ -44,7 +43,7 @@ pub struct Tools {
 
 struct Inner {
     ports: Ports,
-    refusals: Arc<Refusals>,
+    access: Arc<Access>,
     compiling: Arc<Shares<ToolOwner>>,
     /// What a tenant may have.
     most: Extent,
@@ -154,10 +153,10 @@ impl Drop for UnderWay {
 }
 
 impl Tools {
-    pub(super) fn new(ports: Ports, config: &ServiceConfig, refusals: Arc<Refusals>) -> Self {
+    pub(super) fn new(ports: Ports, config: &ServiceConfig, access: Arc<Access>) -> Self {
         let inner = Inner {
             ports,
-            refusals,
+            access,
             compiling: Arc::new(Shares::new(config.compiling.max(1))),
             most: config.tools_quota,
             max_component_bytes: config.max_component_bytes,
@@ -178,7 +177,7 @@ impl Tools {
     /// If a scope is missing, the component is too large, or the store fails.
     pub async fn register(&self, permit: &Permit, operator: bool, component: Bytes) -> Result<(Tool, bool), Error> {
         let owner = if operator {
-            self.for_operator(permit)?;
+            self.for_operator(permit).await?;
             ToolOwner::Operator
         } else {
             ToolOwner::Tenant(permit.owner().tenant)
@@ -187,12 +186,11 @@ impl Tools {
     }
 
     /// Checks that the principal may change the operator's tools.
-    fn for_operator(&self, permit: &Permit) -> Result<(), Error> {
+    async fn for_operator(&self, permit: &Permit) -> Result<(), Error> {
         if permit.principal().scopes.contains(Scope::OperatorTools) {
             return Ok(());
         }
-        self.inner.refusals.scope(permit.owner(), Scope::OperatorTools);
-        Err(Error::MissingScope(Scope::OperatorTools))
+        Err(self.inner.access.lacking(permit.owner(), Scope::OperatorTools).await)
     }
 
     /// Registers a component on behalf of the host: the built-in tools.
@@ -321,10 +319,10 @@ impl Tools {
     /// If there is none, or the store fails.
     pub async fn get(&self, permit: &Permit, id: ToolId) -> Result<Tool, Error> {
         let tool = self.inner.ports.store.tool(Some(permit.owner().tenant), id).await?;
-        tool.ok_or_else(|| {
-            self.inner.refusals.not_found(permit.owner(), "tool", &id);
-            Error::not_found("tool", id)
-        })
+        match tool {
+            Some(tool) => Ok(tool),
+            None => Err(self.inner.access.absent(permit.owner(), "tool", id.to_string()).await),
+        }
     }
 
     /// Retires a tool that no task pins. The tenant's own, or the operator's
@@ -335,7 +333,7 @@ impl Tools {
     pub async fn delete(&self, permit: &Permit, id: ToolId) -> Result<(), Error> {
         let tool = self.get(permit, id).await?;
         if tool.owner == ToolOwner::Operator {
-            self.for_operator(permit)?;
+            self.for_operator(permit).await?;
         }
         let body = AuditBody::ToolDeleted { tool: id, digest: tool.digest };
         let record = recorded(self.inner.ports.ids.now(), tool.owner, Some(permit.owner()), &body);
