@@ -30,6 +30,7 @@ mod policy;
 mod postgres;
 mod problems;
 mod quota;
+mod rates;
 mod start;
 mod steps;
 mod streams;
