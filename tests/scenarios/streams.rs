@@ -3,6 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -220,6 +221,18 @@ fn a_user_has_so_many_streams_and_gauges_return_to_zero() {
     }
 }
 
+/// Bytes that the kernel holds for a connection of this host to that port.
+fn queued_for(peer: u16) -> u64 {
+    let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let queued = |line: &str| {
+        let mut fields = line.split_whitespace().skip(2);
+        let (_, port) = fields.next()?.split_once(':')?;
+        let (unsent, _) = fields.nth(1)?.split_once(':')?;
+        (u16::from_str_radix(port, 16) == Ok(peer)).then(|| u64::from_str_radix(unsent, 16).unwrap())
+    };
+    connections.lines().filter_map(queued).sum()
+}
+
 #[test]
 fn a_reader_that_takes_nothing_is_shed_and_costs_others_nothing() {
     let server = Server::start(
@@ -250,8 +263,23 @@ fn a_reader_that_takes_nothing_is_shed_and_costs_others_nothing() {
     let arguments = json!({"count": 20_000, "interval_ms": 0, "channels": ["stdout"], "bytes": 1_000});
     let body = json!({"tool": "ticker", "arguments": arguments, "limits": limits});
     client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202);
-    // Another reader gets everything meanwhile.
-    let all = client.events_until(&task, "call.ended");
+    // Another reader gets everything meanwhile, and the kernel holds little for these.
+    let peers: Vec<u16> = readers.iter().map(|reader| reader.local_addr().unwrap().port()).collect();
+    let over = AtomicBool::new(false);
+    let (all, unsent) = std::thread::scope(|scope| {
+        let most = scope.spawn(|| {
+            let mut most = 0;
+            while !over.load(Ordering::Relaxed) {
+                most = peers.iter().map(|peer| queued_for(*peer)).fold(most, u64::max);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            most
+        });
+        let all = client.events_until(&task, "call.ended");
+        over.store(true, Ordering::Relaxed);
+        (all, most.join().unwrap())
+    });
+    assert!((64 << 10..512 << 10).contains(&unsent), "{unsent} bytes wait in the kernel");
     assert_eq!(all.last().unwrap()["data"]["state"], "succeeded", "{:?}", all.last());
     let begun = Instant::now();
     while metric(&client, "bulkhead_event_streams") > 0 {

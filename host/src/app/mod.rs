@@ -29,6 +29,7 @@ use bulkhead_workspace::LocalWorkspaces;
 use bulkhead_workspace::import::ChildImporter;
 use rustix::fs::{FlockOperation, flock};
 use rustix::net::sockopt;
+use socket2::SockRef;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +55,11 @@ use crate::tokens::Tokens;
 
 /// How long open connections may take to end after the stop.
 const DRAIN_CONNECTIONS: Duration = Duration::from_secs(5);
+
+/// Bytes of a connection that wait in the kernel to be sent, at most: enough that a fast
+/// one never runs dry while we are woken for more. Without it they are as many as the
+/// kernel likes to buffer, some megabytes (`net.ipv4.tcp_wmem`).
+const UNSENT: u32 = 128 << 10;
 
 /// Why the host can't start. Each names what is in the way and the remedy.
 #[derive(Debug, Error)]
@@ -238,6 +244,10 @@ impl App {
             // Who takes nothing of what was sent for so long is gone or shed.
             if let Err(error) = sockopt::set_tcp_user_timeout(&*stream, stall) {
                 tracing::debug!(%error, "TCP_USER_TIMEOUT could not be set");
+            }
+            // Who takes less leaves it to us to hold, and to count, and not to the kernel.
+            if let Err(error) = SockRef::from(&*stream).set_tcp_notsent_lowat(UNSENT) {
+                tracing::debug!(%error, "TCP_NOTSENT_LOWAT could not be set");
             }
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY could not be set");
