@@ -21,7 +21,7 @@ fn every_bad_request_gets_its_own_problem() {
     raw(br#"{"tool": "echo"}"#).problem(400, "malformed_json");
     raw(br#"{"tool": "echo", "arguments": {}, "argumants": {}}"#).problem(400, "malformed_json");
     client.send("POST", &calls, &[("content-type", "text/plain")], b"{}").problem(415, "unsupported_media_type");
-    raw(&[b' '; 5000]).problem(413, "too_large");
+    assert_eq!(raw(&[b' '; 5000]).problem(413, "too_large")["name"], "http.max_body_bytes");
     client.post(&calls, &json!({"tool": "ecko", "arguments": {}})).problem(422, "unknown_tool");
     let problem =
         client.post(&calls, &json!({"tool": "echo", "arguments": {"text": 7}})).problem(422, "arguments_mismatch");

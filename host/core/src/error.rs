@@ -50,10 +50,12 @@ pub enum Error {
         mismatches: Vec<Mismatch>,
     },
     /// Something is larger than allowed.
-    #[error("{what} is larger than {limit} bytes")]
+    #[error("{what} is larger than {limit} bytes; send less, or raise it: `{key}` in bulkhead.toml")]
     TooLarge {
         /// What.
         what: &'static str,
+        /// The key of the configuration that sets the limit.
+        key: &'static str,
         /// The limit, in bytes.
         limit: u64,
     },
@@ -123,11 +125,7 @@ pub enum Error {
         retry_after_s: u32,
     },
     /// More often than is allowed; later it works.
-    #[error(
-        "more {} than the {} may have: `rate.{}_per_{}` is {} a minute, {} of them at once",
-        standing.counted.name(), standing.of.name(), standing.counted.name(), standing.of.name(),
-        standing.rate.per_minute, standing.rate.burst
-    )]
+    #[error("{}", words(standing.key(), standing.rate.per_minute.into(), standing.rate.burst))]
     RateLimited {
         /// The rate, and where the principal stands.
         standing: Standing,

@@ -69,6 +69,8 @@ const WAITS: &str = "The call waits (`queued`); nothing fails.";
 const BUSY: &str = "The call is refused with 429 `busy`.";
 const FULL: &str = "Clients get 507 `workspace_full`; in the guest as `workspace_bytes` and `workspace_entries`.";
 const OVER: &str = "Refused with 422 `over_limit`.";
+const RATE: &str = "Refused with 429 `rate_limited`, which says when the next one may come. In a minute; 0: no limit.";
+const SLOWER: &str = "Wait as long as `Retry-After` says";
 const UNSENT: &str =
     "The request fails in the guest (`connection-limit-reached`); the event `call.http` says so in `reason`.";
 const LATER: &str = "Wait until some have ended";
@@ -107,6 +109,30 @@ pub const SERVER: &[ServerLimit] = &[
     limit("quota.tasks_per_user", "tasks", OVER, "the user has {used} tasks, archived ones included", "Delete one"),
     limit("quota.tools_per_tenant", "tools", OVER, "the tenant has {used} tools, refused ones included", "Delete one"),
     limit("quota.tool_bytes_per_tenant", "bytes", OVER, "the tenant's components have {used} bytes", "Delete a tool"),
+    limit(
+        "http.max_concurrent_requests",
+        "requests",
+        "Refused with 429 `too_many_requests` where one user has half of them, or as many as are left; else with 503.",
+        "{used} requests of this user are being answered, as many as one may have beside others'",
+        "Try again when one has ended",
+    ),
+    limit(
+        "http.streams_per_user",
+        "streams",
+        "Refused with 429 `too_many_streams`.",
+        "this user has {used} streams open",
+        "Close one",
+    ),
+    limit("rate.requests_per_user", "requests", RATE, "the user sent {used} requests at once, and more since", SLOWER),
+    limit(
+        "rate.requests_per_tenant",
+        "requests",
+        RATE,
+        "the tenant sent {used} requests at once, and more since",
+        SLOWER,
+    ),
+    limit("rate.calls_per_user", "calls", RATE, "the user made {used} calls at once, and more since", SLOWER),
+    limit("rate.calls_per_tenant", "calls", RATE, "the tenant made {used} calls at once, and more since", SLOWER),
     limit(
         "files.uploads_per_task",
         "uploads",

@@ -102,7 +102,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
         if essence != "application/json" {
             return Err(Problem::new("unsupported_media_type", "send `Content-Type: application/json`"));
         }
-        body(request, state).await.map(Self)
+        body(request, state, "http.max_body_bytes").await.map(Self)
     }
 }
 
@@ -113,11 +113,13 @@ impl JsonBody {
     }
 }
 
-/// A whole body, up to the limit of its route.
-pub async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+/// A whole body, up to the limit of its route, which is set by `key`.
+pub async fn body<S: Send + Sync>(request: Request, state: &S, key: &str) -> Result<Bytes, Problem> {
     Bytes::from_request(request, state).await.map_err(|rejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            Problem::new("too_large", "the body is larger than this operation takes")
+            let detail =
+                format!("the body is larger than `{key}` lets it be; send less, or raise that in bulkhead.toml");
+            Problem::new("too_large", detail).with("name", key)
         } else {
             Problem::new("upload_broken", "the body could not be read to its end")
         }

@@ -10,6 +10,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{StatusCode, header};
 use axum::response::Response;
 use bulkhead_core::principal::Owner;
+use bulkhead_core::reached::words;
 
 use super::problem::Problem;
 
@@ -68,11 +69,7 @@ impl Present {
         let left = self.presence.places - taken.all;
         let own = taken.users.get(&owner).map_or(1, |own| own + 1);
         if own > left.max(1) {
-            let detail = format!(
-                "{} requests of this user are being answered, as many as one may have beside others' \
-                 (`http.max_concurrent_requests`); try again when one has ended",
-                own - 1
-            );
+            let detail = words("http.max_concurrent_requests", self.presence.places as u64, own - 1);
             return Err(Problem::new("too_many_requests", detail).with("limit", own - 1).retry_after(1));
         }
         taken.users.insert(owner, own);

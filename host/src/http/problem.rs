@@ -186,7 +186,7 @@ impl Problem {
     /// The problem of one who asks more often than allowed.
     pub fn rate_limited(text: impl Into<String>, standing: Standing, retry_after: Duration) -> Self {
         let mut problem = Self::new("rate_limited", text)
-            .with("limit", format!("rate.{}_per_{}", standing.counted.name(), standing.of.name()))
+            .with("limit", standing.key())
             // Rounded up: a client that waits that long is allowed.
             .retry_after(u32::try_from(retry_after.as_secs_f64().ceil() as u64).unwrap_or(u32::MAX).max(1));
         problem.later.get_or_insert_default().standing = Some(standing);
@@ -234,7 +234,7 @@ impl From<Error> for Problem {
                     .collect();
                 Self::new("arguments_mismatch", text).with("errors", errors)
             }
-            Error::TooLarge { limit, .. } => Self::new("too_large", text).with("limit", limit),
+            Error::TooLarge { key, limit, .. } => Self::new("too_large", text).with("name", key).with("limit", limit),
             Error::UnknownTool { .. } => Self::new("unknown_tool", text),
             Error::WrongState { state, .. } => Self::new("wrong_state", text).with("state", state),
             Error::WorkspaceFull { bound, aside } => Self::new("workspace_full", text)

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bulkhead_core::hub::Subscription;
 use bulkhead_core::ports::live::{Connection, Connections, Opened};
 use bulkhead_core::principal::Owner;
+use bulkhead_core::reached::words;
 use tokio_util::sync::CancellationToken;
 
 use super::problem::Problem;
@@ -85,8 +86,7 @@ impl Streams {
     pub async fn admit(self: &Arc<Self>, owner: Owner, options: StreamOptions) -> Result<Place, Problem> {
         let most = options.per_user;
         let full = || {
-            let detail =
-                format!("this user has {most} streams open, the most that one may have (`http.streams_per_user`)");
+            let detail = words("http.streams_per_user", most as u64, most);
             Problem::new("too_many_streams", detail).with("limit", most).retry_after(1)
         };
         let mut place = self.take(owner, most).ok_or_else(full)?;

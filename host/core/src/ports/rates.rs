@@ -69,6 +69,18 @@ pub struct Standing {
     pub reset: Duration,
 }
 
+impl Standing {
+    /// The key of the configuration that sets the rate.
+    pub fn key(&self) -> &'static str {
+        match (self.counted, self.of) {
+            (Counted::Requests, Counts::User) => "rate.requests_per_user",
+            (Counted::Requests, Counts::Tenant) => "rate.requests_per_tenant",
+            (Counted::Calls, Counts::User) => "rate.calls_per_user",
+            (Counted::Calls, Counts::Tenant) => "rate.calls_per_tenant",
+        }
+    }
+}
+
 /// What became of one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {

@@ -87,7 +87,11 @@ impl Calls {
     fn checked_arguments(&self, tool: &LoadedTool, arguments: &RawValue) -> Result<Arc<str>, Error> {
         let text = arguments.get();
         if text.len() as u64 > self.max_arguments_bytes {
-            return Err(Error::TooLarge { what: "`arguments`", limit: self.max_arguments_bytes });
+            return Err(Error::TooLarge {
+                what: "`arguments`",
+                key: "dispatch.max_arguments_bytes",
+                limit: self.max_arguments_bytes,
+            });
         }
         let value: serde_json::Value =
             serde_json::from_str(text).map_err(|error| Error::invalid("arguments", error.to_string()))?;

@@ -207,7 +207,11 @@ impl Tools {
             return Err(Error::invalid("body", "is empty; send the bytes of a WebAssembly component"));
         }
         if component.len() as u64 > inner.max_component_bytes {
-            return Err(Error::TooLarge { what: "the component", limit: inner.max_component_bytes });
+            return Err(Error::TooLarge {
+                what: "the component",
+                key: "tools.max_component_bytes",
+                limit: inner.max_component_bytes,
+            });
         }
         let digest = Digest::of(&component);
         let size = component.len() as u64;
