@@ -133,6 +133,7 @@ impl Inner {
             Ok((grants, _)) if *grants != call.grants => Arc::new(Call { grants: grants.clone(), ..(*call).clone() }),
             _ => call,
         };
+        self.pace.note(call.owner.user);
         let sink = made.get_or_init(|| Arc::new(CallSink::new(self.clone(), call.clone())));
         let outcome = match granted {
             Ok(granted) => {

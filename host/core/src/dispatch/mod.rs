@@ -11,6 +11,7 @@ mod egress;
 mod exchange;
 mod granting;
 mod lanes;
+mod pace;
 mod parts;
 mod questions;
 mod recovery;
@@ -35,6 +36,7 @@ pub use submit::{Asked, Submission, Submitted, Waiter};
 pub use tools::LoadedTool;
 
 use self::lanes::{Claim, Lanes};
+use self::pace::Pace;
 use self::questions::Questions;
 use self::submit::Done;
 use self::tools::LoadedTools;
@@ -122,6 +124,7 @@ struct Inner {
     /// Calls on their way into the store: they may be there already, and are no strays.
     accepting: Mutex<HashMap<CallId, TaskId>>,
     questions: Questions,
+    pace: Pace,
     tracker: TaskTracker,
     /// Once set, no call is accepted and none leaves the queue.
     stopping: AtomicBool,
@@ -168,6 +171,7 @@ impl Dispatcher {
             active: Mutex::default(),
             accepting: Mutex::default(),
             questions: Questions::default(),
+            pace: Pace::new(),
             tracker: TaskTracker::new(),
             stopping: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
@@ -369,6 +373,7 @@ impl Inner {
         steps::reach("call.ending");
         let won = self.parts.store.end_call(end).await?;
         steps::reach("call.ended");
+        self.pace.note(call.owner.user);
         let active = lock(&self.active).remove(&call.id);
         let ended = match won {
             Some(appended) => {

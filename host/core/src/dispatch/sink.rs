@@ -155,11 +155,12 @@ impl CallSink {
 
     async fn flush(self: &Arc<Self>) {
         let order = self.flushing.clone().lock_owned().await;
-        let bodies = {
+        let (full, bodies) = {
             let mut batch = lock(&self.batch);
             batch.timer = false;
+            let full = batch.bytes >= self.inner.config.coalesce_bytes;
             // At the end the rest is stored with it, after what could not be stored before.
-            if self.ending.is_cancelled() { Vec::new() } else { batch.take(false) }
+            (full, if self.ending.is_cancelled() { Vec::new() } else { batch.take(false) })
         };
         if bodies.is_empty() {
             return;
@@ -167,7 +168,12 @@ impl CallSink {
         // To its end, also if who waits for it goes: what comes after must not overtake it.
         let this = self.clone();
         let stored = self.inner.tracker.spawn(async move {
-            this.store(bodies).await;
+            let (pace, user) = (&this.inner.pace, this.call.owner.user);
+            pace.note(user);
+            match full {
+                true => pace.store(user, &this.ending, this.store(bodies)).await,
+                false => this.store(bodies).await,
+            }
             drop(order);
         });
         // A panic in it is logged by the runtime.
