@@ -221,14 +221,15 @@ fn a_user_has_so_many_streams_and_gauges_return_to_zero() {
     }
 }
 
-/// Bytes that the kernel holds for a connection of this host to that port.
-fn queued_for(peer: u16) -> u64 {
+/// Bytes that the kernel holds for a connection from one port of this machine to another.
+fn queued_for((from, to): (u16, u16)) -> u64 {
     let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = |address: &str| u16::from_str_radix(address.split_once(':')?.1, 16).ok();
     let queued = |line: &str| {
-        let mut fields = line.split_whitespace().skip(2);
-        let (_, port) = fields.next()?.split_once(':')?;
+        let mut fields = line.split_whitespace().skip(1);
+        let ports = (port(fields.next()?)?, port(fields.next()?)?);
         let (unsent, _) = fields.nth(1)?.split_once(':')?;
-        (u16::from_str_radix(port, 16) == Ok(peer)).then(|| u64::from_str_radix(unsent, 16).unwrap())
+        (ports == (from, to)).then(|| u64::from_str_radix(unsent, 16).unwrap())
     };
     connections.lines().filter_map(queued).sum()
 }
@@ -264,12 +265,14 @@ fn a_reader_that_takes_nothing_is_shed_and_costs_others_nothing() {
     let body = json!({"tool": "ticker", "arguments": arguments, "limits": limits});
     client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202);
     // Another reader gets everything meanwhile, and the kernel holds little for these.
-    let peers: Vec<u16> = readers.iter().map(|reader| reader.local_addr().unwrap().port()).collect();
+    let ports = |reader: &TcpStream| (reader.peer_addr().unwrap().port(), reader.local_addr().unwrap().port());
+    let peers: Vec<(u16, u16)> = readers.iter().map(ports).collect();
     let over = AtomicBool::new(false);
     let (all, unsent) = std::thread::scope(|scope| {
         let most = scope.spawn(|| {
             let mut most = 0;
-            while !over.load(Ordering::Relaxed) {
+            let until = Instant::now() + Duration::from_secs(60);
+            while !over.load(Ordering::Relaxed) && Instant::now() < until {
                 most = peers.iter().map(|peer| queued_for(*peer)).fold(most, u64::max);
                 std::thread::sleep(Duration::from_millis(10));
             }

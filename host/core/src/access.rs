@@ -183,11 +183,9 @@ impl Access {
     /// a moment ago. What can't be written down is not answered.
     async fn refused(&self, who: Owner, what: Refused, id: Option<String>) -> Result<(), StoreError> {
         let Some(first) = self.refusals.principal(who, what, id, self.softened.ids.now()) else { return Ok(()) };
-        let stored = self.store.append_audit(vec![first.record()]).await;
-        if stored.is_err() {
-            self.refusals.untold(first);
-        }
-        stored
+        self.store.append_audit(vec![first.record()]).await?;
+        first.stored();
+        Ok(())
     }
 
     /// Checks that a task is the principal's.

@@ -69,7 +69,7 @@ const WAITS: &str = "The call waits (`queued`); nothing fails.";
 const BUSY: &str = "The call is refused with 429 `busy`.";
 const FULL: &str = "Clients get 507 `workspace_full`; in the guest as `workspace_bytes` and `workspace_entries`.";
 const OVER: &str = "Refused with 422 `over_limit`.";
-const RATE: &str = "Refused with 429 `rate_limited`, which says when the next one may come. In a minute; 0: no limit.";
+const RATE: &str = "Refused with 429 `rate_limited`, which says when the next one may come. 0: no limit.";
 const SLOWER: &str = "Wait as long as `Retry-After` says";
 const UNSENT: &str =
     "The request fails in the guest (`connection-limit-reached`); the event `call.http` says so in `reason`.";
@@ -123,16 +123,34 @@ pub const SERVER: &[ServerLimit] = &[
         "this user has {used} streams open",
         "Close one",
     ),
-    limit("rate.requests_per_user", "requests", RATE, "the user sent {used} requests at once, and more since", SLOWER),
     limit(
-        "rate.requests_per_tenant",
-        "requests",
+        "rate.requests_per_user",
+        "requests a minute",
         RATE,
-        "the tenant sent {used} requests at once, and more since",
+        "more of this user came than {used} at once, or faster than its rate",
         SLOWER,
     ),
-    limit("rate.calls_per_user", "calls", RATE, "the user made {used} calls at once, and more since", SLOWER),
-    limit("rate.calls_per_tenant", "calls", RATE, "the tenant made {used} calls at once, and more since", SLOWER),
+    limit(
+        "rate.requests_per_tenant",
+        "requests a minute",
+        RATE,
+        "more of this tenant came than {used} at once, or faster than its rate",
+        SLOWER,
+    ),
+    limit(
+        "rate.calls_per_user",
+        "calls a minute",
+        RATE,
+        "more of this user came than {used} at once, or faster than its rate",
+        SLOWER,
+    ),
+    limit(
+        "rate.calls_per_tenant",
+        "calls a minute",
+        RATE,
+        "more of this tenant came than {used} at once, or faster than its rate",
+        SLOWER,
+    ),
     limit(
         "files.uploads_per_task",
         "uploads",

@@ -29,11 +29,6 @@ impl<K: Copy + Eq + Hash> Shares<K> {
         Self { each: places, all: Arc::new(Semaphore::new(places)), owners: Mutex::default() }
     }
 
-    /// So many places for each owner, whatever others have.
-    pub(crate) fn of_each(places: usize) -> Self {
-        Self { each: places, all: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)), owners: Mutex::default() }
-    }
-
     /// Waits for a place.
     pub(crate) async fn take(self: &Arc<Self>, owner: K) -> Place<K> {
         let asking = self.owners().entry(owner).or_insert_with(|| Arc::new(Semaphore::new(self.each))).clone();

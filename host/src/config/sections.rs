@@ -204,13 +204,13 @@ section! {
     /// How often principals may do what, evenly over a minute. 0: as often as they like.
     Rates = "rate" {
         /// Requests of one user in a minute, of any kind but cancelling; more are refused with 429.
-        requests_per_user: u64 = 0, number("requests", 0, 100_000_000);
+        requests_per_user: u64 = 0, number("requests a minute", 0, 100_000_000);
         /// Requests in a minute of all users of a tenant together.
-        requests_per_tenant: u64 = 0, number("requests", 0, 100_000_000);
+        requests_per_tenant: u64 = 0, number("requests a minute", 0, 100_000_000);
         /// Calls of one user in a minute; more are refused with 429. How many run and wait at once is the business of `dispatch`.
-        calls_per_user: u64 = 0, number("calls", 0, 100_000_000);
+        calls_per_user: u64 = 0, number("calls a minute", 0, 100_000_000);
         /// Calls in a minute of all users of a tenant together.
-        calls_per_tenant: u64 = 0, number("calls", 0, 100_000_000);
+        calls_per_tenant: u64 = 0, number("calls a minute", 0, 100_000_000);
         /// How much of a minute's allowance may come at once, after a pause. All that comes later comes at the even rate.
         burst_percent: u64 = 10, number("percent", 1, 100);
     }

@@ -252,9 +252,10 @@ pub fn router(api: Arc<Api>) -> Router {
     let (owned, _) = owned_routes(options).split_for_parts();
     let metrics = Router::new().route("/metrics", axum::routing::get(system::metrics));
     let (urgent, _) = urgent_routes().split_for_parts();
-    let gate = |counted, places| Gate { api: api.clone(), counted, presence: Arc::new(Presence::new(places)) };
-    let urgent = guarded(urgent, gate(false, URGENT_AT_ONCE));
-    let authenticated = guarded(owned.merge(metrics), gate(true, options.max_concurrent_requests));
+    let gate = |counted, presence| Gate { api: api.clone(), counted, presence: Arc::new(presence) };
+    let urgent = guarded(urgent, gate(false, Presence::new(URGENT_AT_ONCE, None)));
+    let places = Presence::new(options.max_concurrent_requests, Some("http.max_concurrent_requests"));
+    let authenticated = guarded(owned.merge(metrics), gate(true, places));
     let open = Router::new()
         .route("/", axum::routing::get(system::index))
         .route("/healthz", axum::routing::get(system::health))

@@ -17,6 +17,7 @@ use super::problem::Problem;
 /// The places of requests.
 pub struct Presence {
     places: usize,
+    key: Option<&'static str>,
     taken: Mutex<Taken>,
 }
 
@@ -33,9 +34,9 @@ pub struct Present {
 }
 
 impl Presence {
-    /// So many places.
-    pub fn new(places: usize) -> Self {
-        Self { places, taken: Mutex::default() }
+    /// So many places, by this key of the configuration, if there is one for them.
+    pub fn new(places: usize, key: Option<&'static str>) -> Self {
+        Self { places, key, taken: Mutex::default() }
     }
 
     /// Takes a place for whoever asks.
@@ -69,7 +70,10 @@ impl Present {
         let left = self.presence.places - taken.all;
         let own = taken.users.get(&owner).map_or(1, |own| own + 1);
         if own > left.max(1) {
-            let detail = words("http.max_concurrent_requests", self.presence.places as u64, own - 1);
+            let detail = match self.presence.key {
+                Some(key) => words(key, self.presence.places as u64, own - 1),
+                None => format!("{} requests of this user are being answered; try again when one has ended", own - 1),
+            };
             return Err(Problem::new("too_many_requests", detail).with("limit", own - 1).retry_after(1));
         }
         taken.users.insert(owner, own);
@@ -152,7 +156,7 @@ mod tests {
 
     #[test]
     fn one_user_s_requests_leave_places_to_others() {
-        let presence = Arc::new(Presence::new(64));
+        let presence = Arc::new(Presence::new(64, None));
         let first = all_of(&presence, 1);
         let second = all_of(&presence, 2);
         assert_eq!((first.len(), second.len()), (32, 16));
@@ -166,14 +170,14 @@ mod tests {
         assert_eq!(presence.taken().all, 0);
         assert!(presence.taken().users.is_empty());
         // However few there are, one is for whoever comes first.
-        let only = Arc::new(Presence::new(1));
+        let only = Arc::new(Presence::new(1, None));
         let one = all_of(&only, 1);
         assert_eq!((one.len(), only.enter().err().map(|problem| problem.code)), (1, Some("overloaded")));
     }
 
     #[test]
     fn what_is_sent_bit_by_bit_keeps_its_place() {
-        let presence = Arc::new(Presence::new(4));
+        let presence = Arc::new(Presence::new(4, None));
         let enter = || presence.enter().expect("room");
         drop(enter().until_sent(Response::new(Body::from("whole"))));
         let chunks = || Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());

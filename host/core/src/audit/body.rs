@@ -153,7 +153,8 @@ pub enum AuditBody {
         /// What it was granted, with the policy's revision.
         grants: Grants,
         /// The directory of its task that was opened for it, `device:inode`; none if it
-        /// was granted nothing of it, or never came to be run.
+        /// was granted nothing of it, never came to be run, or another host or a later
+        /// start ended it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         workspace: Option<String>,
         /// Those of its limits that are not its task's; those stand in `task.created`, and

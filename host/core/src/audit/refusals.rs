@@ -8,16 +8,20 @@
 //! those records can't be written the counts stay and the host goes on.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{AuditBody, NewAudit};
 use crate::clock::Timestamp;
+use crate::id::TenantId;
 use crate::principal::{Owner, Scope};
 
 /// Strangers told apart between two records: what they can make the host write.
 const STRANGERS: usize = 32;
-/// Refusals of principals told apart.
-const PRINCIPALS: usize = 1024;
+/// Refusals of principals told apart: of all, and of one tenant, so that its users can't
+/// take the room of others.
+const PRINCIPALS: usize = 4096;
+const OF_A_TENANT: usize = 256;
 /// Ids that a record of refusals names, of the things that were asked for.
 const NAMED: usize = 4;
 
@@ -33,6 +37,8 @@ struct Counts {
     since: Option<Timestamp>,
     strangers: HashMap<(&'static str, Arc<str>), u64>,
     principals: HashMap<(Owner, Refused), Named>,
+    /// How many of them are of each tenant.
+    tenants: HashMap<TenantId, usize>,
     /// Those of principals that did not fit.
     others: u64,
 }
@@ -47,6 +53,27 @@ pub(crate) enum Refused {
 }
 
 impl Counts {
+    /// Where refusals of this kind are counted; none if there is no room.
+    fn named(&mut self, owner: Owner, what: Refused) -> Option<&mut Named> {
+        let full = self.principals.len() >= PRINCIPALS;
+        match self.principals.entry((owner, what)) {
+            Entry::Occupied(there) => Some(there.into_mut()),
+            Entry::Vacant(place) => {
+                let of_tenant = self.tenants.entry(owner.tenant).or_default();
+                let full = full || *of_tenant >= OF_A_TENANT;
+                *of_tenant += usize::from(!full);
+                (!full).then(|| place.insert(Named::default()))
+            }
+        }
+    }
+
+    fn principal(&mut self, owner: Owner, what: Refused, count: u64, ids: impl IntoIterator<Item = String>) {
+        match self.named(owner, what) {
+            Some(named) => named.add(count, ids),
+            None => self.others += count,
+        }
+    }
+
     fn stranger(&mut self, reason: &'static str, source: Arc<str>, count: u64) {
         let mut key = (reason, source);
         if self.strangers.len() >= STRANGERS && !self.strangers.contains_key(&key) {
@@ -88,19 +115,39 @@ impl Named {
     }
 }
 
-/// A refusal that is written down before it is answered.
+/// A refusal that is written down before it is answered. One that is dropped before
+/// that is counted, and the next one of its kind has to be.
 #[derive(Debug)]
-pub(crate) struct First {
+pub(crate) struct First<'a> {
+    refusals: &'a Refusals,
     owner: Owner,
     what: Refused,
-    named: Named,
+    id: Option<String>,
     at: Timestamp,
+    stored: bool,
 }
 
-impl First {
+impl First<'_> {
     /// Its record.
     pub(crate) fn record(&self) -> NewAudit {
-        self.what.record(self.owner, self.at, &self.named, None)
+        let named = Named { count: 1, ids: self.id.iter().cloned().collect(), told: false };
+        self.what.record(self.owner, self.at, &named, None)
+    }
+
+    /// It is written down: from now on the like of it is counted.
+    pub(crate) fn stored(mut self) {
+        self.stored = true;
+        if let Some(named) = self.refusals.counts().named(self.owner, self.what) {
+            named.told = true;
+        }
+    }
+}
+
+impl Drop for First<'_> {
+    fn drop(&mut self) {
+        if !self.stored {
+            self.refusals.counts().principal(self.owner, self.what, 1, self.id.take());
+        }
     }
 }
 
@@ -113,31 +160,25 @@ impl Refusals {
     /// A principal was refused something, of this id if it has one. What must be written
     /// down before that is answered; none if it was counted.
     #[must_use = "it is written down before it is answered"]
-    pub(crate) fn principal(&self, owner: Owner, what: Refused, id: Option<String>, at: Timestamp) -> Option<First> {
+    pub(crate) fn principal(
+        &self,
+        owner: Owner,
+        what: Refused,
+        id: Option<String>,
+        at: Timestamp,
+    ) -> Option<First<'_>> {
         let mut counts = self.counts();
-        if counts.principals.len() >= PRINCIPALS && !counts.principals.contains_key(&(owner, what)) {
-            counts.others += 1;
-            return None;
+        match counts.named(owner, what) {
+            Some(named) if !named.told => Some(First { refusals: self, owner, what, id, at, stored: false }),
+            Some(named) => {
+                named.add(1, id);
+                None
+            }
+            None => {
+                counts.others += 1;
+                None
+            }
         }
-        let named = counts.principals.entry((owner, what)).or_default();
-        named.add(1, id);
-        if named.told {
-            return None;
-        }
-        let named = std::mem::replace(named, Named { told: true, ..Named::default() });
-        Some(First { owner, what, named, at })
-    }
-
-    /// Counts one that could not be written down; the next of its kind has to be.
-    pub(crate) fn untold(&self, first: First) {
-        let mut counts = self.counts();
-        if counts.principals.len() >= PRINCIPALS && !counts.principals.contains_key(&(first.owner, first.what)) {
-            counts.others += first.named.count;
-            return;
-        }
-        let named = counts.principals.entry((first.owner, first.what)).or_default();
-        named.told = false;
-        named.add(first.named.count, first.named.ids);
     }
 
     /// The records of what was counted, with what to count again should they not
@@ -157,12 +198,8 @@ impl Refusals {
         for ((reason, source), count) in taken.counts.strangers {
             counts.stranger(reason, source, count);
         }
-        for (key, named) in taken.counts.principals {
-            if counts.principals.len() >= PRINCIPALS && !counts.principals.contains_key(&key) {
-                counts.others += named.count;
-                continue;
-            }
-            counts.principals.entry(key).or_default().add(named.count, named.ids);
+        for ((owner, what), named) in taken.counts.principals {
+            counts.principal(owner, what, named.count, named.ids);
         }
         counts.others += taken.counts.others;
     }
@@ -228,9 +265,9 @@ mod tests {
         let mut first = 0;
         for number in 0..100_000_u64 {
             refusals.stranger("unauthenticated", &format!("10.{}.{}.0/24", number / 256 % 256, number % 256));
-            first += usize::from(not_found(&refusals, owner(number), "task", number).is_some());
+            first += usize::from(write(not_found(&refusals, owner(number), "task", number)));
             // Again, of another thing of the kind: it is counted.
-            assert!(not_found(&refusals, owner(number), "task", number + 1).is_none());
+            assert!(!write(not_found(&refusals, owner(number), "task", number + 1)));
         }
         assert_eq!(first, PRINCIPALS);
         let records = refusals.take(at(1)).records();
@@ -248,22 +285,39 @@ mod tests {
         assert!(refusals.take(at(2)).records().is_empty());
     }
 
-    fn not_found(refusals: &Refusals, owner: Owner, kind: &'static str, id: impl ToString) -> Option<First> {
+    fn not_found<'a>(refusals: &'a Refusals, owner: Owner, kind: &'static str, id: impl ToString) -> Option<First<'a>> {
         refusals.principal(owner, Refused::NotFound(kind), Some(id.to_string()), at(0))
+    }
+
+    /// Writes it down, if it has to be.
+    fn write(first: Option<First<'_>>) -> bool {
+        first.map(First::stored).is_some()
+    }
+
+    #[test]
+    fn users_of_a_tenant_take_no_room_of_others() {
+        let refusals = Refusals::default();
+        let of = |tenant, user| Owner { tenant: TenantId::from_parts(tenant, 0), user: UserId::from_parts(user, 0) };
+        let told = (0..10_000).filter(|user| write(not_found(&refusals, of(1, *user), "task", user))).count();
+        assert_eq!(told, OF_A_TENANT);
+        assert!(write(not_found(&refusals, of(2, 0), "task", 0)), "another tenant");
+        let records = refusals.take(at(1)).records();
+        assert_eq!((records.len(), records[0].user), (1, None), "all others together, for the operator");
+        assert!(write(not_found(&refusals, of(1, 10_000), "task", 0)), "there is room again");
     }
 
     #[test]
     fn what_could_not_be_written_is_counted_again() {
         let refusals = Refusals::default();
-        assert!(refusals.principal(owner(1), Refused::Scope(Scope::CallsRun), None, at(0)).is_some());
+        assert!(write(refusals.principal(owner(1), Refused::Scope(Scope::CallsRun), None, at(0))));
         for id in ["call_0", "call_1"] {
-            drop(not_found(&refusals, owner(1), "call", id));
+            write(not_found(&refusals, owner(1), "call", id));
         }
         refusals.stranger("unauthenticated", "10.0.0.0/24");
         let taken = refusals.take(at(1));
         // Of another interval: written down at once.
-        assert!(not_found(&refusals, owner(1), "call", "call_2").is_some());
-        assert!(not_found(&refusals, owner(1), "call", "call_3").is_none());
+        assert!(write(not_found(&refusals, owner(1), "call", "call_2")));
+        assert!(!write(not_found(&refusals, owner(1), "call", "call_3")));
         refusals.put_back(taken);
         let records = refusals.take(at(2)).records();
         assert_eq!(records.len(), 2);
@@ -275,16 +329,17 @@ mod tests {
     fn the_first_of_a_kind_has_to_be_written_down_until_one_is() {
         let refusals = Refusals::default();
         let first = not_found(&refusals, owner(1), "call", "call_1").expect("the first");
-        assert!(not_found(&refusals, owner(1), "call", "call_2").is_none(), "while it is being written");
-        refusals.untold(first);
-        let second = not_found(&refusals, owner(1), "call", "call_3").expect("none is written down");
-        assert_eq!(
-            &*second.record().data,
-            r#"{"what":"call","reason":"not_found","ids":["call_2","call_1","call_3"],"count":3}"#
-        );
+        assert_eq!(&*first.record().data, r#"{"what":"call","reason":"not_found","ids":["call_1"],"count":1}"#);
+        let second = not_found(&refusals, owner(1), "call", "call_2").expect("the first is not written down yet");
+        // It could not be, or who asked went away.
+        drop(first);
+        second.stored();
+        assert!(not_found(&refusals, owner(1), "call", "call_3").is_none());
         // Others, and other things, have firsts of their own.
         assert!(not_found(&refusals, owner(2), "call", "call_1").is_some());
         assert!(not_found(&refusals, owner(1), "task", "task_1").is_some());
-        assert!(refusals.take(at(1)).records().is_empty(), "all of it is written down");
+        let all: Vec<_> = refusals.take(at(1)).records().into_iter().map(|record| record.data).collect();
+        assert_eq!(all.len(), 3, "those that were dropped, too: {all:?}");
+        assert!(all.iter().any(|data| data.contains(r#""ids":["call_1","call_3"],"count":2"#)), "{all:?}");
     }
 }

@@ -171,7 +171,7 @@ impl Dispatcher {
             active: Mutex::default(),
             accepting: Mutex::default(),
             questions: Questions::default(),
-            pace: Pace::new(),
+            pace: Pace::default(),
             tracker: TaskTracker::new(),
             stopping: AtomicBool::new(false),
             suspended: AtomicBool::new(false),

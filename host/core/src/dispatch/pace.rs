@@ -1,74 +1,68 @@
-//! What a user whose guests say more than can be stored at once leaves to others: after
-//! a full batch of output a pause, some times as long as it took to store it. Others
-//! feel the processor, the disk and the store's turn that a flood takes; a guest that
-//! waits for its output to be stored takes none of them. Who is alone needs no pauses.
+//! What a user whose guests say more than can be stored at once leaves to others: for
+//! each full batch of output they are silent for some times as long as it took to store
+//! it. Others feel the processor, the disk and the store's turn that a flood takes; a
+//! guest that waits for credit takes none of them. Who is alone is never silent.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::id::UserId;
-use crate::shares::{Place, Shares};
 
 /// How long somebody counts as being there after the last sign.
 const LATELY: Duration = Duration::from_secs(1);
 /// How many times what it took is left to others.
 const TIMES_LEFT: u32 = 3;
-/// The longest pause: of a store that is slow for another reason.
+/// The most that is left for one batch: of a store that is slow for another reason.
 const MOST: Duration = Duration::from_millis(100);
+/// The longest silence, however many batches it is for.
+const LONGEST: Duration = Duration::from_secs(1);
 
-/// Who was there lately, and whose batch is being stored.
-pub(super) struct Pace {
+/// Who was there lately, and who is to be silent.
+#[derive(Default)]
+pub(super) struct Pace(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
     /// The two users that were there last. That is enough to know of another one.
-    lately: Mutex<VecDeque<(UserId, Instant)>>,
-    batches: Arc<Shares<UserId>>,
+    lately: VecDeque<(UserId, Instant)>,
+    /// Until when a user's guests are silent, if that is to come.
+    silent: HashMap<UserId, Instant>,
 }
 
 impl Pace {
-    pub(super) fn new() -> Self {
-        Self { lately: Mutex::default(), batches: Arc::new(Shares::of_each(1)) }
-    }
-
     /// A call of this user starts, says something, or ends.
     pub(super) fn note(&self, user: UserId) {
-        let mut lately = self.lately();
-        lately.retain(|(other, _)| *other != user);
-        lately.push_front((user, Instant::now()));
-        lately.truncate(2);
+        let mut kept = self.kept();
+        kept.lately.retain(|(other, _)| *other != user);
+        kept.lately.push_front((user, Instant::now()));
+        kept.lately.truncate(2);
     }
 
-    /// Stores a full batch of this user: where others are, one at a time, and with a
-    /// pause after it, so that all of its guests together leave so much. A call that
-    /// `ends` waits for neither.
-    pub(super) async fn store(&self, user: UserId, ends: &CancellationToken, store: impl Future<Output = ()>) {
-        let _turn: Option<Place<UserId>> = match self.has_others(user) {
-            true => ends.run_until_cancelled(self.batches.take(user)).await,
-            false => None,
-        };
-        let begun = Instant::now();
-        store.await;
-        if self.has_others(user) {
-            let pause = tokio::time::sleep((begun.elapsed() * TIMES_LEFT).min(MOST));
-            let _ = ends.run_until_cancelled(pause).await;
+    /// A full batch of this user was stored, which took so long. Until when the guest
+    /// that said it is to be silent: batches of all of the user's guests add up.
+    pub(super) fn stored(&self, user: UserId, took: Duration) -> Option<Instant> {
+        let (now, mut kept) = (Instant::now(), self.kept());
+        if !kept.lately.iter().any(|(other, at)| *other != user && now - *at < LATELY) {
+            return None;
         }
-    }
-
-    fn has_others(&self, user: UserId) -> bool {
-        self.lately().iter().any(|(other, at)| *other != user && at.elapsed() < LATELY)
+        kept.silent.retain(|_, until| *until > now);
+        let until = kept.silent.entry(user).or_insert(now);
+        *until = (*until + (took * TIMES_LEFT).min(MOST)).min(now + LONGEST);
+        Some(*until)
     }
 
     /// No code panics while it holds the lock.
-    fn lately(&self) -> MutexGuard<'_, VecDeque<(UserId, Instant)>> {
-        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::sync::Arc;
 
     use super::*;
 
@@ -76,11 +70,6 @@ mod tests {
 
     fn user(number: u64) -> UserId {
         UserId::from_parts(number, 0)
-    }
-
-    /// From when it has its turn.
-    async fn takes(long: Duration) {
-        tokio::time::sleep(long).await;
     }
 
     /// How long a hundred batches of one user take, of ten guests.
@@ -91,8 +80,10 @@ mod tests {
             tokio::spawn(async move {
                 for _ in 0..10 {
                     pace.note(user(number));
-                    let ends = CancellationToken::new();
-                    pace.store(user(number), &ends, takes(STORING)).await;
+                    tokio::time::sleep(STORING).await;
+                    if let Some(until) = pace.stored(user(number), STORING) {
+                        tokio::time::sleep_until(until).await;
+                    }
                 }
             })
         };
@@ -104,7 +95,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_guests_of_one_user_leave_most_of_the_time_to_others() {
-        let pace = Arc::new(Pace::new());
+        let pace = Arc::new(Pace::default());
         assert_eq!(flood(&pace, 1).await, 10 * STORING, "alone");
         let other = tokio::spawn({
             let pace = pace.clone();
@@ -118,35 +109,21 @@ mod tests {
         tokio::task::yield_now().await;
         let beside = flood(&pace, 1).await;
         other.abort();
-        assert!(beside >= 99 * STORING * (1 + TIMES_LEFT), "{beside:?}");
+        assert!(beside >= 100 * STORING * TIMES_LEFT, "{beside:?}");
         tokio::time::sleep(2 * LATELY).await;
         assert_eq!(flood(&pace, 1).await, 10 * STORING, "alone again");
+        assert!(pace.kept().silent.len() <= 1, "nothing is kept of who is gone");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_is_bounded_and_users_do_not_wait_for_each_other() {
-        let pace = Arc::new(Pace::new());
+    async fn silence_is_bounded_and_of_one_user() {
+        let pace = Pace::default();
         [1, 2].into_iter().for_each(|number| pace.note(user(number)));
-        let long = Duration::from_secs(1);
-        let (begun, ends) = (Instant::now(), CancellationToken::new());
-        let store = |number, long| pace.store(user(number), &ends, takes(long));
-        tokio::join!(store(1, long - STORING), store(2, long - STORING));
-        assert_eq!(begun.elapsed(), long - STORING + MOST);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_that_ends_stores_what_it_said_and_waits_for_no_pause() {
-        let pace = Pace::new();
-        [1, 2].into_iter().for_each(|number| pace.note(user(number)));
-        let (begun, ends, stored) = (Instant::now(), CancellationToken::new(), Cell::new(0));
-        let store = || async {
-            tokio::time::sleep(STORING).await;
-            stored.set(stored.get() + 1);
-        };
-        tokio::join!(pace.store(user(1), &ends, store()), pace.store(user(1), &ends, store()), async {
-            tokio::time::sleep(STORING / 2).await;
-            ends.cancel();
-        });
-        assert_eq!((stored.get(), begun.elapsed()), (2, STORING / 2 + STORING));
+        let (now, long) = (Instant::now(), Duration::from_secs(60));
+        assert_eq!(pace.stored(user(1), long), Some(now + MOST));
+        assert_eq!(pace.stored(user(1), STORING), Some(now + MOST + STORING * TIMES_LEFT));
+        assert_eq!(pace.stored(user(2), STORING), Some(now + STORING * TIMES_LEFT), "another");
+        let last = (0..100).map(|_| pace.stored(user(1), long)).last();
+        assert_eq!(last, Some(Some(now + LONGEST)));
     }
 }

@@ -69,6 +69,8 @@ struct Batch {
     finished: bool,
     /// What the store had not taken when the call ended.
     unstored: Vec<NewEvent>,
+    /// See [`Sink::silent_until`].
+    silent_until: Option<Instant>,
 }
 
 impl CallSink {
@@ -168,11 +170,11 @@ impl CallSink {
         // To its end, also if who waits for it goes: what comes after must not overtake it.
         let this = self.clone();
         let stored = self.inner.tracker.spawn(async move {
-            let (pace, user) = (&this.inner.pace, this.call.owner.user);
+            let (pace, user, begun) = (&this.inner.pace, this.call.owner.user, Instant::now());
             pace.note(user);
-            match full {
-                true => pace.store(user, &this.ending, this.store(bodies)).await,
-                false => this.store(bodies).await,
+            this.store(bodies).await;
+            if full {
+                lock(&this.batch).silent_until = pace.stored(user, begun.elapsed());
             }
             drop(order);
         });
@@ -230,6 +232,10 @@ impl Sink for Arc<CallSink> {
         } else if start_timer {
             self.flush_later();
         }
+    }
+
+    fn silent_until(&self) -> Option<Instant> {
+        lock(&self.batch).silent_until
     }
 
     async fn send(&self, request: GuestRequest) -> Result<IncomingResponse, EgressError> {

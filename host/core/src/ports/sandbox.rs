@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use thiserror::Error;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::digest::Digest;
@@ -215,6 +216,12 @@ pub enum Emission {
 pub trait Sink: Send + Sync {
     /// Takes one emission.
     async fn emit(&self, emission: Emission);
+
+    /// Until when the guest gets no credit for what it said, if it is to be silent for the
+    /// sake of others. What it says by credit that it has, and its end, do not wait.
+    fn silent_until(&self) -> Option<Instant> {
+        None
+    }
 
     /// Decides about a guest's request and sends it, if it may be sent. May
     /// take as long as a person needs to answer. Dropping the future, or the

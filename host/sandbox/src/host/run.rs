@@ -233,12 +233,16 @@ impl Follow<'_> {
     /// The next thing that happens to the call.
     async fn next(&mut self) -> Option<Happened> {
         loop {
+            let silent = self.silent_until().filter(|_| self.owed > 0);
             tokio::select! {
                 biased;
                 happened = self.happens.recv() => return happened,
                 () = self.cancel.cancelled(), if !self.cancelled => self.ask_to_end(),
                 deadline = self.clock.moved() => self.put_off(deadline),
                 () = self.exchanges.one_done() => {}
+                () = tokio::time::sleep_until(silent.unwrap_or_else(Instant::now).into()), if silent.is_some() => {
+                    self.credit();
+                }
             }
         }
     }
@@ -268,11 +272,15 @@ impl Follow<'_> {
         self.running.worker.cancel(self.running.call);
     }
 
-    /// Gives credit back, but not for a call that has nothing more to say.
+    /// Gives credit back, but not for a call that has nothing more to say, or is to be silent.
     fn credit(&mut self) {
-        if self.owed >= CREDIT || (self.owed > 0 && self.happens.is_empty()) {
+        if (self.owed >= CREDIT || (self.owed > 0 && self.happens.is_empty())) && self.silent_until().is_none() {
             self.running.worker.credit(self.running.call, std::mem::take(&mut self.owed));
         }
+    }
+
+    fn silent_until(&self) -> Option<Instant> {
+        self.sink.silent_until().map(Into::into).filter(|until| *until > Instant::now())
     }
 
     fn known(&self) -> Known<'_> {

@@ -18,7 +18,7 @@ fn without_any_wall() -> Reached {
 }
 
 /// What takes a capability on some or all systems, wall or not.
-const OF_ROOT: [&str; 9] = [
+const OF_ROOT: [&str; 12] = [
     "others.groups",
     "root.unreadable",
     "file.device",
@@ -28,6 +28,10 @@ const OF_ROOT: [&str; 9] = [
     "kernel.userfaultfd",
     "kernel.mount",
     "kernel.handle",
+    // By Yama, and by the seccomp of containers.
+    "process.trace",
+    "kernel.keys",
+    "kernel.io_uring",
 ];
 
 /// Whether this process has every capability that the kernel knows. In a container root

@@ -1,9 +1,14 @@
 //! What a guest says while it runs, in order and in time. With real components;
 //! the table of attacks runs against a whole server, in `tests/scenarios/hostile.rs`.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
 use bulkhead_core::event::Stream;
 use bulkhead_core::grants::WorkspaceAccess;
-use bulkhead_core::ports::sandbox::{Emission, Sandbox};
+use bulkhead_core::ports::sandbox::{Emission, Sandbox, Sink};
 use tokio_util::sync::CancellationToken;
 
 use crate::guests::built as guest;
@@ -53,7 +58,7 @@ async fn every_channel_arrives_while_the_call_runs() {
         if !sink.text(Stream::Stdout).is_empty() {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(!running.is_finished() && !sink.all().is_empty());
     assert_eq!(summary(&running.await.unwrap().unwrap()), "succeeded");
@@ -64,4 +69,64 @@ async fn every_channel_arrives_while_the_call_runs() {
     assert!(count(|emission| matches!(emission, Emission::Progress { .. })) >= 2);
     assert!(all.iter().any(|emission| matches!(emission, Emission::Progress { done: 3, .. })));
     assert_eq!(sink.text(Stream::Stdout).iter().filter(|byte| **byte == b'\n').count(), 3);
+}
+
+/// Has the guest be silent for a while after the first that it says.
+struct Silence {
+    lasts: Duration,
+    until: OnceLock<Instant>,
+    bytes: AtomicUsize,
+}
+
+impl Silence {
+    fn of(lasts: Duration) -> Arc<Self> {
+        Arc::new(Self { lasts, until: OnceLock::new(), bytes: AtomicUsize::new(0) })
+    }
+}
+
+#[async_trait]
+impl Sink for Silence {
+    async fn emit(&self, emission: Emission) {
+        self.until.get_or_init(|| Instant::now() + self.lasts);
+        if let Emission::Output(_, bytes) = emission {
+            self.bytes.fetch_add(bytes.len(), Relaxed);
+        }
+    }
+
+    fn silent_until(&self) -> Option<tokio::time::Instant> {
+        self.until.get().copied().map(Into::into)
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_is_to_be_silent_gets_no_credit_and_its_end_does_not_wait() {
+    const LONG: Duration = Duration::from_secs(60);
+    let mut bench = Bench::new();
+    bench.limits.stdout_bytes = 4 << 20;
+    let prepared = bench.prepare(&guest("fixtures/ticker.wasm")).await;
+    let says = |lines| format!(r#"{{"count": {lines}, "interval_ms": 0, "channels": ["stdout"], "bytes": 1000}}"#);
+    let (few, many) = (says(20), says(2_000));
+    let run = |arguments: &str| bench.call(&prepared, arguments, WorkspaceAccess::None);
+    let begun = Instant::now();
+    // What it has said by its end is within its credit.
+    let outcome = bench.sandbox.run(run(&few), Silence::of(LONG), CancellationToken::new()).await.unwrap();
+    assert_eq!((summary(&outcome).as_str(), begun.elapsed() < LONG / 2), ("succeeded", true));
+
+    let (sink, cancel) = (Silence::of(LONG), CancellationToken::new());
+    let running = tokio::spawn({
+        let (sandbox, run, sink, cancel) = (bench.sandbox.clone(), run(&many), sink.clone(), cancel.clone());
+        async move { sandbox.run(run, sink, cancel).await }
+    });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let said = sink.bytes.load(Relaxed);
+    assert!(!running.is_finished() && (100_000..600_000).contains(&said), "{said} bytes");
+    cancel.cancel();
+    assert_eq!(running.await.unwrap().unwrap().ending.state(), "cancelled");
+    assert!(begun.elapsed() < LONG / 2, "{:?}", begun.elapsed());
+
+    let (begun, short) = (Instant::now(), Duration::from_secs(1));
+    let sink = Silence::of(short);
+    let outcome = bench.sandbox.run(run(&many), sink.clone(), CancellationToken::new()).await.unwrap();
+    assert_eq!(summary(&outcome), "succeeded");
+    assert!(begun.elapsed() >= short && sink.bytes.load(Relaxed) >= 2_000_000, "then it goes on");
 }
