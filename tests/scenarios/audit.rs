@@ -111,7 +111,7 @@ fn refused(client: &Client) -> Vec<Value> {
 
 /// The same client, of a server that was started again.
 fn again(server: &Server, client: &Client) -> Client {
-    Client::new(&server.url(), Some(client.key()))
+    Client::new(server.url(), Some(client.key()))
 }
 
 #[test]
