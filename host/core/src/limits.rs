@@ -226,7 +226,8 @@ limits! {
 pub struct Usage {
     /// Wall time from the guest's start to its end, in microseconds.
     pub wall_us: u64,
-    /// Processor time of the guest and of host functions on its behalf, in microseconds.
+    /// Processor time of the guest and of host functions on its behalf, in microseconds. Of a
+    /// call that ended with its worker, its share, by wall time, of what the worker had used.
     pub cpu_us: u64,
     /// Largest sum of linear memories, in bytes.
     pub peak_memory_bytes: u64,

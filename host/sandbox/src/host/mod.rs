@@ -16,6 +16,7 @@ mod pump;
 mod reap;
 mod run;
 mod spawn;
+mod spent;
 mod swap;
 mod waiting;
 mod worker;

@@ -261,14 +261,14 @@ impl Pool {
                     let pumped = AssertUnwindSafe(pump(&started, socket, child, placed)).catch_unwind().await;
                     pumped.unwrap_or_else(|_| {
                         let gone = Gone::Died("the host failed beside it".into());
-                        super::pump::bury(&started, &gone);
+                        super::pump::bury(&started, &gone, Duration::ZERO);
                         (gone, None)
                     })
                 }
                 Err(error) => {
                     tracing::error!(%error, "a worker could not be started");
                     let why = format!("it could not be started: {error}");
-                    super::pump::bury(&started, &Gone::Died(why.clone()));
+                    super::pump::bury(&started, &Gone::Died(why.clone()), Duration::ZERO);
                     (Gone::Died(why), None)
                 }
             };

@@ -12,7 +12,8 @@ use tokio::task::JoinHandle;
 
 use super::cgroups::Cell;
 use super::guard::{Accepted, Violation};
-use super::worker::{Happened, Inner, Loading, Phase, Worker};
+use super::spent;
+use super::worker::{Happened, Inner, Loading, Phase, Why, Worker};
 use crate::bounds::MAX_CONTROL;
 use crate::walls::NO_NAMESPACE;
 use crate::wire::{FrameError, FromWorker, Inbox, Received, Socket, ToWorker, decode};
@@ -56,6 +57,7 @@ pub(super) async fn pump(
     // by itself would go on, with nobody to watch its time.
     let _ = child.start_kill();
     // Before it is waited for: then its id may be another's.
+    let used = child.id().and_then(spent::of_process).unwrap_or_default();
     let cell = placed.await.ok().flatten();
     match child.wait().await {
         // Believed only of one that ran nobody's code yet: it takes walls from those that follow.
@@ -70,12 +72,12 @@ pub(super) async fn pump(
         // The pipe closes with the process.
         let _ = errors.await;
     }
-    bury(worker, &gone);
+    bury(worker, &gone, used);
     (gone, cell)
 }
 
-/// Tells everybody who waits for the worker that it is gone.
-pub(super) fn bury(worker: &Worker, gone: &Gone) {
+/// Tells everybody who waits for the worker that it is gone, having `used` so much processor time.
+pub(super) fn bury(worker: &Worker, gone: &Gone, used: Duration) {
     let why: Arc<str> = match gone {
         Gone::Ended => "it ended".into(),
         Gone::Died(how) => how.as_str().into(),
@@ -85,18 +87,19 @@ pub(super) fn bury(worker: &Worker, gone: &Gone) {
         Gone::NoNamespace => "it could not work in a namespace of its own; the next one does without".into(),
     };
     let now = Instant::now();
-    let calls = {
+    let (calls, rest) = {
         let mut inner = worker.inner();
         // With the calls, so that none can come between.
         inner.open = false;
         inner.components.clear();
-        std::mem::take(&mut inner.calls)
+        (std::mem::take(&mut inner.calls), used.saturating_sub(inner.told))
     };
-    for slot in calls.into_values() {
+    let ran: Vec<Duration> = calls.values().map(|slot| now - slot.started).collect();
+    for (slot, cpu) in calls.into_values().zip(spent::shares(rest, &ran)) {
         let overdue = matches!(gone, Gone::Overdue) && slot.is_overdue(now);
-        let happened = if overdue { Happened::Overdue } else { Happened::Lost(why.clone()) };
+        let why = if overdue { Why::Overdue } else { Why::Gone(why.clone()) };
         // Whoever waited may be gone too.
-        let _ = slot.happened.send(happened);
+        let _ = slot.happened.send(Happened::Lost { why, cpu });
     }
     worker.phase.send_replace(Phase::Gone(why));
 }
@@ -238,6 +241,11 @@ fn about_call(worker: &Worker, inner: &mut Inner, call: u32, body: &[u8]) -> Res
         return Err(format!("a message about call {call}, which does not run here"));
     };
     let message = decode(call, body).map_err(|error: FrameError| error.to_string())?;
+    if let FromWorker::Done(done) = &message {
+        // No more than a thread can have used: it may be made up.
+        let ran = slot.get().started.elapsed();
+        inner.told += Duration::from_micros(done.measured.cpu_us).min(ran);
+    }
     let accepted = slot.get_mut().guard.accept(message).map_err(|Violation(what)| what.to_owned())?;
     // Whoever waited for the call may be gone; its emissions go with it.
     let tell = |slot: &super::worker::Slot, happened| drop(slot.happened.send(happened));

@@ -22,7 +22,7 @@ use super::exchanges::Exchanges;
 use super::guard::Violation;
 use super::judge::{self, Judged, Known};
 use super::pool::Place;
-use super::worker::{Happened, Loading, Started, Wanted, Worker};
+use super::worker::{Happened, Loading, Started, Wanted, Why, Worker};
 use crate::bounds::WINDOW;
 use crate::wire::{Done, Entry, FromWorker, Report, Start, decode};
 
@@ -210,24 +210,28 @@ impl Follow<'_> {
                     self.owed += cost;
                 }
                 Some(Happened::Done(body)) => return self.done(&body).await,
-                Some(Happened::Overdue) => {
-                    let ending = self.known().overdue();
-                    return Ok(self.lost(ending).await);
-                }
-                Some(Happened::Lost(_)) if stopping() => {
-                    let fault = Fault::new(code::HOST_STOPPED, "the host was stopped while the call ran").retryable();
-                    return Ok(self.lost(Ending::Interrupted { fault }).await);
-                }
-                Some(Happened::Lost(why)) => {
-                    let fault = judge::worker_died(&why);
-                    return Ok(self.lost(Ending::Interrupted { fault }).await);
+                Some(Happened::Lost { why, cpu }) => {
+                    let ending = self.end_of_lost(&why, stopping());
+                    return Ok(self.lost(ending, cpu).await);
                 }
                 None => {
                     let fault = judge::worker_died("it is gone");
-                    return Ok(self.lost(Ending::Interrupted { fault }).await);
+                    return Ok(self.lost(Ending::Interrupted { fault }, Duration::ZERO).await);
                 }
             }
         }
+    }
+
+    /// How a call ended whose worker did.
+    fn end_of_lost(&self, why: &Why, stopping: bool) -> Ending {
+        let fault = match why {
+            Why::Overdue => return self.known().overdue(),
+            Why::Gone(_) if stopping => {
+                Fault::new(code::HOST_STOPPED, "the host was stopped while the call ran").retryable()
+            }
+            Why::Gone(why) => judge::worker_died(why),
+        };
+        Ending::Interrupted { fault }
     }
 
     /// The next thing that happens to the call.
@@ -298,9 +302,9 @@ impl Follow<'_> {
         self.running.ended = true;
         self.exchanges = Exchanges::default();
         let judged = match decode(self.running.call, body) {
-            Ok(FromWorker::Done(Done { report: Report::Broke, .. })) => {
+            Ok(FromWorker::Done(Done { report: Report::Broke, measured })) => {
                 let fault = judge::worker_died("it failed in the middle of the call");
-                return Ok(self.lost(Ending::Interrupted { fault }).await);
+                return Ok(self.lost(Ending::Interrupted { fault }, Duration::from_micros(measured.cpu_us)).await);
             }
             Ok(FromWorker::Done(done)) => self.known().judge(done),
             _ => Err(Violation("the end of a call that does not decode")),
@@ -318,19 +322,21 @@ impl Follow<'_> {
     async fn violated(self, violation: Violation) -> Judged {
         self.running.worker.condemn(violation.0);
         let fault = judge::worker_died("it broke the protocol and was killed");
-        self.lost(Ending::Interrupted { fault }).await
+        self.lost(Ending::Interrupted { fault }, Duration::ZERO).await
     }
 
     /// The call is gone with its worker: what it changed must be found.
-    async fn lost(mut self, ending: Ending) -> Judged {
+    async fn lost(mut self, ending: Ending, cpu: Duration) -> Judged {
         self.running.ended = true;
         self.exchanges = Exchanges::default();
         let parts = self.job.parts.iter().map(|part| part.access);
         if parts.fold(self.job.access, Ord::max) == WorkspaceAccess::ReadWrite {
             self.emit(Emission::ChangesLost).await;
         }
-        let wall_us = u64::try_from(self.clock.own().as_micros()).unwrap_or(u64::MAX);
-        Judged::Outcome(Outcome { ending, usage: Usage { wall_us, ..Usage::default() } })
+        let microseconds = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let cpu_us = microseconds(cpu.min(self.clock.elapsed()));
+        let usage = Usage { wall_us: microseconds(self.clock.own()), cpu_us, ..Usage::default() };
+        Judged::Outcome(Outcome { ending, usage })
     }
 }
 

@@ -44,16 +44,28 @@ pub(super) enum Happened {
     Asked(Box<Asked>, usize),
     /// The worker says the call ended: the body of that frame.
     Done(Vec<u8>),
+    /// The worker ended with the call.
+    Lost {
+        why: Why,
+        /// Processor time that the call had used, by the kernel's count.
+        cpu: Duration,
+    },
+}
+
+/// Why a call ended with its worker.
+#[derive(Clone, Debug)]
+pub(super) enum Why {
     /// The call's time was over and the worker said nothing.
     Overdue,
     /// The worker is gone.
-    Lost(Arc<str>),
+    Gone(Arc<str>),
 }
 
 /// A call in a worker, as the pump sees it.
 pub(super) struct Slot {
     pub(super) happened: mpsc::UnboundedSender<Happened>,
     pub(super) guard: Guard,
+    pub(super) started: Instant,
     /// When its wall time is over.
     deadline: Instant,
     /// How long after that the worker is killed if the call has not ended by itself.
@@ -138,6 +150,8 @@ pub(super) struct Inner {
     /// When it is killed although nothing runs: it was told to end.
     leave_by: Option<Instant>,
     pub(super) idle_since: Instant,
+    /// Processor time of the calls whose end it told.
+    pub(super) told: Duration,
     pub(super) open: bool,
     /// Ends once it is idle, and takes nobody's place until then.
     retired: bool,
@@ -199,6 +213,7 @@ impl Worker {
             loads: 0,
             leave_by: None,
             idle_since: Instant::now(),
+            told: Duration::ZERO,
             open: true,
             retired: false,
             violation: None,
@@ -309,7 +324,8 @@ impl Worker {
         }
         inner.outbox.push(id, &ToWorker::Start(start));
         let (happened, happens) = mpsc::unbounded_channel();
-        let slot = Slot { happened, guard, deadline: wanted.deadline, kill_grace: self.kill_grace, leave_by: None };
+        let (started, deadline) = (Instant::now(), wanted.deadline);
+        let slot = Slot { happened, guard, started, deadline, kill_grace: self.kill_grace, leave_by: None };
         inner.calls.insert(id, slot);
         drop(inner);
         self.wake.notify_one();

@@ -181,6 +181,8 @@ async fn a_killed_worker_is_replaced() {
     kill_worker("to-be-killed");
     let outcome = running.await.unwrap().unwrap();
     assert_eq!(summary(&outcome), "interrupted/worker_died");
+    // Nobody told what it used, but the kernel did.
+    assert!((1..=outcome.usage.wall_us).contains(&outcome.usage.cpu_us), "{:?}", outcome.usage);
     assert_eq!(sink.all(), [bulkhead_core::ports::sandbox::Emission::ChangesLost]);
     assert_eq!(text(&bench.run(bench.call(&echo, "{}", WorkspaceAccess::None)).await.unwrap()), "{}");
     bench.sandbox.shutdown().await;
