@@ -286,6 +286,7 @@ fn restoring_needs_room_for_what_was_packed() {
     client.put(&format!("/v1/tasks/{two}/files/y"), &vec![0; 90_000]).expect(201);
     let problem = post(&client, &one, "restore").problem(507, "workspace_full");
     assert_eq!(problem["limit"], "quota.workspace_bytes_per_user");
+    assert!((90_000..100_000).contains(&problem["used"].as_u64().unwrap()), "{problem}");
     assert_eq!((state(&client, &one).as_str(), directory(&server, &one)), ("archived", None));
     client.delete(&format!("/v1/tasks/{two}?purge=true")).expect(204);
     post(&client, &one, "restore").expect(204);

@@ -134,7 +134,8 @@ pub struct Access {
     store: Arc<dyn Store>,
     softened: Arc<Softened>,
     refusals: Arc<Refusals>,
-    frozen: Cache<TaskId, Arc<FrozenTask>>,
+    /// With the owner, so that another's is looked for by the same query as one that is not there.
+    frozen: Cache<(Owner, TaskId), Arc<FrozenTask>>,
     tool_sets: Cache<crate::digest::Digest, Arc<ToolSet>>,
 }
 
@@ -231,13 +232,13 @@ impl Access {
     /// # Errors
     /// If there is no such task of this owner.
     pub(crate) async fn frozen(&self, owner: Owner, id: TaskId) -> Result<Arc<FrozenTask>, Error> {
-        if let Some(frozen) = self.frozen.get(&id) {
-            return if frozen.owner == owner { Ok(frozen) } else { Err(Error::not_found("task", id)) };
+        if let Some(frozen) = self.frozen.get(&(owner, id)) {
+            return Ok(frozen);
         }
         let task = self.store.task(owner, id).await?.ok_or_else(|| Error::not_found("task", id))?;
         let tools = self.tool_set(&task).await?;
         let frozen = Arc::new(FrozenTask { id, owner: task.owner, tools, limits: task.limits, ceiling: task.ceiling });
-        self.frozen.insert(id, frozen.clone());
+        self.frozen.insert((owner, id), frozen.clone());
         Ok(frozen)
     }
 
@@ -248,8 +249,8 @@ impl Access {
     }
 
     /// Forgets what is remembered of a task: it is archived or deleted.
-    pub(crate) fn forget(&self, id: TaskId) {
-        self.frozen.invalidate(&id);
+    pub(crate) fn forget(&self, owner: Owner, id: TaskId) {
+        self.frozen.invalidate(&(owner, id));
     }
 
     /// The tools of a task.

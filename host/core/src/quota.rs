@@ -298,9 +298,14 @@ impl Quotas {
         Ok(self.user.workspaces.less(others))
     }
 
-    /// The refusal of what all workspaces of a user together have no room for.
-    pub fn full(&self) -> Error {
-        full(USER_BYTES, self.user.workspaces.bytes, None)
+    /// The refusal to unpack more than there was room for: of bytes or of entries.
+    pub fn no_room_to_unpack(&self, room: Extent, entries: bool) -> Error {
+        let (most, taken) = (self.user.workspaces, self.user.workspaces.less(room));
+        if entries {
+            full(USER_ENTRIES, most.entries, Some(taken.entries))
+        } else {
+            full(USER_BYTES, most.bytes, Some(taken.bytes))
+        }
     }
 
     /// How many workspaces and owners are remembered.

@@ -70,6 +70,7 @@ const BUSY: &str = "The call is refused with 429 `busy`.";
 const FULL: &str = "Clients get 507 `workspace_full`; in the guest as `workspace_bytes` and `workspace_entries`.";
 const OVER: &str = "Refused with 422 `over_limit`.";
 const RATE: &str = "Refused with 429 `rate_limited`, which says when the next one may come. 0: no limit.";
+const FILLED: &str = "The task is `failed`, and its event `task.failed` says why.";
 const SLOWER: &str = "Wait as long as `Retry-After` says";
 const UNSENT: &str =
     "The request fails in the guest (`connection-limit-reached`); the event `call.http` says so in `reason`.";
@@ -151,6 +152,9 @@ pub const SERVER: &[ServerLimit] = &[
         "more of this tenant came than {used} at once, or faster than its rate",
         SLOWER,
     ),
+    limit("import.max_bytes", "bytes", FILLED, "the import has more bytes", "Import less"),
+    limit("import.max_entries", "entries", FILLED, "the import has more files, directories and links", "Import less"),
+    limit("import.timeout_ms", "milliseconds", FILLED, "the import took longer", "Import less"),
     limit(
         "files.uploads_per_task",
         "uploads",
@@ -279,10 +283,11 @@ mod tests {
             let named = format!("the limit `{name}` of this server is 5 {unit}. ");
             assert!(message.contains(&named) && message.ends_with("in bulkhead.toml."), "{message}");
             assert_eq!(told.is_empty(), remedy.is_empty(), "{name}");
-            // What other calls hold of these is not known where they are refused.
+            // What other calls hold of these is not known where they are refused, and an
+            // import ends at its limit: nobody knows what it would have come to.
             let shared =
                 ["workers.memory_per_worker_bytes", "egress.max_connections", "egress.max_connections_per_tenant"];
-            let tells_used = !told.is_empty() && !shared.contains(name);
+            let tells_used = !told.is_empty() && !shared.contains(name) && !name.starts_with("import.");
             assert_eq!(message.contains("4711"), tells_used, "{message}");
         }
         for (name, remedy) in [

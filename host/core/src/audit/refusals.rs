@@ -59,10 +59,13 @@ impl Counts {
         match self.principals.entry((owner, what)) {
             Entry::Occupied(there) => Some(there.into_mut()),
             Entry::Vacant(place) => {
-                let of_tenant = self.tenants.entry(owner.tenant).or_default();
-                let full = full || *of_tenant >= OF_A_TENANT;
-                *of_tenant += usize::from(!full);
-                (!full).then(|| place.insert(Named::default()))
+                // No entry for those without room: they may be any number of tenants.
+                let of_tenant = self.tenants.get(&owner.tenant).copied().unwrap_or_default();
+                if full || of_tenant >= OF_A_TENANT {
+                    return None;
+                }
+                self.tenants.insert(owner.tenant, of_tenant + 1);
+                Some(place.insert(Named::default()))
             }
         }
     }
@@ -301,6 +304,10 @@ mod tests {
         let told = (0..10_000).filter(|user| write(not_found(&refusals, of(1, *user), "task", user))).count();
         assert_eq!(told, OF_A_TENANT);
         assert!(write(not_found(&refusals, of(2, 0), "task", 0)), "another tenant");
+        for tenant in 3..10_000 {
+            write(not_found(&refusals, of(tenant, 0), "task", 0));
+        }
+        assert_eq!(refusals.counts().tenants.len(), PRINCIPALS - OF_A_TENANT + 1, "none is kept of those without room");
         let records = refusals.take(at(1)).records();
         assert_eq!((records.len(), records[0].user), (1, None), "all others together, for the operator");
         assert!(write(not_found(&refusals, of(1, 10_000), "task", 0)), "there is room again");

@@ -42,8 +42,13 @@ pub enum ArchiveError {
     #[error("{0}")]
     Unfit(String),
     /// More than there is room for.
-    #[error("{0}")]
-    NoRoom(String),
+    #[error("{reason}")]
+    NoRoom {
+        /// Whether it is entries that there is no room for, and not bytes.
+        entries: bool,
+        /// What was found.
+        reason: String,
+    },
     /// It was asked to stop.
     #[error("it was stopped")]
     Stopped,

@@ -179,7 +179,10 @@ impl Tasks {
         steps::reach("restore.unpacked");
         let told = unpacked.as_ref().map(|content| *content).map_err(public);
         self.stepped(task, TaskStep::Unpack, begun, told).await;
-        unpacked.map(drop).map_err(|error| self.failed(task, error))
+        unpacked.map(drop).map_err(|error| match error {
+            ArchiveError::NoRoom { entries, .. } => self.parts.quotas.no_room_to_unpack(most, entries),
+            error => self.failed(task, error),
+        })
     }
 
     /// What it means to a client that a workspace could not be had.
@@ -195,11 +198,12 @@ impl Tasks {
     /// The same, of no task in particular.
     pub(super) fn failure(&self, error: ArchiveError) -> Error {
         match error {
-            ArchiveError::NoRoom(_) => self.parts.quotas.full(),
             ArchiveError::Stopped => Error::Stopping,
             ArchiveError::Workspace(error) => error.into(),
             ArchiveError::Io(error) => WorkspaceError::Io(error).into(),
-            ArchiveError::Unfit(reason) => WorkspaceError::Io(std::io::Error::other(reason)).into(),
+            ArchiveError::Unfit(reason) | ArchiveError::NoRoom { reason, .. } => {
+                WorkspaceError::Io(std::io::Error::other(reason)).into()
+            }
         }
     }
 
@@ -275,7 +279,7 @@ impl Tasks {
     /// Forgets what is remembered of a task that takes no calls.
     async fn forget(&self, task: &Task) {
         self.parts.dispatcher.forget_task(task.owner.tenant, task.id).await;
-        self.parts.access.forget(task.id);
+        self.parts.access.forget(task.owner, task.id);
         self.parts.activity.forget(task.id);
     }
 

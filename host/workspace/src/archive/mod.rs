@@ -90,7 +90,9 @@ impl ChildArchiver {
 
 fn meaning(error: ImportError) -> ArchiveError {
     match error {
-        ImportError::Refused { code: code::LIMIT_BYTES | code::LIMIT_ENTRIES, reason } => ArchiveError::NoRoom(reason),
+        ImportError::Refused { code: code @ (code::LIMIT_BYTES | code::LIMIT_ENTRIES), reason } => {
+            ArchiveError::NoRoom { entries: code == code::LIMIT_ENTRIES, reason }
+        }
         ImportError::Refused { code: code::LIMIT_TIME, .. } => ArchiveError::Unfit("it takes too long".into()),
         ImportError::Refused { reason, .. } => ArchiveError::Unfit(reason),
         ImportError::Io(error) => ArchiveError::Io(error),

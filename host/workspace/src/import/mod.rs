@@ -36,6 +36,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bulkhead_core::path::MAX_DEPTH;
 use bulkhead_core::ports::import::{Import, ImportError, Imported, Importer};
+use bulkhead_core::reached::words;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
@@ -194,11 +195,11 @@ pub(crate) fn refused(code: &'static str, reason: impl Into<String>) -> ImportEr
 }
 
 pub(crate) fn over_bytes(limit: u64) -> ImportError {
-    refused(code::LIMIT_BYTES, format!("the import is larger than the limit of {limit} bytes"))
+    refused(code::LIMIT_BYTES, words("import.max_bytes", limit, ""))
 }
 
 pub(crate) fn over_entries(limit: u64) -> ImportError {
-    refused(code::LIMIT_ENTRIES, format!("the import has more than the limit of {limit} entries"))
+    refused(code::LIMIT_ENTRIES, words("import.max_entries", limit, ""))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bulkhead_core::ports::import::{ImportError, Imported};
 use bulkhead_core::ports::workspace::ByteStream;
+use bulkhead_core::reached::words;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -84,8 +85,8 @@ pub(crate) async fn run(
         }
     };
     let ended = tokio::time::timeout(config.timeout, work).await.unwrap_or_else(|_| {
-        let limit = config.timeout.as_secs();
-        Err(refused(code::LIMIT_TIME, format!("the import took longer than the limit of {limit} seconds")))
+        let limit = u64::try_from(config.timeout.as_millis()).unwrap_or(u64::MAX);
+        Err(refused(code::LIMIT_TIME, words("import.timeout_ms", limit, "")))
     });
     if ended.is_err() {
         group.kill();
