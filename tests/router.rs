@@ -18,8 +18,8 @@ use bulkhead::http::{Api, Options, router};
 use bulkhead::metrics::{Metrics, Readings};
 use bulkhead::rates::{LocalRates, RateConfig};
 use bulkhead::system::System;
-use bulkhead_core::audit::AuditFilter;
-use bulkhead_core::clock::NewId as _;
+use bulkhead_core::audit::{AuditBody, AuditFilter, NewAudit};
+use bulkhead_core::clock::{Clock as _, NewId as _};
 use bulkhead_core::id::TenantId;
 use bulkhead_core::ports::cluster::Alone;
 use bulkhead_core::ports::egress::NoEgress;
@@ -378,4 +378,28 @@ async fn only_listed_origins_pass_a_preflight() {
         let response = edge.send(request).await;
         assert_eq!(response.headers().contains_key("access-control-allow-origin"), allowed, "{origin}");
     }
+}
+
+#[tokio::test]
+async fn a_filter_of_the_audit_log_passes_over_so_much_for_a_page() {
+    let mut edge = Edge::new().await;
+    let owner = Owner { tenant: System.tenant_id(), user: System.user_id() };
+    edge.key = key_of(&edge.api, owner, Scopes::usual()).await;
+    let body = AuditBody::CallRevoked { reason: "as often as it takes".into() };
+    let record = NewAudit::new(System.now(), owner, None, None, &body);
+    edge.store.append_audit(vec![record; 20_000]).await.unwrap();
+    let page = async |query: &str| {
+        let request = edge.request(Method::GET, &format!("/v1/audit?{query}"), "application/json", "");
+        read(edge.send(request).await).await.1
+    };
+    let passed = page("kind=tool.deleted").await;
+    assert_eq!(
+        (passed["items"].as_array().map(Vec::len), &passed["next_after"]),
+        (Some(0), &json!(20_000)),
+        "{passed}"
+    );
+    let last = page("kind=tool.deleted&after=20000").await;
+    assert_eq!(last, json!({"items": []}));
+    let found = page("kind=call.revoked&after=7&limit=2").await;
+    assert_eq!((&found["items"][1]["number"], &found["next_after"]), (&json!(9), &json!(9)));
 }

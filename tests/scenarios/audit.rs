@@ -15,15 +15,14 @@ use crate::harness::{Client, Options, Server};
 
 /// All records of the client, oldest first.
 fn records(client: &Client, filter: &str) -> Vec<Value> {
-    let mut records: Vec<Value> = Vec::new();
+    let (mut records, mut after): (Vec<Value>, _) = (Vec::new(), 0);
     loop {
-        let after = records.last().map_or(0, |record| record["number"].as_u64().unwrap());
         let page = client.get(&format!("/v1/audit?limit=200&after={after}{filter}")).expect(200);
-        let page = page["items"].as_array().unwrap().clone();
-        if page.is_empty() {
-            return records;
+        records.extend(page["items"].as_array().unwrap().iter().cloned());
+        match page["next_after"].as_u64() {
+            Some(next) => after = next,
+            None => return records,
         }
-        records.extend(page);
     }
 }
 

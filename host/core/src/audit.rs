@@ -71,6 +71,26 @@ pub struct AuditFilter {
     pub since: Option<Timestamp>,
     /// Those older than this.
     pub until: Option<Timestamp>,
+    /// Those with no larger number than this.
+    pub up_to: Option<u64>,
+}
+
+impl AuditFilter {
+    /// Whether records may have to be passed over to find those that are wanted. Those of
+    /// a task but for ends have an index of their own.
+    pub fn passes_over(&self) -> bool {
+        let by_index = self.task.is_some() && self.but_ends;
+        self.kind.is_some() || self.since.is_some() || self.until.is_some() || (self.task.is_some() && !by_index)
+    }
+}
+
+/// Some of the records that are wanted, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditPage {
+    /// The records.
+    pub records: Vec<Audit>,
+    /// After which number to go on; none if no more can follow.
+    pub next_after: Option<u64>,
 }
 
 /// A record of the log.

@@ -10,36 +10,37 @@ use bulkhead_core::id::TaskId;
 use super::Api;
 use super::extract::{Caller, Id, Query};
 use super::problem::Problem;
-use super::wire::{AuditQuery, AuditRecordBody, Items, MAX_PAGE, TaskAuditQuery};
+use super::wire::{AuditPageBody, AuditQuery, MAX_PAGE, TaskAuditQuery};
 
 /// Lists the caller's audit records, oldest first: of all its tasks, those deleted
-/// included, and of its keys, tools and refusals.
+/// included, and of its keys, tools and refusals. With a filter a page may be empty and not
+/// the last: of what is passed over some is looked at for each.
 #[utoipa::path(get, path = "/v1/audit", tag = "audit", params(AuditQuery),
-    responses((status = 200, body = Items<AuditRecordBody>), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = AuditPageBody), (status = "4XX", body = Problem)))]
 pub async fn list(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
     Query(query): Query<AuditQuery>,
-) -> Result<Json<Items<AuditRecordBody>>, Problem> {
+) -> Result<Json<AuditPageBody>, Problem> {
     let permit = api.services.access.permit(&caller, Operation::AuditListOwn).await?;
     let (limit, filter) = (limit(query.limit)?, query.filter()?);
-    let records = api.services.audit.list(&permit, &filter, query.after.unwrap_or(0), limit).await?;
-    Ok(Json(Items::all(records.iter().map(AuditRecordBody::from))))
+    let page = api.services.audit.list(&permit, filter, query.after.unwrap_or(0), limit).await?;
+    Ok(Json(AuditPageBody::from(&page)))
 }
 
 /// Lists the audit records of a task, oldest first: what was decided, asked and granted. The
 /// ends of its calls are with the calls, and in `/v1/audit`.
 #[utoipa::path(get, path = "/v1/tasks/{task}/audit", tag = "audit", params(("task" = String, Path), TaskAuditQuery),
-    responses((status = 200, body = Items<AuditRecordBody>), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = AuditPageBody), (status = "4XX", body = Problem)))]
 pub async fn of_task(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
     Id(id): Id<TaskId>,
     Query(query): Query<TaskAuditQuery>,
-) -> Result<Json<Items<AuditRecordBody>>, Problem> {
+) -> Result<Json<AuditPageBody>, Problem> {
     let task = api.services.access.task(&caller, Operation::AuditList, id).await?;
-    let records = api.services.audit.of_task(&task, query.after.unwrap_or(0), limit(query.limit)?).await?;
-    Ok(Json(Items::all(records.iter().map(AuditRecordBody::from))))
+    let page = api.services.audit.of_task(&task, query.after.unwrap_or(0), limit(query.limit)?).await?;
+    Ok(Json(AuditPageBody::from(&page)))
 }
 
 fn limit(asked: Option<u32>) -> Result<u32, Problem> {

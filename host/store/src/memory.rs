@@ -401,6 +401,11 @@ impl Store for MemoryStore {
         Ok(self.state().audit.list(owner, filter, after, limit))
     }
 
+    async fn audit_ahead(&self, owner: Owner, after: u64, records: u32) -> Result<Option<u64>, StoreError> {
+        let all = self.state().audit.list(owner, &AuditFilter::default(), after, records);
+        Ok(all.get(records.max(1) as usize - 1).map(|audit| audit.number))
+    }
+
     async fn audit_chains(&self) -> Result<Vec<ChainState>, StoreError> {
         Ok(self.state().audit.states())
     }

@@ -434,6 +434,9 @@ pub trait Store: FileRecords {
         after: u64,
         limit: u32,
     ) -> Result<Vec<Audit>, StoreError>;
+    /// The number of an owner's record that is so many (one at least) after a number; none
+    /// if there are fewer.
+    async fn audit_ahead(&self, owner: Owner, after: u64, records: u32) -> Result<Option<u64>, StoreError>;
     /// Every chain of the audit log, by name.
     async fn audit_chains(&self) -> Result<Vec<ChainState>, StoreError>;
     /// Records of a chain as they are stored, in order, after a number.

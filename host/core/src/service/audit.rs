@@ -8,10 +8,21 @@ use crate::access::{OwnedTask, Permit};
 use crate::audit::chain::{ChainState, Place, Stored};
 use crate::audit::refusals::Refusals;
 use crate::audit::verify::{Broken, Verifier, Whole};
-use crate::audit::{Audit, AuditFilter};
+use crate::audit::{Audit, AuditFilter, AuditPage};
 use crate::dispatch::chain;
 use crate::error::Error;
 use crate::ports::store::{Store, StoreError};
+
+/// Records of an owner that are looked at for one page: some milliseconds. A walk through
+/// all that somebody has would hold up those who wait for the database.
+const WALK: u32 = 20_000;
+
+/// A page of what was found, which was looked for up to a number.
+fn page(records: Vec<Audit>, limit: u32, up_to: Option<u64>) -> AuditPage {
+    let last = records.last().map(|audit| audit.number);
+    let next_after = if records.len() >= limit as usize { last } else { up_to };
+    AuditPage { records, next_after }
+}
 
 /// The use cases of the audit log.
 #[derive(Clone)]
@@ -25,28 +36,34 @@ impl AuditLog {
         Self { ports, refusals }
     }
 
-    /// The owner's records, in order, after a number.
+    /// The owner's records, in order, after a number. Of those that a filter passes over no
+    /// more than [`WALK`] are looked at for one page, which may then be empty and not the last.
     ///
     /// # Errors
     /// If the store fails.
     pub async fn list(
         &self,
         permit: &Permit,
-        filter: &AuditFilter,
+        mut filter: AuditFilter,
         after: u64,
         limit: u32,
-    ) -> Result<Vec<Audit>, Error> {
-        Ok(self.ports.store.list_audit(permit.owner(), filter, after, limit).await?)
+    ) -> Result<AuditPage, Error> {
+        let (owner, store) = (permit.owner(), &self.ports.store);
+        if filter.passes_over() {
+            filter.up_to = store.audit_ahead(owner, after, WALK).await?;
+        }
+        let records = store.list_audit(owner, &filter, after, limit).await?;
+        Ok(page(records, limit, filter.up_to))
     }
 
     /// The records about a task but for the ends of its calls, in order, after a number.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn of_task(&self, task: &OwnedTask, after: u64, limit: u32) -> Result<Vec<Audit>, Error> {
+    pub async fn of_task(&self, task: &OwnedTask, after: u64, limit: u32) -> Result<AuditPage, Error> {
         let task = task.task();
         let filter = AuditFilter { task: Some(task.id), but_ends: true, ..AuditFilter::default() };
-        Ok(self.ports.store.list_audit(task.owner, &filter, after, limit).await?)
+        Ok(page(self.ports.store.list_audit(task.owner, &filter, after, limit).await?, limit, None))
     }
 
     /// A stranger was refused, for a reason (a problem's code), from somewhere.

@@ -1,6 +1,6 @@
 //! Audit records.
 
-use bulkhead_core::audit::{Audit, AuditFilter};
+use bulkhead_core::audit::{Audit, AuditFilter, AuditPage};
 use bulkhead_core::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -48,7 +48,29 @@ impl AuditQuery {
     pub fn filter(&self) -> Result<AuditFilter, Problem> {
         let no_id = |_| Problem::new("invalid_request", "`task` is not an id").with("field", "task");
         let task = self.task.as_deref().map(str::parse).transpose().map_err(no_id)?;
-        Ok(AuditFilter { task, kind: self.kind.clone(), since: self.since, until: self.until, but_ends: false })
+        Ok(AuditFilter {
+            task,
+            kind: self.kind.clone(),
+            since: self.since,
+            until: self.until,
+            ..AuditFilter::default()
+        })
+    }
+}
+
+/// Audit records, oldest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AuditPageBody {
+    /// The records.
+    pub items: Vec<AuditRecordBody>,
+    /// Pass it as `after` to go on; absent if there are no more for now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_after: Option<u64>,
+}
+
+impl From<&AuditPage> for AuditPageBody {
+    fn from(page: &AuditPage) -> Self {
+        Self { items: page.records.iter().map(AuditRecordBody::from).collect(), next_after: page.next_after }
     }
 }
 

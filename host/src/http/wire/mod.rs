@@ -17,7 +17,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
 use utoipa::{IntoParams, ToSchema};
 
-pub use audit::{AuditQuery, AuditRecordBody, TaskAuditQuery};
+pub use audit::{AuditPageBody, AuditQuery, TaskAuditQuery};
 pub use call::{CallBody, FaultBody, NewCallBody, OutcomeBody, UsageBody, WaitQuery};
 pub use event::EventBody;
 pub use file::{

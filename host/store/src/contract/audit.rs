@@ -57,6 +57,13 @@ pub(super) async fn records_are_kept_in_order_by_owner(store: Arc<dyn Store>) {
     let kind = |kind: &str| AuditFilter { kind: Some(kind.into()), ..AuditFilter::default() };
     assert_eq!(filtered(kind("call.revoked")).await, all);
     assert_eq!(filtered(kind("call.ended")).await, []);
+    for task in [None, Some(one.id)] {
+        let up_to = AuditFilter { task, up_to: Some(2), ..kind("call.revoked") };
+        assert_eq!(filtered(up_to).await, all[..2 - usize::from(task.is_some())]);
+    }
+    let ahead = async |after, records| store.audit_ahead(owner(1), after, records).await.unwrap();
+    assert_eq!([ahead(0, 1).await, ahead(0, 3).await, ahead(1, 2).await], [Some(1), Some(3), Some(3)]);
+    assert_eq!([ahead(0, 4).await, ahead(3, 1).await], [None, None]);
     let call = world.running_call(&one);
     world.accept(&call).await;
     store.end_call(end(&call, "x")).await.unwrap().unwrap();

@@ -40,6 +40,7 @@ impl Chains {
                 && filter.kind.as_ref().is_none_or(|kind| *kind == record.kind)
                 && filter.since.is_none_or(|since| record.at >= since)
                 && filter.until.is_none_or(|until| record.at < until)
+                && filter.up_to.is_none_or(|up_to| place.number <= up_to)
         };
         let found = kept.records.iter().filter(wanted).take(limit as usize);
         found.map(|(record, place)| Audit { number: place.number, record: record.clone() }).collect()

@@ -67,22 +67,22 @@ pub(super) async fn list(
     let text = match (filter.task, filter.but_ends) {
         (Some(_), true) => select_audit!(
             "tenant_id = $1 AND user_id = $2 AND number > $3 AND ($5::text IS NULL OR kind = $5)
-             AND ($6::bigint IS NULL OR at >= $6) AND ($7::bigint IS NULL OR at < $7) AND task_id = $8
+             AND ($6::bigint IS NULL OR at >= $6) AND ($7::bigint IS NULL OR at < $7) AND ($8::bigint IS NULL OR number <= $8) AND task_id = $9
              AND kind <> 'call.ended' ORDER BY number LIMIT $4"
         ),
         (Some(_), false) => select_audit!(
             "tenant_id = $1 AND user_id = $2 AND number > $3 AND ($5::text IS NULL OR kind = $5)
-             AND ($6::bigint IS NULL OR at >= $6) AND ($7::bigint IS NULL OR at < $7) AND task_id = $8
+             AND ($6::bigint IS NULL OR at >= $6) AND ($7::bigint IS NULL OR at < $7) AND ($8::bigint IS NULL OR number <= $8) AND task_id = $9
              ORDER BY number LIMIT $4"
         ),
         (None, true) => select_audit!(
             "tenant_id = $1 AND user_id = $2 AND number > $3 AND ($5::text IS NULL OR kind = $5)
-             AND ($6::bigint IS NULL OR at >= $6) AND ($7::bigint IS NULL OR at < $7)
+             AND ($6::bigint IS NULL OR at >= $6) AND ($7::bigint IS NULL OR at < $7) AND ($8::bigint IS NULL OR number <= $8)
              AND kind <> 'call.ended' ORDER BY number LIMIT $4"
         ),
         (None, false) => select_audit!(
             "tenant_id = $1 AND user_id = $2 AND number > $3 AND ($5::text IS NULL OR kind = $5)
-             AND ($6::bigint IS NULL OR at >= $6) AND ($7::bigint IS NULL OR at < $7)
+             AND ($6::bigint IS NULL OR at >= $6) AND ($7::bigint IS NULL OR at < $7) AND ($8::bigint IS NULL OR number <= $8)
              ORDER BY number LIMIT $4"
         ),
     };
@@ -93,11 +93,30 @@ pub(super) async fn list(
         .bind(i64::from(limit))
         .bind(filter.kind.as_ref().map(|kind| kind.replace('\0', "\u{fffd}")))
         .bind(filter.since.map(|at| at.as_millis()))
-        .bind(filter.until.map(|at| at.as_millis()));
+        .bind(filter.until.map(|at| at.as_millis()))
+        .bind(filter.up_to.map(|number| i64::try_from(number).unwrap_or(i64::MAX)));
     if let Some(task) = filter.task {
         select = select.bind_id(task);
     }
     store.read(select).await?.all::<AuditRow, _>()
+}
+
+pub(super) async fn ahead(
+    store: &PostgresStore,
+    owner: Owner,
+    after: u64,
+    records: u32,
+) -> Result<Option<u64>, StoreError> {
+    let select = Statement::new(
+        "SELECT number FROM audit WHERE tenant_id = $1 AND user_id = $2 AND number > $3
+         ORDER BY number LIMIT 1 OFFSET $4",
+    )
+    .bind_id(owner.tenant)
+    .bind_id(owner.user)
+    .bind(i64::try_from(after).unwrap_or(i64::MAX))
+    .bind(i64::from(records.saturating_sub(1)));
+    let number = store.read(select).await?.get::<i64>("number")?;
+    Ok(number.map(i64::unsigned_abs))
 }
 
 pub(super) async fn chains(store: &PostgresStore) -> Result<Vec<ChainState>, StoreError> {

@@ -289,6 +289,10 @@ impl Store for PostgresStore {
         audit::list(self, owner, filter, after, limit).await
     }
 
+    async fn audit_ahead(&self, owner: Owner, after: u64, records: u32) -> Result<Option<u64>, StoreError> {
+        audit::ahead(self, owner, after, records).await
+    }
+
     async fn audit_chains(&self) -> Result<Vec<ChainState>, StoreError> {
         audit::chains(self).await
     }

@@ -8,7 +8,7 @@ use bulkhead_core::digest::Digest;
 use bulkhead_core::ports::store::StoreError;
 use bulkhead_core::principal::Owner;
 use rusqlite::{Connection, OptionalExtension as _, params};
-use sqlx::{QueryBuilder, query_as};
+use sqlx::{QueryBuilder, query_as, query_scalar};
 
 use super::write::Transaction;
 use super::{SqliteStore, read_failed};
@@ -149,9 +149,32 @@ pub(super) async fn list(
     if let Some(until) = filter.until {
         select.push(" AND at < ").push_bind(until.as_millis());
     }
+    if let Some(up_to) = filter.up_to {
+        select.push(" AND number <= ").push_bind(i64::try_from(up_to).unwrap_or(i64::MAX));
+    }
     select.push(" ORDER BY number LIMIT ").push_bind(limit);
     let rows: Vec<AuditRow> = select.build_query_as().fetch_all(&store.readers).await.map_err(read_failed)?;
     all(rows)
+}
+
+pub(super) async fn ahead(
+    store: &SqliteStore,
+    owner: Owner,
+    after: u64,
+    records: u32,
+) -> Result<Option<u64>, StoreError> {
+    let number: Option<i64> = query_scalar(
+        "SELECT number FROM audit WHERE tenant_id = ? AND user_id = ? AND number > ?
+         ORDER BY number LIMIT 1 OFFSET ?",
+    )
+    .bind(owner.tenant.to_string())
+    .bind(owner.user.to_string())
+    .bind(i64::try_from(after).unwrap_or(i64::MAX))
+    .bind(records.saturating_sub(1))
+    .fetch_optional(&store.readers)
+    .await
+    .map_err(read_failed)?;
+    Ok(number.map(i64::unsigned_abs))
 }
 
 pub(super) async fn chains(store: &SqliteStore) -> Result<Vec<ChainState>, StoreError> {
