@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest as _;
+use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 
@@ -108,6 +109,10 @@ fn a_socket_says_why_it_is_not_opened_or_closed() {
     let mut talks = open(&server, &path, Some(client.key()), None).unwrap();
     talks.send(Message::text("hello")).unwrap();
     assert_eq!(closed(&mut talks).0, u16::from(CloseCode::Unsupported));
+    let mut leaves = open(&server, &path, Some(client.key()), None).unwrap();
+    leaves.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).unwrap();
+    assert_eq!(closed(&mut leaves).0, u16::from(CloseCode::Normal), "a client's close is answered");
+    assert!(matches!(leaves.read(), Err(tungstenite::Error::ConnectionClosed)), "and the connection ended");
     let mut open_one = open(&server, &path, Some(client.key()), None).unwrap();
     let _server = server.stop_and_restart();
     assert_eq!(closed(&mut open_one).0, u16::from(CloseCode::Away));

@@ -88,11 +88,14 @@ pub async fn follow(
 async fn serve(mut socket: WebSocket, mut stream: Stream) {
     let (why, code, reason) = converse(&mut socket, &mut stream).await;
     stream.end(why);
-    let Some(code) = code else { return };
-    let frame = CloseFrame { code, reason: Utf8Bytes::from(reason) };
     let goodbye = async {
-        // What can't be said any more is not said.
-        let _ = socket.send(Message::Close(Some(frame))).await;
+        if let Some(code) = code {
+            let frame = CloseFrame { code, reason: Utf8Bytes::from(reason) };
+            // What can't be said any more is not said.
+            let _ = socket.send(Message::Close(Some(frame))).await;
+        }
+        // The answer to a client's close leaves by this, too (RFC 6455, section 5.5.1): to a
+        // browser the stream was cut off otherwise, 1006.
         while let Some(Ok(_)) = socket.recv().await {}
     };
     let _ = tokio::time::timeout(CLOSING, goodbye).await;
