@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+/// What the text of a digest begins with.
+const PREFIX: &str = "sha256:";
+
 /// A SHA-256 digest; as text `sha256:` and 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
@@ -34,13 +37,22 @@ impl Digest {
 
     /// The 64 hexadecimal digits, without the prefix: for file names.
     pub fn hex(&self) -> String {
-        hex::encode(self.0)
+        self.with_text(|text| text[PREFIX.len()..].to_owned())
+    }
+
+    /// Its text, without an allocation: a call writes several.
+    fn with_text<T>(&self, give: impl FnOnce(&str) -> T) -> T {
+        let mut text = [0; PREFIX.len() + 64];
+        text[..PREFIX.len()].copy_from_slice(PREFIX.as_bytes());
+        // There is room for two digits of each byte, and all of it is ASCII.
+        let _ = hex::encode_to_slice(self.0, &mut text[PREFIX.len()..]);
+        give(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
+        self.with_text(|text| f.pad(text))
     }
 }
 
@@ -54,7 +66,7 @@ impl FromStr for Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
-        let digits = text.strip_prefix("sha256:").ok_or(DigestError)?;
+        let digits = text.strip_prefix(PREFIX).ok_or(DigestError)?;
         if digits.len() != 64 || digits.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(DigestError);
         }
@@ -66,7 +78,7 @@ impl FromStr for Digest {
 
 impl Serialize for Digest {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        self.with_text(|text| serializer.serialize_str(text))
     }
 }
 

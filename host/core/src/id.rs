@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use ulid::Ulid;
+use ulid::{ULID_LEN, Ulid};
 
 use crate::digest::Digest;
 
@@ -23,17 +23,39 @@ pub struct IdError {
 fn parse(text: &str, prefix: &'static str) -> Result<Ulid, IdError> {
     let error = IdError { prefix };
     let rest = text.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('_')).ok_or(error.clone())?;
-    // Upper case would give one id two spellings, and with them two cache keys.
-    if rest.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return Err(error);
-    }
-    let ulid = Ulid::from_string(&rest.to_ascii_uppercase()).map_err(|_| error.clone())?;
-    // The decoder also takes spellings that it would not print (I, L, O).
-    if format_ulid(ulid) == rest { Ok(ulid) } else { Err(error) }
+    let ulid = Ulid::from_string(rest).map_err(|_| error.clone())?;
+    // The decoder also takes spellings that it would not print (upper case, I, L, O): they
+    // would give one id two spellings, and with them two cache keys.
+    if Text::of("", ulid).digits() == rest { Ok(ulid) } else { Err(error) }
 }
 
-fn format_ulid(ulid: Ulid) -> String {
-    ulid.to_string().to_ascii_lowercase()
+/// The text of an id, without an allocation: a call writes some dozens.
+struct Text {
+    bytes: [u8; Text::LONGEST_PREFIX + 1 + ULID_LEN],
+    prefix: usize,
+}
+
+impl Text {
+    const LONGEST_PREFIX: usize = 8;
+
+    fn of(prefix: &'static str, ulid: Ulid) -> Self {
+        let mut digits = [0; ULID_LEN];
+        ulid.array_to_str(&mut digits).make_ascii_lowercase();
+        let mut bytes = [b'_'; Self::LONGEST_PREFIX + 1 + ULID_LEN];
+        let prefix = prefix.as_bytes();
+        bytes[..prefix.len()].copy_from_slice(prefix);
+        bytes[prefix.len() + 1..][..ULID_LEN].copy_from_slice(&digits);
+        Self { bytes, prefix: prefix.len() }
+    }
+
+    fn as_str(&self) -> &str {
+        // Only letters and digits were put in.
+        std::str::from_utf8(&self.bytes[..self.prefix + 1 + ULID_LEN]).unwrap_or_default()
+    }
+
+    fn digits(&self) -> &str {
+        &self.as_str()[self.prefix + 1..]
+    }
 }
 
 macro_rules! ids {
@@ -64,7 +86,7 @@ macro_rules! ids {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}_{}", $prefix, format_ulid(self.0))
+                f.pad(Text::of($prefix, self.0).as_str())
             }
         }
 
@@ -84,7 +106,7 @@ macro_rules! ids {
 
         impl Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                serializer.serialize_str(Text::of($prefix, self.0).as_str())
             }
         }
 

@@ -118,8 +118,9 @@ impl ApiKey {
     }
 
     fn checksum(&self) -> String {
-        let crc = crc32fast::hash(format!("{}_{}", self.id, self.secret).as_bytes());
-        base32(u64::from(crc), CHECK_CHARS)
+        let mut crc = crc32fast::Hasher::new();
+        [self.id.as_str(), "_", &self.secret].iter().for_each(|part| crc.update(part.as_bytes()));
+        base32(u64::from(crc.finalize()), CHECK_CHARS)
     }
 }
 

@@ -107,7 +107,9 @@ impl Inner {
     /// in the middle, that call ends, and no other.
     pub(super) async fn drive(self: Arc<Self>, call: Arc<Call>, slot: Slot) {
         let sink = OnceLock::new();
-        if AssertUnwindSafe(self.clone().drive_on(call.clone(), &sink)).catch_unwind().await.is_err() {
+        // Large: in a box it is moved once, and not with everything that it is wrapped in.
+        let driven = Box::pin(self.clone().drive_on(call.clone(), &sink));
+        if AssertUnwindSafe(driven).catch_unwind().await.is_err() {
             tracing::error!(call = %call.id, task = %call.task, "the host panicked while the call ran; it is ended");
             let fault = Fault::new(code::HOST_ERROR, "the server failed in the middle of the call; its log says why");
             self.parts.quotas.forget(call.task);
