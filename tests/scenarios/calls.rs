@@ -182,6 +182,7 @@ fn limits_narrow_and_never_widen() {
     let wide = json!({"tool": "sleeper", "arguments": {"ms": 1}, "limits": {"wall_time_ms": 401}});
     let problem = client.post(&format!("/v1/tasks/{task}/calls"), &wide).problem(400, "invalid_request");
     assert_eq!(problem["field"], "limits.wall_time_ms");
+    assert!(problem["detail"].as_str().unwrap().contains("make a task with more"), "{problem}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::digest::Digest;
 use crate::id::TaskId;
+use crate::limits::LimitTooLarge;
 use crate::ports::rates::Standing;
 use crate::ports::sandbox::SandboxError;
 use crate::ports::store::StoreError;
@@ -158,6 +159,11 @@ impl Error {
     /// Shorthand for a thing that is not there, or not yours.
     pub fn not_found(kind: &'static str, id: impl ToString) -> Self {
         Self::NotFound { kind, id: id.to_string() }
+    }
+
+    /// A limit that is asked for beyond its ceiling: whose that is, and how to get more.
+    pub(crate) fn over_ceiling(error: &LimitTooLarge, remedy: &str) -> Self {
+        Self::invalid(format!("limits.{}", error.name), format!("{error}, {remedy}"))
     }
 
     /// Shorthand for a field that is not valid.

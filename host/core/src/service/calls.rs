@@ -61,10 +61,8 @@ impl Calls {
             return Err(Error::RateLimited { standing, retry_after });
         }
         let own_limits = new.limits != LimitsPatch::default();
-        let limits = task
-            .limits
-            .narrowed(&new.limits)
-            .map_err(|error| Error::invalid(format!("limits.{}", error.name), error.to_string()))?;
+        let remedy = "the task's; ask for less, or make a task with more, up to the server's";
+        let limits = task.limits.narrowed(&new.limits).map_err(|error| Error::over_ceiling(&error, remedy))?;
         let subject = Subject { owner: task.owner, tool: &pinned.name, digest: pinned.digest };
         let (grants, _) = self.policies.current().grants(&subject, &tool.manifest.capabilities, &task.ceiling);
         let call = Call {

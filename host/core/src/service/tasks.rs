@@ -114,8 +114,8 @@ impl Tasks {
                 .check_git_url(url)
                 .map_err(|error| Error::invalid("source.url", error.to_string()))?;
         }
-        let limits = self.parts.ceiling.narrowed(&new.limits);
-        let limits = limits.map_err(|error| Error::invalid(format!("limits.{}", error.name), error.to_string()))?;
+        let remedy = "the server's; ask for less, or raise it in bulkhead.toml";
+        let limits = self.parts.ceiling.narrowed(&new.limits).map_err(|error| Error::over_ceiling(&error, remedy))?;
         let ceiling = ceiling(new.capabilities.as_deref())?;
         check_lifetimes(&new.lifetimes, &self.parts.lifetimes)?;
         let tools = self.pin(permit, new.tools).await?;
