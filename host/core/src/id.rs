@@ -64,6 +64,9 @@ macro_rules! ids {
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(Ulid);
 
+        // Else its text would not fit.
+        const _: () = assert!($prefix.len() <= Text::LONGEST_PREFIX);
+
         impl $name {
             /// What the text form begins with.
             pub const PREFIX: &'static str = $prefix;
