@@ -8,7 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests: a panic is the report")]
 #![allow(missing_docs, reason = "the names of the tests say what they test")]
 
-mod audit;
+pub(crate) mod audit;
 mod batches;
 mod calls;
 mod events;

@@ -27,7 +27,7 @@ async fn whole(store: &dyn Store) -> u64 {
     records
 }
 
-fn keep_all() -> Retention {
+pub(crate) fn keep_all() -> Retention {
     Retention {
         events_before: at(-9),
         events_bytes_per_task: u64::MAX,

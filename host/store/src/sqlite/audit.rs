@@ -1,4 +1,7 @@
 //! The audit log: where a record gets its place in its chain, and reading it.
+//!
+//! The key of a record, its `place` in the file, is the number of its chain and, in the
+//! lowest 40 bits, its own: an expression in the statements, `chain << 40 | number`.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +10,9 @@ use bulkhead_core::audit::{Audit, AuditFilter, NewAudit};
 use bulkhead_core::digest::Digest;
 use bulkhead_core::ports::store::StoreError;
 use bulkhead_core::principal::Owner;
-use rusqlite::{Connection, OptionalExtension as _, params};
-use sqlx::{QueryBuilder, query_as, query_scalar};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Arguments as _, QueryBuilder, query_as, query_scalar};
 
 use super::write::Transaction;
 use super::{SqliteStore, read_failed};
@@ -38,40 +42,67 @@ impl Link {
             Some(head) => *head,
             None => stored_head(db, chain)?,
         };
-        let place = head.next(&self.leaf);
+        let place = head.place.next(&self.leaf);
         db.prepare_cached(
-            "INSERT INTO audit (tenant_id, number, at, user_id, task_id, call_id, kind, data, hash)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO audit (place, at, user_id, task_id, call_id, kind, data, hash)
+             VALUES (? << 40 | ?, ?, ?, ?, ?, ?, ?, ?)",
         )?
-        .execute(params![chain, number(&place), at, user, task, call, kind, data, place.hash.as_bytes()])?;
+        .execute(params![
+            head.chain,
+            number(&place),
+            at,
+            user,
+            task,
+            call,
+            kind,
+            data,
+            place.hash.as_bytes()
+        ])?;
         match heads.get_mut(chain) {
-            Some(head) => *head = place,
-            None => drop(heads.insert(chain.clone(), place)),
+            Some(head) => head.place = place,
+            None => drop(heads.insert(chain.clone(), Head { place, ..head })),
         }
         Ok(())
     }
 }
 
-/// Where a chain ended when the transaction began.
-fn stored_head(db: &Connection, chain: &str) -> rusqlite::Result<Place> {
-    let head = db
-        .prepare_cached("SELECT number, hash FROM audit_heads WHERE tenant_id = ?")?
-        .query_row([chain], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 32]>(1)?)))
+/// A chain within a transaction: its number in the file, and where it ends.
+#[derive(Clone, Copy)]
+pub(super) struct Head {
+    chain: i64,
+    place: Place,
+}
+
+/// A chain as it was when the transaction began. One that is not there yet begins.
+fn stored_head(db: &Connection, chain: &str) -> rusqlite::Result<Head> {
+    let of = |row: &Row<'_>| {
+        let (chain, number, hash) = (row.get(0)?, row.get::<_, i64>(1)?, row.get(2)?);
+        Ok(Head { chain, place: Place { number: number.unsigned_abs(), hash: Digest::from_bytes(hash) } })
+    };
+    let known = db
+        .prepare_cached("SELECT chain, number, hash FROM audit_heads WHERE tenant_id = ?")?
+        .query_row([chain], of)
         .optional()?;
-    Ok(head
-        .map_or(Place::START, |(number, hash)| Place { number: number.unsigned_abs(), hash: Digest::from_bytes(hash) }))
+    match known {
+        Some(head) => Ok(head),
+        None => db
+            .prepare_cached(
+                "INSERT INTO audit_heads (tenant_id, chain, number, hash)
+                 VALUES (?, (SELECT coalesce(max(chain), 0) + 1 FROM audit_heads), 0, zeroblob(32))
+                 RETURNING chain, number, hash",
+            )?
+            .query_row([chain], of),
+    }
 }
 
 /// Stores where the chains end that a transaction has appended to.
-pub(super) fn store_heads(db: &Connection, heads: &BTreeMap<String, Place>) -> rusqlite::Result<()> {
-    for (chain, head) in heads {
-        let moved = db
-            .prepare_cached("UPDATE audit_heads SET number = ?, hash = ? WHERE tenant_id = ?")?
-            .execute(params![number(head), head.hash.as_bytes(), chain])?;
-        if moved == 0 {
-            db.prepare_cached("INSERT INTO audit_heads (tenant_id, number, hash) VALUES (?, ?, ?)")?
-                .execute(params![chain, number(head), head.hash.as_bytes()])?;
-        }
+pub(super) fn store_heads(db: &Connection, heads: &BTreeMap<String, Head>) -> rusqlite::Result<()> {
+    for (chain, Head { place, .. }) in heads {
+        db.prepare_cached("UPDATE audit_heads SET number = ?, hash = ? WHERE tenant_id = ?")?.execute(params![
+            number(place),
+            place.hash.as_bytes(),
+            chain
+        ])?;
     }
     Ok(())
 }
@@ -121,6 +152,28 @@ pub(super) fn take_over(db: &Connection) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM audit_unchained WHERE number <= ?")?.execute([last]).map(drop)
 }
 
+/// Selects what `AuditRow` has: after a number, up to one, of a chain. No other bounds may
+/// follow: SQLite goes by one of each kind and compares by the others, row for row.
+macro_rules! audit_of {
+    ($more:literal) => {
+        concat!(
+            "SELECT h.tenant_id, a.place & 1099511627775 AS number, a.at, a.user_id, a.task_id, a.call_id, a.kind,
+                    a.data, a.hash
+             FROM audit_heads h JOIN audit a ON a.place > h.chain << 40 | ? AND a.place <= h.chain << 40 | ?
+             WHERE h.tenant_id = ?",
+            $more
+        )
+    };
+}
+
+/// No record has a higher number.
+const LAST: u64 = (1 << 40) - 1;
+
+/// A record's number as a statement takes it.
+fn numbered(number: u64) -> i64 {
+    number.min(LAST).cast_signed()
+}
+
 pub(super) async fn list(
     store: &SqliteStore,
     owner: Owner,
@@ -128,31 +181,29 @@ pub(super) async fn list(
     after: u64,
     limit: u32,
 ) -> Result<Vec<Audit>, StoreError> {
-    let mut select = QueryBuilder::new(
-        "SELECT tenant_id, number, at, user_id, task_id, call_id, kind, data, hash FROM audit WHERE tenant_id = ",
-    );
-    select.push_bind(owner.tenant.to_string()).push(" AND user_id = ").push_bind(owner.user.to_string());
-    select.push(" AND number > ").push_bind(i64::try_from(after).unwrap_or(i64::MAX));
+    let (after, up_to) = (numbered(after), numbered(filter.up_to.unwrap_or(LAST)));
+    let mut bound = SqliteArguments::default();
+    let done = bound.add(after).and_then(|()| bound.add(up_to)).and_then(|()| bound.add(owner.tenant.to_string()));
+    done.map_err(|error| read_failed(sqlx::Error::Encode(error)))?;
+    let mut select = QueryBuilder::with_arguments(audit_of!(""), bound);
+    select.push(" AND a.user_id = ").push_bind(owner.user.to_string());
     if let Some(task) = filter.task {
-        select.push(" AND task_id = ").push_bind(task.to_string());
+        select.push(" AND a.task_id = ").push_bind(task.to_string());
     }
     if filter.but_ends {
         // As the index says it.
-        select.push(" AND kind <> 'call.ended'");
+        select.push(" AND a.kind <> 'call.ended'");
     }
     if let Some(kind) = &filter.kind {
-        select.push(" AND kind = ").push_bind(kind.clone());
+        select.push(" AND a.kind = ").push_bind(kind.clone());
     }
     if let Some(since) = filter.since {
-        select.push(" AND at >= ").push_bind(since.as_millis());
+        select.push(" AND a.at >= ").push_bind(since.as_millis());
     }
     if let Some(until) = filter.until {
-        select.push(" AND at < ").push_bind(until.as_millis());
+        select.push(" AND a.at < ").push_bind(until.as_millis());
     }
-    if let Some(up_to) = filter.up_to {
-        select.push(" AND number <= ").push_bind(i64::try_from(up_to).unwrap_or(i64::MAX));
-    }
-    select.push(" ORDER BY number LIMIT ").push_bind(limit);
+    select.push(" ORDER BY a.place LIMIT ").push_bind(limit);
     let rows: Vec<AuditRow> = select.build_query_as().fetch_all(&store.readers).await.map_err(read_failed)?;
     all(rows)
 }
@@ -164,12 +215,13 @@ pub(super) async fn ahead(
     records: u32,
 ) -> Result<Option<u64>, StoreError> {
     let number: Option<i64> = query_scalar(
-        "SELECT number FROM audit WHERE tenant_id = ? AND user_id = ? AND number > ?
-         ORDER BY number LIMIT 1 OFFSET ?",
+        "SELECT a.place & 1099511627775 FROM audit_heads h
+         JOIN audit a ON a.place > h.chain << 40 | ?3 AND a.place < (h.chain + 1) << 40
+         WHERE h.tenant_id = ?1 AND a.user_id = ?2 ORDER BY a.place LIMIT 1 OFFSET ?4",
     )
     .bind(owner.tenant.to_string())
     .bind(owner.user.to_string())
-    .bind(i64::try_from(after).unwrap_or(i64::MAX))
+    .bind(numbered(after))
     .bind(records.saturating_sub(1))
     .fetch_optional(&store.readers)
     .await
@@ -192,15 +244,8 @@ pub(super) async fn chained(
     after: u64,
     limit: u32,
 ) -> Result<Vec<Stored>, StoreError> {
-    let rows: Vec<AuditRow> = query_as(
-        "SELECT tenant_id, number, at, user_id, task_id, call_id, kind, data, hash FROM audit
-         WHERE tenant_id = ? AND number > ? ORDER BY number LIMIT ?",
-    )
-    .bind(chain)
-    .bind(i64::try_from(after).unwrap_or(i64::MAX))
-    .bind(limit)
-    .fetch_all(&store.readers)
-    .await
-    .map_err(read_failed)?;
+    let select = query_as(audit_of!(" ORDER BY a.place LIMIT ?"));
+    let select = select.bind(numbered(after)).bind(numbered(LAST)).bind(chain).bind(limit);
+    let rows: Vec<AuditRow> = select.fetch_all(&store.readers).await.map_err(read_failed)?;
     all(rows)
 }

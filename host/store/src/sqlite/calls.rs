@@ -114,7 +114,7 @@ impl NewCall {
             self.remember(db, key)?;
         }
         self.insert_row(db)?;
-        Ok(Stored::New(log.append(db, &self.task, &self.accept.events)?))
+        Ok(Stored::New(log.append(db, &self.task, &self.accept.events, 1)?))
     }
 
     fn known(&self, db: &Connection, key: &Idempotency) -> rusqlite::Result<Option<(String, String)>> {
@@ -253,7 +253,7 @@ pub(super) async fn end(store: &SqliteStore, end: EndCall) -> Result<Option<Appe
             super::tasks::set_extent(db, &task, extent)?;
         }
         link.append(db)?;
-        log::append(db, &task, &end.events)
+        log::append_end(db, &task, &end.events)
     };
     store.write_rows("call", rows, end).await
 }
@@ -283,9 +283,8 @@ pub(super) async fn list(store: &SqliteStore, task: TaskId, page: Page<CallId>) 
 }
 
 pub(super) async fn open(store: &SqliteStore) -> Result<Vec<Call>, StoreError> {
-    let rows: Vec<CallRow> = query_as(select_call!("c.ended_at IS NULL ORDER BY c.id"))
-        .fetch_all(&store.readers)
-        .await
-        .map_err(read_failed)?;
+    let text =
+        select_call!("c.ended_at IS NULL AND c.task_id IN (SELECT id FROM tasks WHERE open_calls > 0) ORDER BY c.id");
+    let rows: Vec<CallRow> = query_as(text).fetch_all(&store.readers).await.map_err(read_failed)?;
     all(rows)
 }

@@ -14,9 +14,10 @@ use crate::rows::{EventRow, Reading};
 /// One statement, so that the task's numbers and its events are of one moment.
 /// A task without further events gives one row, its `seq` NULL.
 const EVENTS_AFTER: &str = "
-    SELECT t.id AS task_id, t.state, t.first_seq, t.last_seq, e.seq, e.at, e.call_id, e.kind, e.data, e.size
-    FROM tasks t LEFT JOIN events e ON e.task_id = t.id AND e.seq > ?2
-    WHERE t.id = ?1 ORDER BY e.seq LIMIT ?3";
+    SELECT t.id AS task_id, t.state, t.first_seq, t.last_seq, e.place & 4294967295 AS seq,
+           e.at, e.call_id, e.kind, e.data, e.size
+    FROM tasks t LEFT JOIN events e ON e.place > t.number << 32 | ?2 AND e.place < (t.number + 1) << 32
+    WHERE t.id = ?1 ORDER BY e.place LIMIT ?3";
 
 pub(super) async fn append(
     store: &SqliteStore,
@@ -36,7 +37,8 @@ pub(super) async fn after(
 ) -> Result<Option<EventPage>, StoreError> {
     let mut rows = sqlx::query(EVENTS_AFTER)
         .bind(task.to_string())
-        .bind(i64::try_from(after).unwrap_or(i64::MAX))
+        // There is none of a higher number.
+        .bind(i64::from(u32::try_from(after).unwrap_or(u32::MAX)))
         .bind(max.max(1))
         .fetch(&store.readers);
     let mut page: Option<EventPage> = None;

@@ -1,4 +1,7 @@
 //! A task's log within a write: where its events get their numbers.
+//!
+//! The key of an event, its `place`, is the number of its task and, in the lowest 32 bits,
+//! its own: an expression in the statements, `number << 32 | seq`.
 
 use bulkhead_core::event::NewEvent;
 use bulkhead_core::files::CHANGED;
@@ -9,7 +12,9 @@ use super::files;
 
 /// A task's row, as the transaction sees it.
 pub(super) struct Log {
+    /// Where it is during this transaction.
     rowid: i64,
+    number: i64,
     tenant: String,
     user: String,
     pub(super) state: String,
@@ -19,10 +24,10 @@ pub(super) struct Log {
 impl Log {
     /// Finds it.
     pub(super) fn of(db: &Connection, task: &str) -> rusqlite::Result<Option<Self>> {
-        db.prepare_cached("SELECT rowid, tenant_id, user_id, state, last_seq FROM tasks WHERE id = ?")?
+        db.prepare_cached("SELECT rowid, number, tenant_id, user_id, state, last_seq FROM tasks WHERE id = ?")?
             .query_row([task], |row| {
-                let (rowid, tenant, user) = (row.get(0)?, row.get(1)?, row.get(2)?);
-                Ok(Self { rowid, tenant, user, state: row.get(3)?, last_seq: row.get(4)? })
+                let (rowid, number, tenant, user) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+                Ok(Self { rowid, number, tenant, user, state: row.get(4)?, last_seq: row.get(5)? })
             })
             .optional()
     }
@@ -33,29 +38,27 @@ impl Log {
     }
 
     /// Appends events: their numbers continue the task's row, in this same transaction.
-    pub(super) fn append(&self, db: &Connection, task: &str, events: &[NewEvent]) -> rusqlite::Result<Appended> {
+    /// `calls` is how many more are open then.
+    pub(super) fn append(
+        &self,
+        db: &Connection,
+        task: &str,
+        events: &[NewEvent],
+        calls: i64,
+    ) -> rusqlite::Result<Appended> {
         let last = self.last_seq + events.len() as i64;
         let bytes: i64 = events.iter().map(size).sum();
-        db.prepare_cached("UPDATE tasks SET last_seq = ?, log_bytes = log_bytes + ? WHERE rowid = ?")?
-            .execute(params![last, bytes, self.rowid])?;
+        db.prepare_cached(
+            "UPDATE tasks SET last_seq = ?, log_bytes = log_bytes + ?, open_calls = open_calls + ? WHERE rowid = ?",
+        )?
+        .execute(params![last, bytes, calls, self.rowid])?;
         let mut insert = db.prepare_cached(
-            "INSERT INTO events (task_id, seq, tenant_id, user_id, at, call_id, kind, data, size)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO events (place, at, size, call_id, kind, data) VALUES (? << 32 | ?, ?, ?, ?, ?, ?)",
         )?;
         for (event, seq) in events.iter().zip(self.last_seq + 1..) {
             let call = event.call.map(|call| call.to_string());
             let at = event.at.as_millis();
-            insert.execute(params![
-                task,
-                seq,
-                self.tenant,
-                self.user,
-                at,
-                call,
-                event.kind,
-                event.data,
-                size(event)
-            ])?;
+            insert.execute(params![self.number, seq, at, size(event), call, event.kind, event.data])?;
             files::keep_history(db, (task, &self.tenant, &self.user), event, seq)?;
         }
         Ok(Appended { first: self.last_seq.unsigned_abs() + 1, last: last.unsigned_abs() })
@@ -64,7 +67,12 @@ impl Log {
 
 /// Appends events to a task's log; `None` if there is no such task.
 pub(super) fn append(db: &Connection, task: &str, events: &[NewEvent]) -> rusqlite::Result<Option<Appended>> {
-    Log::of(db, task)?.map(|log| log.append(db, task, events)).transpose()
+    Log::of(db, task)?.map(|log| log.append(db, task, events, 0)).transpose()
+}
+
+/// The same, with the end of a call.
+pub(super) fn append_end(db: &Connection, task: &str, events: &[NewEvent]) -> rusqlite::Result<Option<Appended>> {
+    Log::of(db, task)?.map(|log| log.append(db, task, events, -1)).transpose()
 }
 
 /// About how many rows these events make. Of a change of files each path has one in the

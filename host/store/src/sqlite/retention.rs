@@ -96,7 +96,7 @@ async fn remove_audit(
 async fn long_chains(store: &SqliteStore, before: i64) -> Result<Vec<String>, StoreError> {
     query_scalar(
         "SELECT h.tenant_id FROM audit_heads h
-         JOIN audit a ON a.tenant_id = h.tenant_id AND a.number = h.kept_after + 1 WHERE a.at < ? LIMIT ?",
+         JOIN audit a ON a.place = h.chain << 40 | (h.kept_after + 1) WHERE a.at < ? LIMIT ?",
     )
     .bind(before)
     .bind(RUN as i64)
@@ -109,15 +109,23 @@ async fn long_chains(store: &SqliteStore, before: i64) -> Result<Vec<String>, St
 /// after one that is not: what is left begins at the link that is noted. How many, and
 /// whether there may be more.
 fn shorten_chain(db: &Connection, chain: &str, before: i64) -> rusqlite::Result<(u64, bool)> {
-    let mut oldest =
-        db.prepare_cached("SELECT number, at, hash FROM audit WHERE tenant_id = ? ORDER BY number LIMIT ?")?;
+    let number = db
+        .prepare_cached("SELECT chain FROM audit_heads WHERE tenant_id = ?")?
+        .query_row([chain], |row| row.get::<_, i64>(0))
+        .optional()?;
+    let Some(number) = number else { return Ok((0, false)) };
+    let mut oldest = db.prepare_cached(
+        "SELECT place & 1099511627775, at, hash FROM audit
+         WHERE place > ?1 << 40 AND place < (?1 + 1) << 40 ORDER BY place LIMIT ?2",
+    )?;
     let oldest: Vec<(i64, i64, Vec<u8>)> =
-        oldest.query_map(params![chain, CHUNK], |row| row.try_into())?.collect::<Result<_, _>>()?;
+        oldest.query_map(params![number, CHUNK], |row| row.try_into())?.collect::<Result<_, _>>()?;
     let old = oldest.iter().take_while(|(_, at, _)| *at < before).count();
     let Some((last, _, hash)) = oldest.get(..old).and_then(<[_]>::last) else { return Ok((0, false)) };
-    db.prepare_cached("UPDATE audit_heads SET kept_after = ?, kept_hash = ? WHERE tenant_id = ?")?
-        .execute(params![last, hash, chain])?;
-    db.prepare_cached("DELETE FROM audit WHERE tenant_id = ? AND number <= ?")?.execute(params![chain, last])?;
+    db.prepare_cached("UPDATE audit_heads SET kept_after = ?, kept_hash = ? WHERE chain = ?")?
+        .execute(params![last, hash, number])?;
+    db.prepare_cached("DELETE FROM audit WHERE place > ?1 << 40 AND place <= ?1 << 40 | ?2")?
+        .execute(params![number, last])?;
     Ok((old as u64, old as i64 == CHUNK))
 }
 
@@ -184,7 +192,7 @@ fn remove_chunk(db: &Connection, task: &str) -> rusqlite::Result<bool> {
 /// Tasks whose oldest event is too old, or whose log is too long.
 async fn long_logs(store: &SqliteStore, retention: Retention) -> Result<Vec<String>, StoreError> {
     query_scalar(
-        "SELECT t.id FROM tasks t LEFT JOIN events e ON e.task_id = t.id AND e.seq = t.first_seq
+        "SELECT t.id FROM tasks t LEFT JOIN events e ON e.place = t.number << 32 | t.first_seq
          WHERE t.first_seq <= t.last_seq AND (t.log_bytes > ? OR e.at < ?) LIMIT ?",
     )
     .bind(i64::try_from(retention.events_bytes_per_task).unwrap_or(i64::MAX))
@@ -234,14 +242,17 @@ async fn shorten_log(
 /// chunk: always from its beginning, so that what is left has no gap. How many
 /// were removed, and whether there may be more.
 fn remove_oldest(db: &Connection, task: &str, limits: Limits) -> rusqlite::Result<(u64, bool)> {
-    let kept: i64 = db
-        .prepare_cached("SELECT log_bytes FROM tasks WHERE id = ?")?
-        .query_row([task], |row| row.get(0))
-        .optional()?
-        .unwrap_or(0);
-    let mut oldest = db.prepare_cached("SELECT seq, at, size FROM events WHERE task_id = ? ORDER BY seq LIMIT ?")?;
+    let task: Option<(i64, i64)> = db
+        .prepare_cached("SELECT number, log_bytes FROM tasks WHERE id = ?")?
+        .query_row([task], |row| row.try_into())
+        .optional()?;
+    let Some((number, kept)) = task else { return Ok((0, false)) };
+    let mut oldest = db.prepare_cached(
+        "SELECT place & 4294967295, at, size FROM events
+         WHERE place > ?1 << 32 AND place < (?1 + 1) << 32 ORDER BY place LIMIT ?2",
+    )?;
     let oldest: Vec<(i64, i64, i64)> =
-        oldest.query_map(params![task, CHUNK], |row| row.try_into())?.collect::<Result<_, _>>()?;
+        oldest.query_map(params![number, CHUNK], |row| row.try_into())?.collect::<Result<_, _>>()?;
     let (mut removed, mut bytes, mut last) = (0, 0, None);
     let mut more = oldest.len() as i64 == CHUNK;
     for (seq, at, size) in oldest {
@@ -253,9 +264,10 @@ fn remove_oldest(db: &Connection, task: &str, limits: Limits) -> rusqlite::Resul
         (removed, bytes, last) = (removed + 1, bytes + size, Some(seq));
     }
     let Some(last) = last else { return Ok((0, false)) };
-    db.prepare_cached("DELETE FROM events WHERE task_id = ? AND seq <= ?")?.execute(params![task, last])?;
-    db.prepare_cached("UPDATE tasks SET first_seq = ?2 + 1, log_bytes = ?3 WHERE id = ?1")?.execute(params![
-        task,
+    db.prepare_cached("DELETE FROM events WHERE place > ?1 << 32 AND place <= ?1 << 32 | ?2")?
+        .execute(params![number, last])?;
+    db.prepare_cached("UPDATE tasks SET first_seq = ?2 + 1, log_bytes = ?3 WHERE number = ?1")?.execute(params![
+        number,
         last,
         kept - bytes
     ])?;

@@ -67,8 +67,9 @@ fn insert(
     }
     db.prepare_cached(
         "INSERT INTO tasks (id, tenant_id, user_id, session_id, label, state, failure, source, tool_set,
-                            limits, grants, created_at, updated_at, archive_idle_ms, delete_archived_ms, max_age_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                            limits, grants, created_at, updated_at, archive_idle_ms, delete_archived_ms, max_age_ms,
+                            number)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT coalesce(max(number), 0) + 1 FROM tasks))",
     )?
     .execute(params![
         id,

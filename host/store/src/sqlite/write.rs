@@ -4,12 +4,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
-use bulkhead_core::audit::chain::Place;
 use bulkhead_core::ports::store::StoreError;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::audit;
+use super::audit::{self, Head};
 
 /// A transaction that is under way, which several writes may share: the connection,
 /// and where each chain of the audit log ends that one of them has appended to.
@@ -17,7 +16,7 @@ use super::audit;
 /// are of the same few chains.
 pub(super) struct Transaction<'a> {
     db: &'a Connection,
-    pub(super) heads: RefCell<BTreeMap<String, Place>>,
+    pub(super) heads: RefCell<BTreeMap<String, Head>>,
 }
 
 impl<'a> Transaction<'a> {

@@ -1,16 +1,18 @@
 //! The audit log in a file: what was recorded before there were chains, what can't be
 //! recorded, and what shows that somebody changed it.
 
+use bulkhead_core::audit::chain::Chain;
 use bulkhead_core::audit::verify::{Broken, verify};
 use bulkhead_core::audit::{AuditBody, AuditFilter, NewAudit};
 use bulkhead_core::key::{ApiKey, KeyRecord};
-use bulkhead_core::ports::store::{Store as _, StoreError};
+use bulkhead_core::ports::store::{Retention, Store as _, StoreError};
 use bulkhead_core::principal::Scopes;
 use bulkhead_core::task::TaskState;
 use bulkhead_core::tool::ToolSet;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 
 use super::Home;
+use crate::contract::audit::keep_all;
 use crate::contract::world::{World, at, end, owner};
 use crate::sqlite::open::{APPLICATION_ID, migrator};
 use crate::sqlite::{SqliteConfig, SqliteStore};
@@ -69,12 +71,57 @@ async fn records_of_a_version_without_chains_become_links() {
     assert_eq!(store.audit_chains().await.unwrap()[0].head.number, 603);
 }
 
+/// The file of a version whose audit log had the names of chains for keys.
+async fn named(now: &Home, then: &Home) {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(then.path()).create_if_missing(true);
+    let mut old = options.connect().await.unwrap();
+    migrator().run_direct(Some(7), &mut old, false).await.unwrap();
+    let copy = format!(
+        "PRAGMA application_id = {APPLICATION_ID};
+         ATTACH '{}' AS new;
+         INSERT INTO main.audit_heads (tenant_id, number, hash, kept_after, kept_hash)
+             SELECT tenant_id, number, hash, kept_after, kept_hash FROM new.audit_heads;
+         INSERT INTO main.audit (tenant_id, number, at, user_id, task_id, call_id, kind, data, hash)
+             SELECT h.tenant_id, a.place & 1099511627775, a.at, a.user_id, a.task_id, a.call_id, a.kind, a.data, a.hash
+             FROM new.audit a JOIN new.audit_heads h ON h.chain = a.place >> 40",
+        now.path().display()
+    );
+    old.execute(AssertSqlSafe(copy)).await.unwrap();
+    old.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn chains_with_names_for_keys_stay_whole() {
+    let (now, then) = (Home::new(), Home::new());
+    let store = now.open().await;
+    let of = |user: u128, number: i64| NewAudit { user: Some(owner(user).user), ..record(number) };
+    let other = |number: i64| NewAudit { chain: Chain::Tenant(owner(2).tenant), ..of(2, number) };
+    // The tenant that comes later in the alphabet began first.
+    store.append_audit((1..=5).map(other).collect()).await.unwrap();
+    store.append_audit((1..=9).map(record).collect()).await.unwrap();
+    let keep = Retention { audit_before: at(4), ..keep_all() };
+    assert_eq!(store.retain(keep).await.unwrap().audit, 6);
+    let chains = store.audit_chains().await.unwrap();
+    let mine = store.list_audit(owner(1), &AuditFilter::default(), 0, 99).await.unwrap();
+    store.close().await;
+    named(&now, &then).await;
+    let store = then.open().await;
+    assert_eq!(store.audit_chains().await.unwrap(), chains);
+    assert_eq!(store.list_audit(owner(1), &AuditFilter::default(), 0, 99).await.unwrap(), mine);
+    assert_eq!(broken(&store).await, None);
+    store.append_audit(vec![record(10), other(6)]).await.unwrap();
+    assert_eq!(store.retain(keep).await.unwrap().audit, 0);
+    assert_eq!(broken(&store).await, None);
+    let heads: Vec<_> = store.audit_chains().await.unwrap().iter().map(|state| state.head.number).collect();
+    assert_eq!(heads, [10, 6]);
+}
+
 #[tokio::test]
 async fn only_the_beginning_of_a_chain_may_go() {
     let home = Home::new();
     let store = home.open().await;
     store.append_audit((1..=3).map(record).collect()).await.unwrap();
-    for text in ["DELETE FROM audit WHERE number = 2", "DELETE FROM audit", "UPDATE audit SET kind = 'x'"] {
+    for text in ["DELETE FROM audit WHERE place & 7 = 2", "DELETE FROM audit", "UPDATE audit SET kind = 'x'"] {
         assert!(sql(&store, text.into()).await.is_err(), "{text}");
     }
     assert_eq!(store.chained_audit(&owner(1).tenant.to_string(), 0, 9).await.unwrap().len(), 3);
@@ -84,17 +131,18 @@ async fn only_the_beginning_of_a_chain_may_go() {
 #[tokio::test]
 async fn a_changed_byte_of_any_column_is_found() {
     let changes = [
-        "UPDATE audit SET at = at + 1 WHERE number = 2",
-        "UPDATE audit SET user_id = replace(user_id, '1', '2') WHERE number = 2",
-        "UPDATE audit SET task_id = NULL WHERE number = 2",
-        "UPDATE audit SET call_id = '' WHERE number = 2",
-        "UPDATE audit SET kind = 'call.revokee' WHERE number = 2",
-        "UPDATE audit SET data = replace(data, 'reason 2', 'reason 3') WHERE number = 2",
-        "UPDATE audit SET hash = zeroblob(32) WHERE number = 2",
-        "UPDATE audit SET number = 9 WHERE number = 2",
-        "UPDATE audit SET tenant_id = 'ten_other' WHERE number = 2",
-        "DELETE FROM audit WHERE number = 2",
-        "DELETE FROM audit WHERE number = 4",
+        "UPDATE audit SET at = at + 1 WHERE place & 7 = 2",
+        "UPDATE audit SET user_id = replace(user_id, '1', '2') WHERE place & 7 = 2",
+        "UPDATE audit SET task_id = NULL WHERE place & 7 = 2",
+        "UPDATE audit SET call_id = '' WHERE place & 7 = 2",
+        "UPDATE audit SET kind = 'call.revokee' WHERE place & 7 = 2",
+        "UPDATE audit SET data = replace(data, 'reason 2', 'reason 3') WHERE place & 7 = 2",
+        "UPDATE audit SET hash = zeroblob(32) WHERE place & 7 = 2",
+        "UPDATE audit SET place = place + 7 WHERE place & 7 = 2",
+        "UPDATE audit SET place = place + (1 << 40) WHERE place & 7 = 2",
+        "DELETE FROM audit WHERE place & 7 = 2",
+        "DELETE FROM audit WHERE place & 7 = 4",
+        "UPDATE audit_heads SET chain = chain + 9 WHERE tenant_id <> 'operator'",
         "UPDATE audit_heads SET number = 3 WHERE tenant_id <> 'operator'",
         "UPDATE audit_heads SET hash = zeroblob(32) WHERE tenant_id <> 'operator'",
         "UPDATE audit_heads SET kept_hash = randomblob(32) WHERE tenant_id <> 'operator'",

@@ -1,5 +1,6 @@
 //! A full disk, a second process, too much at once, and rows that can't be.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use bulkhead_core::audit::AuditFilter;
@@ -167,6 +168,43 @@ async fn the_audit_log_is_append_only() {
     let changed = store.write("test", |db| db.execute("UPDATE audit SET data = '{}'", [])).await;
     assert!(changed.unwrap_err().to_string().contains("unavailable"));
     assert_eq!(store.list_audit(owner(1), &AuditFilter::default(), 0, 9).await.unwrap()[0].record, record);
+}
+
+/// The lowest 32 bits of an event's place are its number's; what would take more is not stored.
+#[tokio::test]
+async fn a_log_ends_before_its_numbers_are_anothers() {
+    let home = Home::new();
+    let store = home.open().await;
+    let world = World::new(store.clone());
+    let (task, next) = (world.ready_task(owner(1)).await, world.ready_task(owner(1)).await);
+    let last = u64::from(u32::MAX);
+    let near = format!("UPDATE tasks SET last_seq = {}, first_seq = {} WHERE id = '{}'", last - 1, last, task.id);
+    sql(&store, near).await;
+    let before = log(&*store, next.id).await;
+    assert_eq!(store.append_events(task.id, vec![event(1)]).await.unwrap().unwrap().last, last);
+    for count in [1, 3] {
+        let refused = store.append_events(task.id, vec![event(2); count]).await;
+        assert!(matches!(refused, Err(StoreError::Corrupt { .. })), "{refused:?}");
+    }
+    assert_eq!(log(&*store, next.id).await, before);
+    let page = store.events_after(task.id, last - 1, 9, u64::MAX).await.unwrap().unwrap();
+    assert_eq!((page.events.len(), page.events[0].seq, page.last_seq), (1, last, last));
+    for after in [last, last + 1, u64::MAX] {
+        assert_eq!(store.events_after(task.id, after, 9, u64::MAX).await.unwrap().unwrap().events, []);
+    }
+}
+
+#[tokio::test]
+async fn a_task_stays_as_long_as_its_events() {
+    let home = Home::new();
+    let store = home.open().await;
+    let task = World::new(store.clone()).ready_task(owner(1)).await;
+    store.append_events(task.id, vec![event(1)]).await.unwrap().unwrap();
+    for text in ["DELETE FROM tasks", "PRAGMA foreign_keys = OFF; DELETE FROM tasks"] {
+        let gone = store.write("test", move |db| db.execute_batch(text)).await;
+        assert!(gone.unwrap_err().source().unwrap().to_string().contains("the task has events"));
+    }
+    assert_eq!(log(&*store, task.id).await.len(), 1);
 }
 
 #[tokio::test]
