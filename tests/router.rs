@@ -105,6 +105,7 @@ impl Edge {
         let (stop, streams) = (CancellationToken::new(), Arc::default());
         let api = Arc::new(Api {
             services,
+            ids: Arc::new(System),
             options,
             metrics,
             leaving: CancellationToken::new(),

@@ -9,8 +9,8 @@ use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimeP
 use time::format_description::well_known::{Iso8601, Rfc3339};
 
 use crate::id::{
-    AccessId, CallId, DeletedId, GrantId, HostId, QuestionId, SessionId, TaskId, TenantId, ToolId, UploadId, UserId,
-    VolumeId,
+    AccessId, CallId, DeletedId, GrantId, HostId, QuestionId, RequestId, SessionId, TaskId, TenantId, ToolId, UploadId,
+    UserId, VolumeId,
 };
 
 /// RFC 3339 with milliseconds always written, so that text sorts as time does.
@@ -116,6 +116,7 @@ new_ids! {
     deleted_id -> DeletedId;
     upload_id -> UploadId;
     access_id -> AccessId;
+    request_id -> RequestId;
     tool_id -> ToolId;
     host_id -> HostId;
     volume_id -> VolumeId;

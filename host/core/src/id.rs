@@ -149,6 +149,8 @@ ids! {
     AccessId = "acc";
     /// A question to the owner of a call.
     QuestionId = "question";
+    /// A request to the host, in its log.
+    RequestId = "req";
 }
 
 #[cfg(test)]

@@ -107,6 +107,9 @@ pub(crate) const MAX_ENVIRONMENT: usize = 64 * 1024;
 /// how exact processor time is limited.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
+/// The same while no guest is found running: a first turn may take as long.
+pub(crate) const REST: Duration = Duration::from_millis(4);
+
 /// Changed paths that are sent as one frame.
 pub(crate) const CHANGES_PER_FRAME: usize = 64;
 

@@ -192,6 +192,7 @@ impl App {
             metrics.clone(),
             egress.clone(),
         )?;
+        let ids = ports.ids.clone();
         let services = Services::new(ports, config.service());
         warn_of_softened(config);
         // Before recovery: calls that waited start under it.
@@ -213,6 +214,7 @@ impl App {
         };
         let api = Api {
             services,
+            ids,
             options: options(config, auth),
             metrics,
             leaving: CancellationToken::new(),

@@ -37,16 +37,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{self, HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
+use bulkhead_core::clock::{Ids, NewId as _};
 use bulkhead_core::principal::Owner;
 use bulkhead_core::service::Services;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
-use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::trace::TraceLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -89,6 +90,8 @@ pub struct Options {
 pub struct Api {
     /// The use cases.
     pub services: Services,
+    /// What the ids of requests are made of.
+    pub ids: Arc<dyn Ids>,
     /// How the edge behaves.
     pub options: Options,
     /// Metrics.
@@ -268,7 +271,7 @@ pub fn router(api: Arc<Api>) -> Router {
     };
     let request_id = HeaderName::from_static("x-request-id");
     let outer = ServiceBuilder::new()
-        .layer(SetRequestIdLayer::new(request_id.clone(), MakeRequestUuid))
+        .layer(SetRequestIdLayer::new(request_id.clone(), MakeId(api.ids.clone())))
         .layer(TraceLayer::new_for_http().make_span_with(span).on_response(()).on_request(()).on_failure(()))
         .layer(PropagateRequestIdLayer::new(request_id))
         .layer(CatchPanicLayer::custom(panicked))
@@ -281,6 +284,16 @@ pub fn router(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(async || Problem::new("method_not_allowed", "see /v1/openapi.json"))
         .layer(outer)
         .with_state(api)
+}
+
+/// Gives an id to a request that came with none.
+#[derive(Clone)]
+struct MakeId(Arc<dyn Ids>);
+
+impl MakeRequestId for MakeId {
+    fn make_request_id<B>(&mut self, _: &http::Request<B>) -> Option<RequestId> {
+        HeaderValue::try_from(self.0.request_id().to_string()).ok().map(RequestId::new)
+    }
 }
 
 /// Routes that need a principal.

@@ -16,11 +16,11 @@ use wasmtime::Engine;
 use super::background::LONG;
 use super::call::Call;
 use super::panics::vital;
-use crate::bounds::TICK;
+use crate::bounds::{REST, TICK};
 use crate::wire::Stop;
 
-/// Ticks without a guest after which the ticker sleeps until it is woken.
-const IDLE_TICKS: u32 = 50;
+/// Rests without a guest after which the ticker sleeps until it is woken.
+const IDLE_RESTS: u32 = 12;
 
 /// Processor time of this thread.
 pub(super) fn thread_time() -> Duration {
@@ -60,15 +60,18 @@ impl Ticker {
         let turns = Arc::<Turns>::default();
         let seen = turns.clone();
         let thread = std::thread::Builder::new().name("ticker".into()).stack_size(64 * 1024).spawn(move || {
-            let (mut last, mut idle) = (0, 0);
+            let (mut last, mut idle, mut pause) = (0, 0, TICK);
             vital(|| {
                 loop {
-                    std::thread::sleep(TICK);
+                    std::thread::sleep(pause);
                     engine.increment_epoch();
                     let (begun, goes_on) = seen.look();
                     idle = if begun == last && !goes_on { idle + 1 } else { 0 };
                     last = begun;
-                    if idle < IDLE_TICKS {
+                    // Mostly none goes on where all are short, and each waking costs as much
+                    // as a short call does.
+                    pause = if goes_on { TICK } else { REST };
+                    if idle < IDLE_RESTS {
                         continue;
                     }
                     seen.parked.store(true, SeqCst);
@@ -76,7 +79,7 @@ impl Ticker {
                         std::thread::park();
                     }
                     seen.parked.store(false, SeqCst);
-                    idle = 0;
+                    (idle, pause) = (0, TICK);
                 }
             })
         })?;
