@@ -20,7 +20,7 @@ use bulkhead::rates::{LocalRates, RateConfig};
 use bulkhead::system::System;
 use bulkhead_core::audit::{AuditBody, AuditFilter, NewAudit};
 use bulkhead_core::clock::{Clock as _, NewId as _};
-use bulkhead_core::id::TenantId;
+use bulkhead_core::id::{RequestId, TenantId};
 use bulkhead_core::ports::cluster::Alone;
 use bulkhead_core::ports::egress::NoEgress;
 use bulkhead_core::ports::store::Store as _;
@@ -368,6 +368,23 @@ async fn a_full_edge_sheds_and_stays_healthy() {
     let health = Request::builder().uri("/healthz").body(Body::empty()).unwrap();
     assert_eq!(edge.send(health).await.status(), StatusCode::OK);
     waiting.abort();
+}
+
+#[tokio::test]
+async fn each_request_has_an_id_its_own_or_a_new_one() {
+    let edge = Edge::new().await;
+    let id = async |own: Option<&str>| {
+        let mut request = Request::builder().uri("/healthz");
+        if let Some(own) = own {
+            request = request.header("x-request-id", own);
+        }
+        let response = edge.send(request.body(Body::empty()).unwrap()).await;
+        response.headers()["x-request-id"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(id(Some("of-the-client")).await, "of-the-client");
+    let (one, other) = (id(None).await, id(None).await);
+    assert!(one.parse::<RequestId>().is_ok(), "{one}");
+    assert_ne!(one, other);
 }
 
 #[tokio::test]
