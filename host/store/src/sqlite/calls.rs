@@ -283,8 +283,10 @@ pub(super) async fn list(store: &SqliteStore, task: TaskId, page: Page<CallId>) 
 }
 
 pub(super) async fn open(store: &SqliteStore) -> Result<Vec<Call>, StoreError> {
-    let text =
-        select_call!("c.ended_at IS NULL AND c.task_id IN (SELECT id FROM tasks WHERE open_calls > 0) ORDER BY c.id");
+    let text = select_call!(
+        "c.ended_at IS NULL
+             AND c.task_id IN (SELECT id FROM logs CROSS JOIN tasks USING (number) WHERE open_calls > 0) ORDER BY c.id"
+    );
     let rows: Vec<CallRow> = query_as(text).fetch_all(&store.readers).await.map_err(read_failed)?;
     all(rows)
 }

@@ -14,9 +14,10 @@ use crate::rows::{EventRow, Reading};
 /// One statement, so that the task's numbers and its events are of one moment.
 /// A task without further events gives one row, its `seq` NULL.
 const EVENTS_AFTER: &str = "
-    SELECT t.id AS task_id, t.state, t.first_seq, t.last_seq, e.place & 4294967295 AS seq,
+    SELECT t.id AS task_id, t.state, first_seq, last_seq, e.place & 4294967295 AS seq,
            e.at, e.call_id, e.kind, e.data, e.size
-    FROM tasks t LEFT JOIN events e ON e.place > t.number << 32 | ?2 AND e.place < (t.number + 1) << 32
+    FROM tasks t CROSS JOIN logs USING (number)
+         LEFT JOIN events e ON e.place > t.number << 32 | ?2 AND e.place < (t.number + 1) << 32
     WHERE t.id = ?1 ORDER BY e.place LIMIT ?3";
 
 pub(super) async fn append(

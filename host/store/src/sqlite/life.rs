@@ -85,7 +85,7 @@ const OVERDUE: &str = "
     UNION ALL
     SELECT t.id, CASE WHEN max(t.created_at, t.aged_from) < ?1 - min(coalesce(t.max_age_ms, ?4), ?4) THEN 'age'
                       WHEN t.state = 'ready' THEN 'idle' ELSE 'archived_long' END
-    FROM tasks t LEFT JOIN events e ON e.place = t.number << 32 | t.last_seq
+    FROM tasks t CROSS JOIN logs USING (number) LEFT JOIN events e ON e.place = t.number << 32 | last_seq
     WHERE t.state IN ('ready', 'archived', 'failed') AND (
         max(t.created_at, t.aged_from) < ?1 - min(coalesce(t.max_age_ms, ?4), ?4)
         OR (t.state <> 'ready' AND t.updated_at < ?1 - min(coalesce(t.delete_archived_ms, ?3), ?3))

@@ -10,10 +10,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::files;
 
-/// A task's row, as the transaction sees it.
+/// A task's log, as the transaction sees it.
 pub(super) struct Log {
-    /// Where it is during this transaction.
-    rowid: i64,
     number: i64,
     tenant: String,
     user: String,
@@ -24,12 +22,14 @@ pub(super) struct Log {
 impl Log {
     /// Finds it.
     pub(super) fn of(db: &Connection, task: &str) -> rusqlite::Result<Option<Self>> {
-        db.prepare_cached("SELECT rowid, number, tenant_id, user_id, state, last_seq FROM tasks WHERE id = ?")?
-            .query_row([task], |row| {
-                let (rowid, number, tenant, user) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-                Ok(Self { rowid, number, tenant, user, state: row.get(4)?, last_seq: row.get(5)? })
-            })
-            .optional()
+        db.prepare_cached(
+            "SELECT number, tenant_id, user_id, state, last_seq FROM tasks CROSS JOIN logs USING (number) WHERE id = ?",
+        )?
+        .query_row([task], |row| {
+            let (number, tenant, user) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(Self { number, tenant, user, state: row.get(3)?, last_seq: row.get(4)? })
+        })
+        .optional()
     }
 
     /// Whether the task is this user's.
@@ -37,7 +37,7 @@ impl Log {
         self.tenant == tenant && self.user == user
     }
 
-    /// Appends events: their numbers continue the task's row, in this same transaction.
+    /// Appends events: their numbers continue the log's row, in this same transaction.
     /// `calls` is how many more are open then.
     pub(super) fn append(
         &self,
@@ -49,9 +49,9 @@ impl Log {
         let last = self.last_seq + events.len() as i64;
         let bytes: i64 = events.iter().map(size).sum();
         db.prepare_cached(
-            "UPDATE tasks SET last_seq = ?, log_bytes = log_bytes + ?, open_calls = open_calls + ? WHERE rowid = ?",
+            "UPDATE logs SET last_seq = ?, bytes = bytes + ?, open_calls = open_calls + ? WHERE number = ?",
         )?
-        .execute(params![last, bytes, calls, self.rowid])?;
+        .execute(params![last, bytes, calls, self.number])?;
         let mut insert = db.prepare_cached(
             "INSERT INTO events (place, at, size, call_id, kind, data) VALUES (? << 32 | ?, ?, ?, ?, ?, ?)",
         )?;

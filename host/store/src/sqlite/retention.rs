@@ -192,8 +192,8 @@ fn remove_chunk(db: &Connection, task: &str) -> rusqlite::Result<bool> {
 /// Tasks whose oldest event is too old, or whose log is too long.
 async fn long_logs(store: &SqliteStore, retention: Retention) -> Result<Vec<String>, StoreError> {
     query_scalar(
-        "SELECT t.id FROM tasks t LEFT JOIN events e ON e.place = t.number << 32 | t.first_seq
-         WHERE t.first_seq <= t.last_seq AND (t.log_bytes > ? OR e.at < ?) LIMIT ?",
+        "SELECT t.id FROM logs l CROSS JOIN tasks t USING (number) LEFT JOIN events e ON e.place = l.number << 32 | l.first_seq
+         WHERE l.first_seq <= l.last_seq AND (l.bytes > ? OR e.at < ?) LIMIT ?",
     )
     .bind(i64::try_from(retention.events_bytes_per_task).unwrap_or(i64::MAX))
     .bind(retention.events_before.as_millis())
@@ -243,7 +243,7 @@ async fn shorten_log(
 /// were removed, and whether there may be more.
 fn remove_oldest(db: &Connection, task: &str, limits: Limits) -> rusqlite::Result<(u64, bool)> {
     let task: Option<(i64, i64)> = db
-        .prepare_cached("SELECT number, log_bytes FROM tasks WHERE id = ?")?
+        .prepare_cached("SELECT number, bytes FROM tasks CROSS JOIN logs USING (number) WHERE id = ?")?
         .query_row([task], |row| row.try_into())
         .optional()?;
     let Some((number, kept)) = task else { return Ok((0, false)) };
@@ -266,7 +266,7 @@ fn remove_oldest(db: &Connection, task: &str, limits: Limits) -> rusqlite::Resul
     let Some(last) = last else { return Ok((0, false)) };
     db.prepare_cached("DELETE FROM events WHERE place > ?1 << 32 AND place <= ?1 << 32 | ?2")?
         .execute(params![number, last])?;
-    db.prepare_cached("UPDATE tasks SET first_seq = ?2 + 1, log_bytes = ?3 WHERE number = ?1")?.execute(params![
+    db.prepare_cached("UPDATE logs SET first_seq = ?2 + 1, bytes = ?3 WHERE number = ?1")?.execute(params![
         number,
         last,
         kept - bytes

@@ -24,7 +24,7 @@ macro_rules! select_task {
         concat!(
             "SELECT id, tenant_id, user_id, session_id, label, state, failure, source, tool_set, limits, grants,
                     created_at, updated_at, last_seq, first_seq, kept_until, archive_idle_ms, delete_archived_ms, max_age_ms
-             FROM tasks WHERE ",
+             FROM tasks CROSS JOIN logs USING (number) WHERE ",
             $condition
         )
     };
@@ -89,6 +89,7 @@ fn insert(
         millis(task.lifetimes.delete_archived_ms),
         millis(task.lifetimes.max_age_ms),
     ])?;
+    db.prepare_cached("INSERT INTO logs (number) SELECT number FROM tasks WHERE id = ?")?.execute([&id])?;
     log::append(db, &id, events)
 }
 

@@ -178,7 +178,12 @@ async fn a_log_ends_before_its_numbers_are_anothers() {
     let world = World::new(store.clone());
     let (task, next) = (world.ready_task(owner(1)).await, world.ready_task(owner(1)).await);
     let last = u64::from(u32::MAX);
-    let near = format!("UPDATE tasks SET last_seq = {}, first_seq = {} WHERE id = '{}'", last - 1, last, task.id);
+    let near = format!(
+        "UPDATE logs SET last_seq = {}, first_seq = {} WHERE number = (SELECT number FROM tasks WHERE id = '{}')",
+        last - 1,
+        last,
+        task.id
+    );
     sql(&store, near).await;
     let before = log(&*store, next.id).await;
     assert_eq!(store.append_events(task.id, vec![event(1)]).await.unwrap().unwrap().last, last);
@@ -205,6 +210,13 @@ async fn a_task_stays_as_long_as_its_events() {
         assert!(gone.unwrap_err().source().unwrap().to_string().contains("the task has events"));
     }
     assert_eq!(log(&*store, task.id).await.len(), 1);
+    // The row of its log goes with it, so that the task that gets its number begins anew.
+    for text in ["DELETE FROM events", "DELETE FROM tasks"] {
+        sql(&store, text.into()).await;
+    }
+    let next = World::new(store.clone()).ready_task(owner(2)).await;
+    assert_eq!(store.append_events(next.id, vec![event(1)]).await.unwrap().unwrap().last, next.last_seq + 1);
+    assert_eq!(log(&*store, next.id).await.len() as u64, next.last_seq + 1);
 }
 
 #[tokio::test]
