@@ -19,6 +19,8 @@ fn every_bad_request_gets_its_own_problem() {
     raw(b"{\"tool\": ").problem(400, "malformed_json");
     raw(b"\xff\xfe").problem(400, "malformed_json");
     raw(br#"{"tool": "echo"}"#).problem(400, "malformed_json");
+    // Its fields in their order are not an object.
+    raw(br#" ["echo", {"text": "x"}, {}]"#).problem(400, "malformed_json");
     raw(br#"{"tool": "echo", "arguments": {}, "argumants": {}}"#).problem(400, "malformed_json");
     client.send("POST", &calls, &[("content-type", "text/plain")], b"{}").problem(415, "unsupported_media_type");
     assert_eq!(raw(&[b' '; 5000]).problem(413, "too_large")["name"], "http.max_body_bytes");

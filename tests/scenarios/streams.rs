@@ -171,6 +171,29 @@ fn a_cursor_that_is_too_old_is_told_with_where_to_go_on() {
 }
 
 #[test]
+fn a_cursor_beyond_the_end_is_told_with_where_the_log_ends() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    let task = client.task();
+    let path = format!("/v1/tasks/{task}/events");
+    let last = client.get(&format!("/v1/tasks/{task}")).expect(200)["last_event"].as_u64().unwrap();
+    for after in [last + 1, u64::from(u32::MAX) + 1, u64::MAX] {
+        let problem = client.get(&format!("{path}?after={after}")).problem(409, "events_ahead");
+        assert_eq!((&problem["after"], &problem["last"]), (&json!(after), &json!(last)));
+        let mut socket = open(&server, &format!("{path}/ws?after={after}"), Some(client.key()), None).unwrap();
+        let (code, reason) = closed(&mut socket);
+        let reason: Value = serde_json::from_str(&reason).unwrap();
+        assert_eq!((code, reason), (4409, json!({"code": "events_ahead", "last": last})));
+    }
+    // The end itself is where one waits for more.
+    let mut socket = open(&server, &format!("{path}/ws?after={last}"), Some(client.key()), None).unwrap();
+    client.put(&format!("/v1/tasks/{task}/files/a"), b"x").expect(201);
+    assert_eq!(until(&mut socket, "files.changed")[0]["seq"], last + 1);
+    client.delete(&format!("/v1/tasks/{task}")).expect(204);
+    assert_eq!(client.get(&format!("{path}?after={}", last + 9)).status, 204);
+}
+
+#[test]
 fn a_ticket_opens_one_stream_of_its_task_once() {
     let server = Server::start(Options::default());
     let client = server.client();

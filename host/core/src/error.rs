@@ -141,6 +141,17 @@ pub enum Error {
         /// The oldest event that is kept.
         first: u64,
     },
+    /// The cursor is beyond the end of the log: it is another task's, or from before the
+    /// database was restored from a copy.
+    #[error(
+        "there is no event {after} in this log, which ends with {last}: the number is of another task, or of events that were lost since"
+    )]
+    EventsAhead {
+        /// The cursor.
+        after: u64,
+        /// The newest event.
+        last: u64,
+    },
     /// A file operation was refused.
     #[error(transparent)]
     Workspace(#[from] WorkspaceError),

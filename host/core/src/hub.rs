@@ -178,7 +178,7 @@ impl Tail {
     /// The events that continue `after` without a gap.
     fn following(&self, after: Seq) -> Vec<Arc<Event>> {
         let from = self.events.partition_point(|event| event.seq <= after);
-        let run = self.events.range(from..).zip(after + 1..);
+        let run = self.events.range(from..).zip(after.saturating_add(1)..);
         run.take_while(|(event, seq)| event.seq == *seq).map(|(event, _)| event.clone()).collect()
     }
 }
@@ -209,7 +209,7 @@ impl Subscription {
     /// Cancel-safe: events are handed out by the call that returns them.
     ///
     /// # Errors
-    /// If the cursor is older than what is kept, or the store fails.
+    /// If the cursor is older than what is kept or beyond the end, or the store fails.
     pub async fn next(&mut self) -> Result<Option<Vec<Arc<Event>>>, Error> {
         loop {
             if self.ended {
@@ -259,12 +259,14 @@ impl Subscription {
             self.ended = true;
             return Ok(Vec::new());
         };
-        if self.cursor + 1 < page.first_seq {
+        if self.cursor.saturating_add(1) < page.first_seq {
             return Err(Error::EventsExpired { after: self.cursor, first: page.first_seq });
         }
-        // A cursor beyond the end waits for events that will have those numbers.
         if page.events.is_empty() && page.state == TaskState::Deleted && self.cursor >= page.last_seq {
             self.ended = true;
+        } else if self.cursor > page.last_seq {
+            // Events that will have those numbers are not those which the reader knows.
+            return Err(Error::EventsAhead { after: self.cursor, last: page.last_seq });
         }
         Ok(page.events.into_iter().map(Arc::new).collect())
     }

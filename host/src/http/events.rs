@@ -86,8 +86,13 @@ fn nothing_to_follow(task: &Task, after: Seq) -> Result<Option<Response>, Proble
     if after.saturating_add(1) < task.first_seq {
         return Err(bulkhead_core::Error::EventsExpired { after, first: task.first_seq }.into());
     }
-    let over = task.state == TaskState::Deleted && after >= task.last_seq;
-    Ok(over.then(|| StatusCode::NO_CONTENT.into_response()))
+    if task.state == TaskState::Deleted && after >= task.last_seq {
+        return Ok(Some(StatusCode::NO_CONTENT.into_response()));
+    }
+    if after > task.last_seq {
+        return Err(bulkhead_core::Error::EventsAhead { after, last: task.last_seq }.into());
+    }
+    Ok(None)
 }
 
 struct Reader {
@@ -116,8 +121,11 @@ fn frames(reader: Reader) -> impl futures::Stream<Item = Result<Bytes, Infallibl
             // The client reconnects with its cursor and is told by a problem.
             Waited::Next(Err(error)) => {
                 tracing::warn!(%error, "an event stream ended");
-                let expired = matches!(error, bulkhead_core::Error::EventsExpired { .. });
-                stream.end(if expired { Why::Expired } else { Why::Failed });
+                stream.end(match error {
+                    bulkhead_core::Error::EventsExpired { .. } => Why::Expired,
+                    bulkhead_core::Error::EventsAhead { .. } => Why::Ahead,
+                    _ => Why::Failed,
+                });
                 None
             }
         }

@@ -107,8 +107,12 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
 }
 
 impl JsonBody {
-    /// Parses the body.
+    /// Parses the body: an object, as all of ours are. An array would pass for one, its
+    /// items for the fields in their order.
     pub fn parse<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, Problem> {
+        if self.0.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Problem::new("malformed_json", "the body must be a JSON object"));
+        }
         serde_json::from_slice(&self.0).map_err(|error| Problem::new("malformed_json", format!("the body: {error}")))
     }
 }

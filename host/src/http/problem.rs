@@ -99,6 +99,7 @@ pub const TABLE: &[Row] = &[
     row("upload_offset", 409, "The upload goes on elsewhere"),
     row("not_regular", 409, "It is neither a file nor a directory"),
     row("events_expired", 410, "These events are no longer kept"),
+    row("events_ahead", 409, "The log ends before this cursor"),
     row("precondition_failed", 412, "What is there is not what the request wants"),
     row("too_large", 413, "The body or a part of it is too large"),
     row("unsupported_media_type", 415, "The body has another media type than this operation takes"),
@@ -255,6 +256,9 @@ impl From<Error> for Problem {
             Error::RateLimited { standing, retry_after } => Self::rate_limited(text, standing, retry_after),
             Error::EventsExpired { after, first } => {
                 Self::new("events_expired", text).with("after", after).with("first", first)
+            }
+            Error::EventsAhead { after, last } => {
+                Self::new("events_ahead", text).with("after", after).with("last", last)
             }
             Error::Workspace(error) => error.into(),
             Error::Store(StoreError::NotHeld(_)) => Self::new("host_unreachable", text).retry_after(1),

@@ -12,6 +12,7 @@
 //! | 1013 | the store failed; come again later |
 //! | 4401 | it lasted as long as it may: come again, with a key or ticket |
 //! | 4408 | the client took nothing, or answered no ping, for too long |
+//! | 4409 | the log ends before the cursor: the reason is JSON with `last`, the newest number |
 //! | 4410 | the cursor is older than what is kept: the reason is JSON with `first`, the oldest number that is kept |
 
 use std::sync::Arc;
@@ -49,6 +50,7 @@ mod close {
     pub(super) const LATER: u16 = 1013;
     pub(super) const AGE: u16 = 4401;
     pub(super) const STALLED: u16 = 4408;
+    pub(super) const AHEAD: u16 = 4409;
     pub(super) const EXPIRED: u16 = 4410;
 }
 
@@ -57,7 +59,7 @@ mod close {
 /// `bulkhead.events.v1`, or none. The server pings; the client sends nothing.
 /// Codes of a close: 1000 the task is deleted and everything was read, 1001 the
 /// host stops, 1013 come again later, 4401 come again with a key or ticket,
-/// 4408 nothing was taken for too long, 4410 the cursor is older than what is kept.
+/// 4408 nothing was taken for too long, 4409 the log ends before the cursor, 4410 the cursor is older than what is kept.
 #[utoipa::path(get, path = "/v1/tasks/{task}/events/ws", tag = "events", operation_id = "socket",
     params(("task" = String, Path), EventsQuery),
     responses((status = 101, description = "A WebSocket; each message is an event", body = EventBody),
@@ -153,6 +155,10 @@ async fn converse(socket: &mut WebSocket, stream: &mut Stream) -> End {
                 Err(Error::EventsExpired { first, .. }) => {
                     let reason = json!({"code": "events_expired", "first": first}).to_string();
                     return closing(Why::Expired, close::EXPIRED, reason);
+                }
+                Err(Error::EventsAhead { last, .. }) => {
+                    let reason = json!({"code": "events_ahead", "last": last}).to_string();
+                    return closing(Why::Ahead, close::AHEAD, reason);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "an event stream ended");

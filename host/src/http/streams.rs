@@ -43,6 +43,8 @@ pub enum Why {
     Age,
     /// The cursor is older than what is kept.
     Expired,
+    /// The log ends before the cursor.
+    Ahead,
     /// The store failed.
     Failed,
     /// The host stops.
@@ -59,6 +61,7 @@ impl Why {
             Self::Stalled => "stalled",
             Self::Age => "age",
             Self::Expired => "expired",
+            Self::Ahead => "ahead",
             Self::Failed => "failed",
             Self::Stopping => "stopping",
         }

@@ -63,7 +63,7 @@ impl Live for Redis {
         let entries = fetched.await.unwrap_or_default();
         // Up to the first gap: something was not told, or not kept.
         let task = task.to_string();
-        let run = entries.into_iter().map_while(|entry| event(&task, entry)).zip(after + 1..);
+        let run = entries.into_iter().map_while(|entry| event(&task, entry)).zip(after.saturating_add(1)..);
         run.take_while(|(event, seq)| event.seq == *seq).map(|(event, _)| event).collect()
     }
 
