@@ -144,7 +144,7 @@ pub enum Error {
     /// The cursor is beyond the end of the log: it is another task's, or from before the
     /// database was restored from a copy.
     #[error(
-        "there is no event {after} in this log, which ends with {last}: the number is of another task, or of events that were lost since"
+        "there is no event {after} in this log, which ends with {last}: the number is of another task, or of events that were lost since; read the task and its calls, then follow after {last}"
     )]
     EventsAhead {
         /// The cursor.
