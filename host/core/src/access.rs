@@ -197,7 +197,7 @@ impl Access {
         let permit = self.permit(principal, operation).await?;
         let task = match self.store.task(permit.owner(), id).await? {
             Some(task) => task,
-            None => self.others_task(principal, operation, id).await?,
+            None => Box::pin(self.others_task(principal, operation, id)).await?,
         };
         Ok(OwnedTask { task })
     }
@@ -220,8 +220,12 @@ impl Access {
         let permit = self.permit(principal, operation).await?;
         match self.frozen(permit.owner(), id).await {
             Err(Error::NotFound { .. }) => {
-                let task = self.others_task(principal, operation, id).await?;
-                self.frozen(task.owner, id).await
+                // Rare and large: in a box it is no part of what each request moves.
+                let others = async {
+                    let task = self.others_task(principal, operation, id).await?;
+                    self.frozen(task.owner, id).await
+                };
+                Box::pin(others).await
             }
             found => found,
         }

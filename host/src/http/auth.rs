@@ -58,7 +58,7 @@ async fn answer(gate: Gate, mut request: Request, next: Next) -> Response {
         Err(full) => return full.into_response(),
     };
     let shown = match ticket(&request) {
-        Some((text, task)) => ticket_holder(&gate.api, text, task).await,
+        Some((text, task)) => Box::pin(ticket_holder(&gate.api, text, task)).await,
         None => principal(&gate.api, request.headers()).await,
     };
     let principal = match shown.and_then(|principal| with_reason(principal, request.headers())) {
@@ -78,7 +78,7 @@ async fn answer(gate: Gate, mut request: Request, next: Next) -> Response {
     // One middleware for all of this: each costs a box and a clone of all below it.
     if gate.api.services.hosts.is_shared() {
         // Counted where it is answered, once.
-        request = match forward::elsewhere(&gate.api, &principal, request).await {
+        request = match Box::pin(forward::elsewhere(&gate.api, &principal, request)).await {
             Ok(response) => return present.until_sent(response),
             Err(request) => request,
         };

@@ -102,7 +102,7 @@ pub async fn create(
     if let Some(call) = submitted.call.filter(|_| wait.is_zero()) {
         return Ok(answer(&api, &call));
     }
-    read(&api, &caller, submitted.id).await
+    Box::pin(read(&api, &caller, submitted.id)).await
 }
 
 async fn read(api: &Api, caller: &Principal, id: CallId) -> Result<Response, Problem> {

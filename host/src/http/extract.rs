@@ -2,9 +2,10 @@
 //! problem of ours, never the framework's plain text.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Query as AxumQuery, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Query as AxumQuery, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use bulkhead_core::path::WorkspacePath;
@@ -12,6 +13,7 @@ use bulkhead_core::principal::Principal;
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 
+use super::Api;
 use super::problem::Problem;
 
 /// The authenticated caller; put there by [`super::auth`].
@@ -93,16 +95,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 /// that a handler can borrow from them.
 pub struct JsonBody(pub Bytes);
 
-impl<S: Send + Sync> FromRequest<S> for JsonBody {
+impl FromRequest<Arc<Api>> for JsonBody {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Problem> {
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let essence = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if essence != "application/json" {
             return Err(Problem::new("unsupported_media_type", "send `Content-Type: application/json`"));
         }
-        body(request, state, "http.max_body_bytes").await.map(Self)
+        body(request, api.options.max_body_bytes, "http.max_body_bytes").await.map(Self)
     }
 }
 
@@ -117,9 +119,11 @@ impl JsonBody {
     }
 }
 
-/// A whole body, up to the limit of its route, which is set by `key`.
-pub async fn body<S: Send + Sync>(request: Request, state: &S, key: &str) -> Result<Bytes, Problem> {
-    Bytes::from_request(request, state).await.map_err(|rejection| {
+/// A whole body of at most `limit` bytes, which is set by `key`. Here and not in a layer
+/// of the routes: each costs every request a box and a clone of all below it.
+pub async fn body(mut request: Request, limit: usize, key: &str) -> Result<Bytes, Problem> {
+    DefaultBodyLimit::max(limit).apply(&mut request);
+    Bytes::from_request(request, &()).await.map_err(|rejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             let detail =
                 format!("the body is larger than `{key}` lets it be; send less, or raise that in bulkhead.toml");

@@ -36,7 +36,7 @@ pub mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{self, HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
@@ -151,9 +151,8 @@ impl utoipa::Modify for Security {
     }
 }
 
-fn owned_routes(options: &Options) -> OpenApiRouter<Arc<Api>> {
-    let components = DefaultBodyLimit::max(options.max_component_bytes);
-    let json = OpenApiRouter::new()
+fn owned_routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
         .routes(routes!(system::whoami))
         .routes(routes!(sessions::create, sessions::list))
         .routes(routes!(sessions::get, sessions::delete))
@@ -189,15 +188,11 @@ fn owned_routes(options: &Options) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(contents::transfer))
         .routes(routes!(contents::put))
         .routes(routes!(uploads::begin))
-        .layer(DefaultBodyLimit::max(options.max_body_bytes));
-    let large = OpenApiRouter::new().routes(routes!(tools::register)).layer(components);
-    // Streamed; the file layer has the limit.
-    let streamed = OpenApiRouter::new()
+        .routes(routes!(tools::register))
+        // Streamed; the file layer has the limit.
         .routes(routes!(tasks::create_from_archive))
         .routes(routes!(files::read, files::write, files::delete))
         .routes(routes!(uploads::get, uploads::add, uploads::cancel))
-        .layer(DefaultBodyLimit::disable());
-    json.merge(large).merge(streamed)
 }
 
 /// What an overloaded host still does, and whoever is over a rate may do:
@@ -211,30 +206,12 @@ const URGENT_AT_ONCE: usize = 64;
 
 /// The OpenAPI document.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    let options = Options {
-        auth: Auth::Required,
-        max_body_bytes: 0,
-        max_component_bytes: 0,
-        max_concurrent_requests: 1,
-        streams: StreamOptions { per_user: 0, heartbeat: Duration::ZERO, stall: Duration::ZERO, age: Duration::ZERO },
-        wait_default: Duration::ZERO,
-        wait_max: Duration::ZERO,
-        drain_notice: Duration::ZERO,
-        resource: None,
-        cors_origins: Vec::new(),
-    };
-    document(&options).1
-}
-
-fn document(options: &Options) -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
-    let owned = owned_routes(options).merge(urgent_routes());
+    let owned = owned_routes().merge(urgent_routes());
     let open = OpenApiRouter::new().routes(routes!(system::health)).routes(routes!(system::ready));
-    let (open, open_document) = open.split_for_parts();
-    let (owned, owned_document) = OpenApiRouter::with_openapi(Document::openapi()).merge(owned).split_for_parts();
-    let mut document = owned_document;
-    document.merge(open_document);
+    let mut document = OpenApiRouter::with_openapi(Document::openapi()).merge(owned).into_openapi();
+    document.merge(open.into_openapi());
     name_operations(&mut document);
-    (owned.merge(open), document)
+    document
 }
 
 /// Each operation has an id of its own (OpenAPI 3.1, section 4.8.10), by which generated
@@ -252,7 +229,7 @@ fn name_operations(document: &mut utoipa::openapi::OpenApi) {
 /// The whole edge as a service.
 pub fn router(api: Arc<Api>) -> Router {
     let options = &api.options;
-    let (owned, _) = owned_routes(options).split_for_parts();
+    let (owned, _) = owned_routes().split_for_parts();
     let metrics = Router::new().route("/metrics", axum::routing::get(system::metrics));
     let (urgent, _) = urgent_routes().split_for_parts();
     let gate = |counted, presence| Gate { api: api.clone(), counted, presence: Arc::new(presence) };

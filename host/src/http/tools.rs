@@ -66,7 +66,7 @@ pub async fn register(
     request: Request,
 ) -> Result<(StatusCode, [(header::HeaderName, String); 1], Json<ToolBody>), Problem> {
     let permit = api.services.access.permit(&caller, Operation::ToolsRegister).await?;
-    let component = body(request, &(), "tools.max_component_bytes").await?;
+    let component = body(request, api.options.max_component_bytes, "tools.max_component_bytes").await?;
     let (tool, new) = api.services.tools.register(&permit, query.operator, component).await?;
     let status = if new { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok((status, [(header::LOCATION, format!("/v1/tools/{}", tool.id))], Json(shown(&api, &tool))))

@@ -112,18 +112,23 @@ impl Inner {
         if AssertUnwindSafe(driven).catch_unwind().await.is_err() {
             tracing::error!(call = %call.id, task = %call.task, "the host panicked while the call ran; it is ended");
             let fault = Fault::new(code::HOST_ERROR, "the server failed in the middle of the call; its log says why");
-            self.parts.quotas.forget(call.task);
-            let events = match sink.get() {
-                Some(sink) => {
-                    // What it changed must be looked for, as if its worker had died.
-                    sink.emit(Emission::ChangesLost).await;
-                    sink.finish().await
-                }
-                None => Vec::new(),
-            };
-            self.end_surely(&call, Outcome::without_use(Ending::Interrupted { fault }), events, None).await;
+            let outcome = Outcome::without_use(Ending::Interrupted { fault });
+            Box::pin(self.end_panicked(&call, outcome, sink.get())).await;
         }
         drop(slot);
+    }
+
+    async fn end_panicked(self: &Arc<Self>, call: &Call, outcome: Outcome, sink: Option<&Arc<CallSink>>) {
+        self.parts.quotas.forget(call.task);
+        let events = match sink {
+            Some(sink) => {
+                // What it changed must be looked for, as if its worker had died.
+                sink.emit(Emission::ChangesLost).await;
+                sink.finish().await
+            }
+            None => Vec::new(),
+        };
+        self.end_surely(call, outcome, events, None).await;
     }
 
     async fn drive_on(self: Arc<Self>, call: Arc<Call>, made: &OnceLock<Arc<CallSink>>) {
@@ -274,6 +279,7 @@ impl Inner {
         events: Vec<NewEvent>,
         extent: Option<Extent>,
     ) {
+        let outcome = Arc::new(outcome);
         for attempt in 0..RETRIES {
             match self.end(call, outcome.clone(), events.clone(), extent).await {
                 Ok(()) => return,

@@ -65,7 +65,9 @@ impl Inner {
             if grants.has(&asked.capability) {
                 continue;
             }
-            let permitted = self.permitted(call, &grants, (asked.capability, asked.rule), pauses, cancel).await;
+            // Rare and large: in a box it is no part of what each call moves.
+            let permitted = Box::pin(self.permitted(call, &grants, (asked.capability, asked.rule), pauses, cancel));
+            let permitted = permitted.await;
             for capability in permitted.map_err(|error| host(&error))? {
                 grants.add(&capability);
             }

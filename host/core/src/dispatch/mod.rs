@@ -338,7 +338,7 @@ impl Inner {
         if !current.is_some_and(|call| matches!(call.state, CallState::Queued)) {
             return Ok(());
         }
-        self.end(call, Outcome::without_use(ending), Vec::new(), None).await.map_err(Error::from)
+        self.end(call, Arc::new(Outcome::without_use(ending)), Vec::new(), None).await.map_err(Error::from)
     }
 
     /// What the audit log says of the end of a call.
@@ -354,12 +354,11 @@ impl Inner {
     async fn end(
         &self,
         call: &Call,
-        outcome: Outcome,
+        outcome: Arc<Outcome>,
         mut events: Vec<NewEvent>,
         extent: Option<Extent>,
     ) -> Result<(), crate::ports::store::StoreError> {
         let at = self.parts.ids.now();
-        let outcome = Arc::new(outcome);
         events.push(NewEvent::new(at, Some(call.id), &drive::ended_event(&outcome)));
         let end = EndCall {
             task: call.task,

@@ -193,7 +193,7 @@ impl Inner {
         };
         let events = if reachable { self.changes_of(&call).await } else { Vec::new() };
         let outcome = Outcome::without_use(Ending::Interrupted { fault: fault.retryable() });
-        self.end(&call, outcome, events, None).await?;
+        self.end(&call, Arc::new(outcome), events, None).await?;
         Ok(Recovered { interrupted: 1, requeued: 0 })
     }
 
