@@ -41,6 +41,7 @@ pub struct Metrics {
     accepted: Counter,
     waited: Counter,
     refused: Counter,
+    requeued: Counter,
     ended: Family<State, Counter>,
     wall: Histogram,
     cpu: Counter<f64, AtomicU64>,
@@ -138,6 +139,7 @@ impl Metrics {
             accepted: Counter::default(),
             waited: Counter::default(),
             refused: Counter::default(),
+            requeued: Counter::default(),
             ended: Family::default(),
             wall,
             cpu: Counter::default(),
@@ -159,6 +161,8 @@ impl Metrics {
         registry.register("calls_accepted", "Calls that were stored", metrics.accepted.clone());
         registry.register("calls_waited", "Accepted calls that had to wait for a slot", metrics.waited.clone());
         registry.register("calls_refused", "Calls that were refused because a queue was full", metrics.refused.clone());
+        let help = "Calls that wait for another attempt because their host failed or was stopped";
+        registry.register("calls_requeued", help, metrics.requeued.clone());
         registry.register("calls_ended", "Calls that ended, by terminal state", metrics.ended.clone());
         registry.register_with_unit("call_wall", "Wall time of ended calls", Unit::Seconds, metrics.wall.clone());
         registry.register_with_unit("call_cpu", "Processor time of ended calls", Unit::Seconds, metrics.cpu.clone());
@@ -234,6 +238,10 @@ impl Meter for Metrics {
         self.ended.get_or_create(&State { state }).inc();
         self.wall.observe(usage.wall_us as f64 / 1e6);
         self.cpu.inc_by(usage.cpu_us as f64 / 1e6);
+    }
+
+    fn call_requeued(&self) {
+        self.requeued.inc();
     }
 
     fn call_refused(&self) {

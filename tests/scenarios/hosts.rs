@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::streams;
+use crate::harness::pair::assert_whole;
 use crate::harness::postgres::postgres;
 use crate::harness::redis::{REDIS_PASSWORD, RedisServer};
 use crate::harness::{Answer, Client, Options, Server};
@@ -257,8 +258,14 @@ fn a_shared_volume_is_taken_over_with_what_waits_in_it() {
     let (near, far) = (a.client(), b.client());
     near.register("fixtures/echo");
     near.register("fixtures/sleeper_rw");
+    near.register("fixtures/ticker");
     let task = near.task();
     near.put(&format!("/v1/tasks/{task}/files/x"), b"kept").expect(201);
+    let ticks = json!({"count": 40, "interval_ms": 50, "channels": ["stdout"]});
+    let other = near.task();
+    let ticking = near.post(&format!("/v1/tasks/{other}/calls?wait=0"), &json!({"tool": "ticker", "arguments": ticks}));
+    let ticking = ticking.expect(202);
+    near.follow(&other, &[], "").until(|event| event["type"] == "call.output");
     let calls = format!("/v1/tasks/{task}/calls");
     // Both change the workspace: the second waits for the first.
     let call = |ms: u64| near.post(&format!("{calls}?wait=0"), &json!({"tool": "sleeper_rw", "arguments": {"ms": ms}}));
@@ -271,6 +278,10 @@ fn a_shared_volume_is_taken_over_with_what_waits_in_it() {
     let ended = far.get(&format!("/v1/calls/{}", id(&running))).expect(200);
     assert_eq!((&ended["state"], &ended["attempts"]), (&json!("interrupted"), &json!(1)));
     assert_eq!(far.get(&format!("/v1/tasks/{task}/files/x")).body, b"kept");
+    // What may be started twice is, there.
+    let ended = far.get(&format!("/v1/calls/{}?wait=60", id(&ticking))).expect(200);
+    assert_eq!((&ended["state"], &ended["attempts"]), (&json!("succeeded"), &json!(2)), "{ended}");
+    assert_whole(&far.follow(&other, &[], "").until(|event| event["type"] == "call.ended"), [id(&ticking)]);
     // Who comes back finds that the task has moved.
     let a = a.start_again();
     let again = a.client().call(&task, "echo", json!({"text": "passed on"}));

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::crash::children_of;
 use super::hosts::{eventually, id, options, sleeper, until, whole_log};
 use crate::harness::Server;
+use crate::harness::pair::assert_whole;
 use crate::harness::postgres::postgres;
 use crate::harness::proxy::{Proxy, Weather};
 
@@ -19,8 +20,12 @@ fn a_host_that_cannot_renew_stops_what_it_runs() {
     let client = server.client();
     client.register("fixtures/echo");
     client.register("fixtures/sleeper");
-    let task = client.task();
+    client.register("fixtures/ticker");
+    let (task, other) = (client.task(), client.task());
     let running = sleeper(&client, &task);
+    let ticks = json!({"tool": "ticker", "arguments": {"count": 600, "interval_ms": 20, "channels": ["stdout"]}});
+    let ticking = client.post(&format!("/v1/tasks/{other}/calls?wait=0"), &ticks).expect(202);
+    client.follow(&other, &[], "").until(|event| event["type"] == "call.output");
     proxy.set(Weather::Gone);
     let until = Instant::now() + Duration::from_secs(30);
     while !server.log().contains("the lease of this host is lost") {
@@ -31,6 +36,15 @@ fn a_host_that_cannot_renew_stops_what_it_runs() {
     // It knows itself what became of the call, and says so.
     let ended = eventually(|| client.get(&format!("/v1/calls/{}?wait=50", id(&running)))).expect(200);
     assert_eq!((&ended["state"], &ended["outcome"]["fault"]["code"]), (&json!("interrupted"), &json!("host_lost")));
+    // What may be started twice goes on, on whoever holds its task then.
+    let over = |event: &Value| event["type"] == "call.ended";
+    let log = eventually(|| client.get(&format!("/v1/calls/{}?wait=60", id(&ticking)))).expect(200);
+    assert_eq!((&log["state"], &log["attempts"]), (&json!("succeeded"), &json!(2)), "{log}");
+    let log = client.follow(&other, &[], "").until(over);
+    let again: Vec<_> = log.iter().filter(|event| event["type"] == "call.requeued").collect();
+    assert_eq!(again.len(), 1);
+    assert_eq!(again[0]["data"]["fault"]["code"], "host_lost", "{again:?}");
+    assert_whole(&log, [id(&ticking)]);
     let calls = format!("/v1/tasks/{task}/calls");
     let again =
         eventually(|| client.post(&calls, &json!({"tool": "echo", "arguments": {"text": "again"}}))).expect(200);

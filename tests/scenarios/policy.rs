@@ -269,6 +269,31 @@ fn a_call_that_waits_when_the_server_dies_is_interrupted() {
     drop(directory);
 }
 
+/// A second attempt is granted nothing by the answers to the first.
+#[test]
+fn a_call_that_starts_again_asks_again() {
+    let governed = Governed::start(ASK_TO_WRITE, Options::default());
+    let client = governed.server.client();
+    client.register("write_file");
+    let task = client.task();
+    let call = begin(&client, &task, "write_file", json!({"path": "f", "content": "x"}));
+    until(&client, &call, "waiting");
+    let first = client.get(&format!("/v1/calls/{call}")).expect(200)["question"]["id"].clone();
+    let Governed { directory, server } = governed;
+    let server = server.kill_and_restart();
+    let client = server.client();
+    until(&client, &call, "waiting");
+    let shown = client.get(&format!("/v1/calls/{call}")).expect(200);
+    let (second, attempts) = (&shown["question"]["id"], &shown["attempts"]);
+    assert!(second.is_string() && *second != first && *attempts == 2, "{shown}");
+    let answers = format!("/v1/calls/{call}/answers");
+    client.post(&answers, &json!({"question": first, "allow": true})).problem(409, "wrong_state");
+    assert_eq!(client.post(&answers, &json!({"question": second, "allow": true})).status, 204);
+    assert_eq!(ended(&client, &call)["state"], "succeeded");
+    assert_eq!(client.get(&format!("/v1/tasks/{task}/files/f")).body, b"x");
+    drop(directory);
+}
+
 #[test]
 fn a_policy_that_can_not_be_used_stops_the_start_and_names_what_is_wrong() {
     let directory = TempDir::new().unwrap();

@@ -14,6 +14,10 @@ use crate::limits::Limits;
 use crate::outcome::Outcome;
 use crate::principal::Owner;
 
+/// Most attempts of a call: starts of its guest. The second is made only if its host
+/// failed during the first and its tool is declared idempotent.
+pub const MAX_ATTEMPTS: u32 = 2;
+
 /// Where a call is in its life, with what is known there.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CallState {
@@ -49,6 +53,11 @@ pub enum Step {
     Pause,
     /// The client answered.
     Resume,
+    /// Its host failed, and its guest may start again.
+    Requeue {
+        /// The number of the attempt that is over, from 1: the call is in no other.
+        attempt: u32,
+    },
     /// The call is over, in this way.
     End(Arc<Outcome>),
 }
@@ -68,6 +77,7 @@ impl Step {
             Self::Start => &["queued"],
             Self::Pause => &["running"],
             Self::Resume => &["waiting"],
+            Self::Requeue { .. } => &["running", "waiting"],
             Self::End(_) => &["queued", "running", "waiting"],
         }
     }
@@ -77,6 +87,7 @@ impl Step {
             Self::Start => "started",
             Self::Pause => "paused",
             Self::Resume => "resumed",
+            Self::Requeue { .. } => "queued again",
             Self::End(_) => "ended",
         }
     }
@@ -117,6 +128,7 @@ impl CallState {
         }
         Ok(match step {
             Step::Start => Self::Running { since: at },
+            Step::Requeue { .. } => Self::Queued,
             Step::Pause => Self::Waiting { since: self.since().unwrap_or(at) },
             Step::Resume => Self::Running { since: self.since().unwrap_or(at) },
             Step::End(outcome) => Self::Ended { since: self.since(), at, outcome: outcome.clone() },
@@ -147,7 +159,7 @@ pub struct Call {
     pub limits: Limits,
     /// What it was granted.
     pub grants: Grants,
-    /// How often its guest was started: 0 or 1.
+    /// How often its guest was started: at most [`MAX_ATTEMPTS`].
     pub attempts: u32,
     /// When it was accepted.
     pub created_at: Timestamp,
@@ -169,16 +181,19 @@ mod tests {
         let at = Timestamp::from_millis(1);
         let over = CallState::Queued.next(&ended(), at).expect("a queued call can be cancelled");
         assert_eq!(over.name(), "cancelled");
-        for step in [Step::Start, Step::Pause, Step::Resume, ended()] {
+        for step in [Step::Start, Step::Pause, Step::Resume, Step::Requeue { attempt: 1 }, ended()] {
             assert!(over.next(&step, at).is_err(), "{step:?}");
         }
     }
 
     #[test]
-    fn a_call_starts_once() {
+    fn a_call_that_runs_starts_only_after_it_was_queued_again() {
         let at = Timestamp::from_millis(1);
         let running = CallState::Queued.next(&Step::Start, at).expect("starts");
         assert!(running.next(&Step::Start, at).is_err());
+        let requeue = Step::Requeue { attempt: 1 };
+        assert_eq!(running.next(&requeue, at), Ok(CallState::Queued));
+        assert!(CallState::Queued.next(&requeue, at).is_err());
         let waiting = running.next(&Step::Pause, at).expect("asks");
         assert_eq!(waiting.next(&Step::Resume, Timestamp::from_millis(9)), Ok(running));
     }

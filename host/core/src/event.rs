@@ -207,6 +207,13 @@ pub enum EventBody {
         /// The tool's name.
         tool: String,
     },
+    /// The host that ran the call failed or was stopped. The tool is idempotent, so the
+    /// call waits for another attempt; what came before is of the one that is over.
+    #[serde(rename = "call.requeued")]
+    CallRequeued {
+        /// What became of the host.
+        fault: Fault,
+    },
     /// A chunk of standard output or error.
     #[serde(rename = "call.output")]
     CallOutput {

@@ -4,7 +4,7 @@
 //! What then happens is set by name, by the crate `fail`: core ends no process.
 
 /// Every step, in the order of a call's life, then of others.
-pub const ALL: [&str; 19] = [
+pub const ALL: [&str; 21] = [
     "call.accepting",
     "call.accepted",
     "call.starting",
@@ -13,6 +13,8 @@ pub const ALL: [&str; 19] = [
     "call.ran",
     "call.ending",
     "call.ended",
+    "call.requeueing",
+    "call.requeued",
     "calls.taken",
     "task.placed",
     "task.created",

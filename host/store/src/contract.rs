@@ -82,6 +82,7 @@ suite! {
     files::accesses_are_listed_and_go,
     calls::live_from_queued_to_ended,
     calls::accepted_as_running_have_one_attempt,
+    calls::wait_again_in_the_attempt_that_is_over_alone,
     calls::have_limits_of_their_own_or_those_of_their_task,
     calls::belong_to_their_owner,
     calls::need_a_ready_task_of_the_same_owner,

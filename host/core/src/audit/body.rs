@@ -166,7 +166,10 @@ pub enum AuditBody {
         /// The fault's code.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<String>,
-        /// What it used.
+        /// How often its guest was started, if more than once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempts: Option<u32>,
+        /// What it used, in the attempt that ended it.
         used: Usage,
     },
     /// The operator made a key for this user.
@@ -345,6 +348,7 @@ impl AuditBody {
             limits,
             state: outcome.ending.state().into(),
             code: outcome.ending.fault().map(|fault| fault.code.to_string()),
+            attempts: (call.attempts > 1).then_some(call.attempts),
             used: outcome.usage.clone(),
         }
     }

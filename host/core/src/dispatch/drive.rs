@@ -159,6 +159,11 @@ impl Inner {
         let outcome = self.judged(&call, outcome);
         let events = sink.finish().await;
         let extent = self.settle(&call, &outcome, sink);
+        if let Some(fault) = self.stopped_for_us(&call, &outcome)
+            && Box::pin(self.starts_again(&call, fault, &events)).await
+        {
+            return;
+        }
         self.end_surely(&call, outcome, events, extent).await;
     }
 

@@ -6,6 +6,7 @@
 //! stored. Completion, timeout, cancel and recovery race through one
 //! compare-and-set in the store.
 
+mod again;
 mod drive;
 mod egress;
 mod exchange;
@@ -143,10 +144,25 @@ struct Active {
     holds: Vec<GrantId>,
     /// Whether it was stopped because this host lost its lease.
     lost: bool,
+    /// Whether a client asked for its end: then it starts no second time.
+    unwanted: bool,
     /// Why it ends, if less is granted now.
     revoked: Arc<OnceLock<String>>,
     /// The directory of its task, once it is opened for its guest.
     workspace: Option<FileId>,
+}
+
+impl Active {
+    fn new(call: Arc<Call>, cancel: CancellationToken, done: Done) -> Self {
+        let revoked = Arc::default();
+        Self { call, cancel, done, holds: Vec::new(), lost: false, unwanted: false, revoked, workspace: None }
+    }
+
+    /// Notes that a client wants its end; what ends it.
+    fn unwanted(&mut self) -> CancellationToken {
+        self.unwanted = true;
+        self.cancel.clone()
+    }
 }
 
 /// A slot of the lanes; given back on drop, which starts who waits.
@@ -192,7 +208,7 @@ impl Dispatcher {
 
     /// Asks a call to end. True if it is queued or runs here.
     pub async fn cancel(&self, call: &Call) -> Result<bool, Error> {
-        let token = lock(&self.inner.active).get(&call.id).map(|active| active.cancel.clone());
+        let token = lock(&self.inner.active).get_mut(&call.id).map(Active::unwanted);
         let Some(token) = token else { return Ok(false) };
         token.cancel();
         // A queued call has no guest to stop: it ends here and now.
@@ -207,9 +223,9 @@ impl Dispatcher {
     pub async fn cancel_task(&self, task: TaskId) {
         loop {
             let waiting: Vec<_> = lock(&self.inner.active)
-                .values()
+                .values_mut()
                 .filter(|active| active.call.task == task)
-                .map(|active| (active.cancel.clone(), active.done.subscribe()))
+                .map(|active| (active.unwanted(), active.done.subscribe()))
                 .collect();
             if waiting.is_empty() {
                 return;
@@ -317,10 +333,7 @@ impl Dispatcher {
 
 impl Inner {
     fn activate(&self, call: &Arc<Call>, done: Done) {
-        let (cancel, revoked) = (self.stop_now.child_token(), Arc::default());
-        let call_of = call.clone();
-        let active = Active { call: call_of, cancel, done, holds: Vec::new(), lost: false, revoked, workspace: None };
-        lock(&self.active).insert(call.id, active);
+        lock(&self.active).insert(call.id, Active::new(call.clone(), self.stop_now.child_token(), done));
     }
 
     /// Starts every waiting call that may run now.

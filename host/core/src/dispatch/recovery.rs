@@ -1,17 +1,15 @@
 //! Recovery: what an earlier run of the host left behind, or another host that is
 //! gone, or this one when it was cut off.
 //!
-//! A call that was running has had its one attempt: it ends as `interrupted`.
-//! A call that was queued goes back into its lane, if its workspace is here.
+//! A call that was queued goes back into its lane, if its workspace is here, and so does
+//! one that was running, if its tool is idempotent and this was its first attempt. Any
+//! other that was running ends as `interrupted`.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::watch;
-
-use super::lanes::Claim;
 use super::{Dispatcher, Inner, chain, lock};
 use crate::call::{Call, CallState};
 use crate::error::Error;
@@ -30,7 +28,7 @@ const BATCH: u32 = 100;
 pub struct Recovered {
     /// Calls that had been running.
     pub interrupted: u64,
-    /// Calls that had been queued.
+    /// Calls that had been queued, or get another attempt.
     pub requeued: u64,
 }
 
@@ -177,10 +175,7 @@ impl Inner {
     /// Ends a call that nobody runs, or puts it back into its lane.
     async fn take_up(self: &Arc<Self>, Orphan { call, reachable }: Orphan) -> Result<Recovered, Error> {
         if matches!(call.state, CallState::Queued) && reachable {
-            let call = Arc::new(call);
-            let claim = Claim { task: call.task, owner: call.owner, access: call.grants.most_workspace() };
-            self.activate(&call, watch::Sender::new(None));
-            lock(&self.lanes).enqueue_stored(claim, call);
+            self.enqueue_stored(Arc::new(call));
             return Ok(Recovered { requeued: 1, interrupted: 0 });
         }
         let fault = if reachable {
@@ -191,8 +186,16 @@ impl Inner {
                 "the host that has the task's workspace is gone; the workspace is there again when that host is";
             Fault::new(code::HOST_LOST, message)
         };
+        let fault = fault.retryable();
         let events = if reachable { self.changes_of(&call).await } else { Vec::new() };
-        let outcome = Outcome::without_use(Ending::Interrupted { fault: fault.retryable() });
+        if reachable
+            && self.may_start_again(&call).await?
+            && let Some(queued) = self.requeue(&call, fault.clone(), events.clone()).await?
+        {
+            self.enqueue_stored(queued);
+            return Ok(Recovered { requeued: 1, interrupted: 0 });
+        }
+        let outcome = Outcome::without_use(Ending::Interrupted { fault });
         self.end(&call, Arc::new(outcome), events, None).await?;
         Ok(Recovered { interrupted: 1, requeued: 0 })
     }

@@ -9,6 +9,8 @@ pub trait Meter: Send + Sync + 'static {
     fn call_accepted(&self, queued: bool);
     /// A call ended in `state` after using `usage`.
     fn call_ended(&self, state: &'static str, usage: &Usage);
+    /// A call waits for another attempt: its host failed.
+    fn call_requeued(&self);
     /// A call was refused because a queue was full.
     fn call_refused(&self);
     /// Events were appended to a log.

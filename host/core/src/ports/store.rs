@@ -387,9 +387,9 @@ pub trait Store: FileRecords {
         grants: &Grants,
         events: Vec<NewEvent>,
     ) -> Result<Option<Appended>, StoreError>;
-    /// Moves a running call to waiting (`Step::Pause`), or a waiting one to
-    /// running (`Step::Resume`); `None` if it is in another state, or the step
-    /// is another one.
+    /// Moves a running call to waiting (`Step::Pause`), a waiting one to running
+    /// (`Step::Resume`), or one of these to queued (`Step::Requeue`), if it is in that
+    /// attempt and its task is ready; `None` if it is not so, or the step is another one.
     async fn step_call(
         &self,
         task: TaskId,

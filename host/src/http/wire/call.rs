@@ -66,7 +66,8 @@ pub struct CallBody {
     /// What it asks its owner, while it is `waiting`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub question: Option<QuestionBody>,
-    /// How often its guest was started: 0 or 1.
+    /// How often its guest was started: 0 or 1; 2 if its host failed or was stopped meanwhile
+    /// and the tool is idempotent.
     pub attempts: u32,
     /// RFC 3339, UTC.
     pub created_at: String,

@@ -226,8 +226,16 @@ impl State {
         step: &Step,
         events: Vec<NewEvent>,
     ) -> Option<Appended> {
-        if !matches!(step, Step::Pause | Step::Resume) {
-            return None;
+        match step {
+            Step::Pause | Step::Resume => {}
+            Step::Requeue { attempt } => {
+                let ready = self.tasks.get(&task).is_some_and(|entry| entry.task.state == TaskState::Ready);
+                let in_it = self.calls.get(&call).is_some_and(|call| call.attempts == *attempt);
+                if !(ready && in_it) {
+                    return None;
+                }
+            }
+            Step::Start | Step::End(_) => return None,
         }
         self.step(task, call, step, Timestamp::default())?;
         self.append_events(task, events)

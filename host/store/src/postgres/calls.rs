@@ -214,10 +214,33 @@ pub(super) async fn step(
     let (from, to) = match step {
         Step::Pause => ("running", "waiting"),
         Step::Resume => ("waiting", "running"),
+        Step::Requeue { attempt } => return requeue(store, task, call, *attempt, events).await,
         Step::Start | Step::End(_) => return Ok(None),
     };
     let (append, statement) = appending(store, TEXT, task, events);
     let statement = statement.bind_id(call).bind(from).bind(to);
+    append.run(store, Work::write("call", statement)).await
+}
+
+async fn requeue(
+    store: &PostgresStore,
+    task: TaskId,
+    call: CallId,
+    attempt: u32,
+    events: &[NewEvent],
+) -> Result<Option<Appended>, StoreError> {
+    const TEXT: Texts = append_sql!(
+        "moved AS (
+             UPDATE calls SET state = 'queued', started_at = NULL
+             WHERE id = $9 AND task_id = $1 AND state IN ('running', 'waiting') AND attempts = $10
+                 AND EXISTS (SELECT 1 FROM mine WHERE state = 'ready') RETURNING 1
+         ), ",
+        "",
+        " AND EXISTS (SELECT 1 FROM moved)",
+        "SELECT last_seq FROM log"
+    );
+    let (append, statement) = appending(store, TEXT, task, events);
+    let statement = statement.bind_id(call).bind(i64::from(attempt));
     append.run(store, Work::write("call", statement)).await
 }
 

@@ -59,7 +59,7 @@ macro_rules! append_sql {
     (@text $told:literal, $rows:literal, $history:literal, $before:literal, $set:literal, $if:literal, $answer:literal) => {
         concat!(
             "WITH mine AS (
-                 SELECT id FROM tasks WHERE id = $1 AND (holder IS NULL OR holder = $2::bigint >> 40)
+                 SELECT id, state FROM tasks WHERE id = $1 AND (holder IS NULL OR holder = $2::bigint >> 40)
                  FOR NO KEY UPDATE
              ), ",
             $told,

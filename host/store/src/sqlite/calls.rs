@@ -212,6 +212,7 @@ pub(super) async fn step(
     let (from, to) = match step {
         Step::Pause => ("running", "waiting"),
         Step::Resume => ("waiting", "running"),
+        Step::Requeue { attempt } => return requeue(store, task, call, *attempt, events).await,
         Step::Start | Step::End(_) => return Ok(None),
     };
     let (task, call) = (task.to_string(), call.to_string());
@@ -222,6 +223,27 @@ pub(super) async fn step(
         if moved == 0 { Ok(None) } else { log::append(db, &task, &events) }
     };
     store.write("call", step).await
+}
+
+async fn requeue(
+    store: &SqliteStore,
+    task: TaskId,
+    call: CallId,
+    attempt: u32,
+    events: Vec<NewEvent>,
+) -> Result<Option<Appended>, StoreError> {
+    let (task, call) = (task.to_string(), call.to_string());
+    let requeue = move |db: &Transaction<'_>| {
+        let moved = db
+            .prepare_cached(
+                "UPDATE calls SET state = 'queued', started_at = NULL
+                 WHERE id = ? AND task_id = ? AND state IN ('running', 'waiting') AND attempts = ?
+                     AND EXISTS (SELECT 1 FROM tasks WHERE id = task_id AND state = 'ready')",
+            )?
+            .execute(params![call, task, attempt])?;
+        if moved == 0 { Ok(None) } else { log::append(db, &task, &events) }
+    };
+    store.write("call", requeue).await
 }
 
 pub(super) async fn end(store: &SqliteStore, end: EndCall) -> Result<Option<Appended>, StoreError> {
