@@ -132,7 +132,7 @@ impl Client {
         let path = format!("/v1/tasks/{task}/events?after={after}");
         let (parts, body) = self.agent.run(self.request("GET", &path, &[]).body(()).ok()?).ok()?.into_parts();
         let lines = BufReader::new(Box::new(body.into_reader()) as Box<dyn Read + Send>);
-        (parts.status == 200).then_some(Stream { headers: parts.headers, lines })
+        (parts.status == 200).then_some(Stream { headers: parts.headers, lines, ended: None })
     }
 
     pub fn get(&self, path: &str) -> Answer {
@@ -218,7 +218,7 @@ impl Client {
         let request = self.request("GET", &format!("/v1/tasks/{task}/events{query}"), headers).body(()).unwrap();
         let (parts, body) = self.agent.run(request).unwrap().into_parts();
         assert_eq!(parts.status, 200, "{parts:?}");
-        Stream { headers: parts.headers, lines: BufReader::new(Box::new(body.into_reader())) }
+        Stream { headers: parts.headers, lines: BufReader::new(Box::new(body.into_reader())), ended: None }
     }
 
     /// Every event up to and including the first of this type.
@@ -231,6 +231,8 @@ impl Client {
 pub struct Stream {
     pub headers: ureq::http::HeaderMap,
     lines: BufReader<Box<dyn Read + Send>>,
+    /// Why the server ended it: the data of `stream.ended`.
+    pub ended: Option<Value>,
 }
 
 impl Stream {
@@ -261,6 +263,11 @@ impl Stream {
                 Some(("data", value)) => data = Some(serde_json::from_str::<Value>(value).unwrap()),
                 _ if line.is_empty() => {
                     let Some(data) = data.take() else { continue };
+                    if name.as_deref() == Some("stream.ended") {
+                        assert_eq!((id, data["type"].as_str()), (None, name.as_deref()));
+                        self.ended = Some(data);
+                        continue;
+                    }
                     assert_eq!(data["seq"].as_u64(), id);
                     assert_eq!(data["type"].as_str(), name.as_deref());
                     return Ok(Some(data));

@@ -12,7 +12,7 @@ use bulkhead_core::access::{FrozenTask, Operation};
 use bulkhead_core::limits::LimitsPatch;
 use bulkhead_core::ports::cluster::Alone;
 use bulkhead_core::ports::egress::NoEgress;
-use bulkhead_core::principal::{Principal, Scopes};
+use bulkhead_core::principal::{Credential, Principal, Scopes};
 use bulkhead_core::service::calls::NewCall;
 use bulkhead_core::service::tasks::{Fill, NewTask};
 use bulkhead_core::service::{Ports, Services};
@@ -76,7 +76,7 @@ async fn services(data: &std::path::Path, full: bool) -> Services {
 
 async fn task(services: &Services) -> Arc<FrozenTask> {
     let (owner, _) = services.keys.first_owner().await.unwrap();
-    let principal = Principal::new(owner, Scopes::all());
+    let principal = Principal::new(owner, Scopes::all(), Credential::None);
     let permit = services.access.permit(&principal, Operation::ToolsRegister).await.unwrap();
     let wasm = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../guest-tools/dist/fixtures/echo.wasm")).unwrap();
     let (tool, _) = services.tools.register(&permit, false, wasm.into()).await.unwrap();

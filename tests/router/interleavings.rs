@@ -253,7 +253,11 @@ async fn follow(mut body: BodyDataStream, seen: Rc<RefCell<Vec<Value>>>) {
         while let Some(end) = text.find("\n\n") {
             let message: String = text.drain(..end + 2).collect();
             if let Some(data) = message.lines().find_map(|line| line.strip_prefix("data: ")) {
-                seen.borrow_mut().push(serde_json::from_str(data).unwrap());
+                let event: Value = serde_json::from_str(data).unwrap();
+                // The last words are no event of the log.
+                if event["type"] != "stream.ended" {
+                    seen.borrow_mut().push(event);
+                }
             }
         }
     }

@@ -289,6 +289,26 @@ fn a_shared_volume_is_taken_over_with_what_waits_in_it() {
     whole_log(&a.client(), &task, id(&again));
 }
 
+/// Whoever is asked while nobody runs it: what a client gave up is not started again.
+#[test]
+fn a_call_of_a_dead_host_that_was_cancelled_is_not_started_again() {
+    let (database, volume) = (postgres().database(None), tempfile::tempdir().unwrap());
+    let on = || options(&database, postgres().port()).with("BULKHEAD_CLUSTER__VOLUME", volume.path().display());
+    let mut a = Server::start(on());
+    let b = Server::beside(&a, on());
+    let (near, far) = (a.client(), b.client());
+    near.register("fixtures/ticker");
+    let task = near.task();
+    let body = json!({"tool": "ticker", "arguments": {"count": 600, "interval_ms": 100, "channels": ["stdout"]}});
+    let call = near.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202);
+    near.follow(&task, &[], "").until(|event| event["type"] == "call.output");
+    a.kill();
+    eventually(|| far.post(&format!("/v1/calls/{}/cancel", id(&call)), &json!({}))).expect(202);
+    let log = far.follow(&task, &[], "").until(|event| event["type"] == "call.ended");
+    let ended = &log[log.len() - 1]["data"];
+    assert!(["cancelled", "interrupted"].contains(&ended["state"].as_str().unwrap()), "{ended}");
+}
+
 /// With Redis between them, two hosts that look into the store as good as never.
 fn two_with(redis: &RedisServer, follow_ms: u64) -> (Server, Server) {
     let database = postgres().database(None);

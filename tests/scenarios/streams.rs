@@ -129,6 +129,11 @@ fn a_socket_lasts_so_long_and_who_is_silent_is_shed() {
     let mut answers = open(&server, &path, Some(client.key()), None).unwrap();
     let seen = until(&mut answers, "task.ready");
     assert_eq!(closed(&mut answers).0, 4401);
+    // A stream of events says so, too, and its number stays what it was.
+    let mut stream = client.follow(&task, &[], "");
+    while stream.next().is_some() {}
+    let ended = stream.ended.unwrap();
+    assert_eq!(ended["reason"], "age", "{ended}");
     client.put(&format!("/v1/tasks/{task}/files/a"), b"x").expect(201);
     let last = seen.last().unwrap()["seq"].as_u64().unwrap();
     let mut again = open(&server, &format!("{path}?after={last}"), Some(client.key()), None).unwrap();
@@ -139,6 +144,44 @@ fn a_socket_lasts_so_long_and_who_is_silent_is_shed() {
     let (code, reason) = closed(&mut silent);
     assert_eq!(code, 4408, "{reason}");
     assert!(reason.contains("after the last event"), "{reason}");
+}
+
+/// Whatever it was opened with, and also one on which something always comes.
+#[test]
+fn a_stream_ends_with_the_key_that_opened_it() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    client.register("fixtures/ticker");
+    let me = client.get("/v1/whoami").expect(200);
+    let (tenant, user) = (me["tenant"].as_str().unwrap(), me["user"].as_str().unwrap());
+    let output = server.cli(&["keys", "create", "--json", "--tenant", tenant, "--user", user]);
+    let made: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let (other, key) = (client.with_key(made["key"].as_str()), made["key"].as_str().unwrap());
+    let (quiet, busy) = (client.task(), client.task());
+    let ticks = json!({"tool": "ticker", "arguments": {"count": 3_000, "interval_ms": 10, "channels": ["stdout"]}});
+    client.post(&format!("/v1/tasks/{busy}/calls?wait=0"), &ticks).expect(202);
+    let shown = ticket(&other, &quiet);
+    let mut streams = [
+        other.follow(&quiet, &[], ""),
+        other.follow(&busy, &[], ""),
+        client.with_key(None).follow(&quiet, &[], &format!("?ticket={shown}")),
+    ];
+    let path = |task: &str| format!("/v1/tasks/{task}/events/ws");
+    let mut sockets = [&quiet, &busy].map(|task| open(&server, &path(task), Some(key), None).unwrap());
+    let mut stays = client.follow(&quiet, &[], "");
+    assert!(server.cli(&["keys", "revoke", made["id"].as_str().unwrap()]).status.success());
+    let begun = Instant::now();
+    for stream in &mut streams {
+        while stream.next().is_some() {}
+        assert_eq!(stream.ended.as_ref().unwrap()["reason"], "unauthenticated");
+    }
+    for socket in &mut sockets {
+        assert_eq!(closed(socket).0, 4403);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(25), "long before they are as old as they may be");
+    // Those of another key go on.
+    client.put(&format!("/v1/tasks/{quiet}/files/a"), b"x").expect(201);
+    while stays.next().unwrap()["type"] != "files.changed" {}
 }
 
 #[test]

@@ -75,6 +75,21 @@ fn a_token_is_a_user_with_what_its_issuer_gives() {
 }
 
 #[test]
+fn a_stream_ends_with_the_token_that_opened_it() {
+    let key = SigningKey::new("EdDSA", "k");
+    let issuer = Issuer::start(Some(set(&[&key])));
+    let server = Server::start(options(&[issuer.config(json!({"leeway_s": 0}))]));
+    let mut claims = issuer.claims("alice", WORK);
+    let task = server.client().with_key(Some(&key.sign(&claims))).task();
+    claims["exp"] = json!(now() + 4);
+    let client = server.client().with_key(Some(&key.sign(&claims)));
+    let mut stream = client.follow(&task, &[], "");
+    while stream.next().is_some() {}
+    assert_eq!(stream.ended.unwrap()["reason"], "unauthenticated");
+    client.get("/v1/whoami").problem(401, "expired_token");
+}
+
+#[test]
 fn an_issuer_makes_administrators_only_if_its_ceiling_says_so() {
     const TENANT: &str = "ten_01jd8n2m4v0000000000000000";
     let key = SigningKey::new("EdDSA", "k");

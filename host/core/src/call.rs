@@ -54,10 +54,7 @@ pub enum Step {
     /// The client answered.
     Resume,
     /// Its host failed, and its guest may start again.
-    Requeue {
-        /// The number of the attempt that is over, from 1: the call is in no other.
-        attempt: u32,
-    },
+    Requeue,
     /// The call is over, in this way.
     End(Arc<Outcome>),
 }
@@ -77,7 +74,7 @@ impl Step {
             Self::Start => &["queued"],
             Self::Pause => &["running"],
             Self::Resume => &["waiting"],
-            Self::Requeue { .. } => &["running", "waiting"],
+            Self::Requeue => &["running", "waiting"],
             Self::End(_) => &["queued", "running", "waiting"],
         }
     }
@@ -87,7 +84,7 @@ impl Step {
             Self::Start => "started",
             Self::Pause => "paused",
             Self::Resume => "resumed",
-            Self::Requeue { .. } => "queued again",
+            Self::Requeue => "queued again",
             Self::End(_) => "ended",
         }
     }
@@ -128,7 +125,7 @@ impl CallState {
         }
         Ok(match step {
             Step::Start => Self::Running { since: at },
-            Step::Requeue { .. } => Self::Queued,
+            Step::Requeue => Self::Queued,
             Step::Pause => Self::Waiting { since: self.since().unwrap_or(at) },
             Step::Resume => Self::Running { since: self.since().unwrap_or(at) },
             Step::End(outcome) => Self::Ended { since: self.since(), at, outcome: outcome.clone() },
@@ -181,7 +178,7 @@ mod tests {
         let at = Timestamp::from_millis(1);
         let over = CallState::Queued.next(&ended(), at).expect("a queued call can be cancelled");
         assert_eq!(over.name(), "cancelled");
-        for step in [Step::Start, Step::Pause, Step::Resume, Step::Requeue { attempt: 1 }, ended()] {
+        for step in [Step::Start, Step::Pause, Step::Resume, Step::Requeue, ended()] {
             assert!(over.next(&step, at).is_err(), "{step:?}");
         }
     }
@@ -191,7 +188,7 @@ mod tests {
         let at = Timestamp::from_millis(1);
         let running = CallState::Queued.next(&Step::Start, at).expect("starts");
         assert!(running.next(&Step::Start, at).is_err());
-        let requeue = Step::Requeue { attempt: 1 };
+        let requeue = Step::Requeue;
         assert_eq!(running.next(&requeue, at), Ok(CallState::Queued));
         assert!(CallState::Queued.next(&requeue, at).is_err());
         let waiting = running.next(&Step::Pause, at).expect("asks");

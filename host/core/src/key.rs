@@ -5,6 +5,7 @@
 //! an attacker a way to burn our processor.
 
 use std::fmt;
+use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 use thiserror::Error;
@@ -24,7 +25,7 @@ const CHECK_CHARS: usize = 7;
 
 /// The public id of a key: names it in lists and logs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct KeyId(String);
+pub struct KeyId(Arc<str>);
 
 impl KeyId {
     /// The text.
@@ -38,7 +39,7 @@ impl KeyId {
     /// If it does not have the form of an id.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         if text.len() == ID_CHARS && text.bytes().all(|byte| ALPHABET.contains(&byte)) {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(KeyError::Malformed)
         }
@@ -78,7 +79,7 @@ impl fmt::Debug for ApiKey {
 impl ApiKey {
     /// Makes a key.
     pub fn generate(entropy: &dyn Entropy) -> Self {
-        Self { id: KeyId(random_text(entropy, ID_CHARS)), secret: random_text(entropy, SECRET_CHARS) }
+        Self { id: KeyId(random_text(entropy, ID_CHARS).into()), secret: random_text(entropy, SECRET_CHARS) }
     }
 
     /// From the text that its holder sent.

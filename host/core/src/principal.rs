@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Timestamp;
 use crate::id::{TenantId, UserId};
+use crate::key::KeyId;
 
 macro_rules! scopes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal;)*) => {
@@ -154,6 +156,57 @@ pub struct Principal {
     pub scopes: Scopes,
     /// Why an administrator looks at what is another's, if that was said.
     pub reason: Option<Reason>,
+    /// What it was recognised by.
+    pub credential: Credential,
+}
+
+/// What a principal was recognised by: what lasts longer than a request ends with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Credential {
+    /// Nothing that can be lost.
+    #[default]
+    None,
+    /// An API key: it may be revoked, or expire.
+    Key(KeyId),
+    /// A token, which is over then.
+    Token {
+        /// From when on it is refused.
+        until: Timestamp,
+    },
+}
+
+/// As it is stored with a ticket: `key:` and its id, `token:` and milliseconds, or nothing.
+impl fmt::Display for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => Ok(()),
+            Self::Key(id) => write!(f, "key:{id}"),
+            Self::Token { until } => write!(f, "token:{}", until.as_millis()),
+        }
+    }
+}
+
+/// A text that is no stored credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no credential")]
+pub struct NoCredential;
+
+impl FromStr for Credential {
+    type Err = NoCredential;
+
+    fn from_str(text: &str) -> Result<Self, NoCredential> {
+        if let Some(id) = text.strip_prefix("key:") {
+            return KeyId::parse(id).map(Self::Key).map_err(|_| NoCredential);
+        }
+        match text.strip_prefix("token:") {
+            Some(millis) => {
+                let until = millis.parse().map(Timestamp::from_millis).map_err(|_| NoCredential)?;
+                Ok(Self::Token { until })
+            }
+            None if text.is_empty() => Ok(Self::None),
+            None => Err(NoCredential),
+        }
+    }
 }
 
 /// Why an administrator reaches for another's thing: 1 to 512 printable ASCII
@@ -179,9 +232,9 @@ impl Reason {
 }
 
 impl Principal {
-    /// An owner with scopes, who gave no reason.
-    pub fn new(owner: Owner, scopes: Scopes) -> Self {
-        Self { tenant: owner.tenant, user: owner.user, scopes, reason: None }
+    /// An owner with scopes, who gave no reason, and by whose credential.
+    pub fn new(owner: Owner, scopes: Scopes, credential: Credential) -> Self {
+        Self { tenant: owner.tenant, user: owner.user, scopes, reason: None, credential }
     }
 
     /// Tenant and user: what a row's ownership is compared with.
@@ -210,6 +263,18 @@ mod tests {
         let two: Scopes = "calls:run files:read".parse().expect("two known scopes");
         assert!(two.contains(Scope::CallsRun) && !two.contains(Scope::FilesWrite));
         assert!("calls:run root".parse::<Scopes>().is_err());
+    }
+
+    #[test]
+    fn credentials_round_trip() {
+        let key = Credential::Key(KeyId::parse("0123456789ab").expect("an id"));
+        let token = Credential::Token { until: Timestamp::from_millis(7) };
+        for credential in [Credential::None, key, token] {
+            assert_eq!(credential.to_string().parse(), Ok(credential));
+        }
+        for bad in ["key:", "key:x y", "token:", "token:x", "other"] {
+            assert_eq!(bad.parse::<Credential>(), Err(NoCredential), "{bad}");
+        }
     }
 
     #[test]

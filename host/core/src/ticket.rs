@@ -10,7 +10,7 @@ use crate::clock::{Entropy, Timestamp};
 use crate::digest::Digest;
 use crate::id::TaskId;
 use crate::key;
-use crate::principal::Owner;
+use crate::principal::{Credential, Owner};
 
 const PREFIX: &str = "bht_";
 /// Characters of the secret: 192 bits need 38.4.
@@ -61,6 +61,8 @@ pub struct TicketRecord {
     pub hash: Digest,
     /// Whose.
     pub owner: Owner,
+    /// What its owner was recognised by: its stream ends with that.
+    pub credential: Credential,
     /// The task whose events it shows.
     pub task: TaskId,
     /// From when on it is refused.

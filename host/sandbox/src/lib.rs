@@ -7,7 +7,7 @@
 //! a worker says. Both children are this same executable, called with another
 //! subcommand.
 //!
-//! Deliberately absent: retries (a call starts at most once), knowledge of the
+//! Deliberately absent: retries (who asks for a run decides), knowledge of the
 //! event log (emissions leave through the sink), and any way for a guest to
 //! reach the network by itself (its HTTP requests leave through the sink too,
 //! which decides about each).

@@ -20,7 +20,7 @@ use bulkhead_core::ports::cluster::Cluster;
 use bulkhead_core::ports::live::{Connections, Live};
 use bulkhead_core::ports::rates::Rates;
 use bulkhead_core::ports::sandbox::SandboxError;
-use bulkhead_core::principal::{Owner, Principal, Scopes};
+use bulkhead_core::principal::{Credential, Owner, Principal, Scopes};
 use bulkhead_core::service::keys::NewKey;
 use bulkhead_core::service::{Ports, Services};
 use bulkhead_sandbox::{Part, WasmConfig, WasmSandbox};
@@ -210,7 +210,7 @@ impl App {
         let (owner, first_key) = first_key(config, &services).await?;
         let auth = match config.auth {
             config::Auth::Required => Auth::Required,
-            config::Auth::Off => Auth::Off(Principal::new(owner, Scopes::all())),
+            config::Auth::Off => Auth::Off(Principal::new(owner, Scopes::all(), Credential::None)),
         };
         let api = Api {
             services,

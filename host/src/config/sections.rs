@@ -121,7 +121,7 @@ section! {
         coalesce_ms: u64 = 10, number("milliseconds", 0, 1_000);
         /// How much output is collected before it is stored at once. Larger makes larger events.
         coalesce_bytes: u64 = 32 * KIB, number("bytes", KIB, MIB);
-        /// How long running calls may go on once the server is stopping; then they are interrupted. Keep it below the time that your supervisor waits before it kills.
+        /// How long running calls may go on once the server is stopping; then they are stopped: those of idempotent tools start again later, others are `interrupted`. Keep it below the time that your supervisor waits before it kills.
         drain_ms: u64 = 10_000, number("milliseconds", 0, HOUR_MS);
         /// Largest text of a call's arguments. They are stored with the call and copied into the guest; the world of tools promises no more than the default.
         max_arguments_bytes: u64 = MIB, number("bytes", 2, MIB);

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bulkhead_core::id::TaskId;
-use bulkhead_core::principal::{Principal, Reason, Scope};
+use bulkhead_core::principal::{Credential, Principal, Reason, Scope};
 use ipnet::IpNet;
 
 use super::presence::Presence;
@@ -156,7 +156,7 @@ async fn principal(api: &Api, headers: &HeaderMap) -> Result<Principal, Problem>
 async fn token_holder(api: &Api, tokens: &Tokens, token: &str) -> Result<Principal, Problem> {
     let holder = tokens.verify(token).await?;
     api.services.keys.admit(holder.owner).await.map_err(bulkhead_core::Error::from)?;
-    Ok(Principal::new(holder.owner, holder.scopes))
+    Ok(Principal::new(holder.owner, holder.scopes, Credential::Token { until: holder.until }))
 }
 
 impl From<TokenRefused> for Problem {

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bulkhead_core::Error;
 use bulkhead_core::access::Operation;
 use bulkhead_core::event::{Event, Seq};
 use bulkhead_core::id::TaskId;
@@ -17,6 +18,7 @@ use bulkhead_core::task::{Task, TaskState};
 use bytes::Bytes;
 use futures::stream;
 use serde::Deserialize;
+use serde_json::json;
 use utoipa::IntoParams;
 
 use super::Api;
@@ -36,6 +38,8 @@ pub(super) const SSE: [(HeaderName, &str); 3] = [
 pub(super) const STILL_HERE: &[u8] = b": still here\n\n";
 /// What an `EventSource` should wait before it reconnects, in milliseconds.
 const RETRY_MS: u32 = 1_000;
+/// The event that says why a stream ends.
+const ENDED: &str = "stream.ended";
 
 /// From where on.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -50,8 +54,10 @@ pub struct EventsQuery {
 }
 
 /// Follows a task's events: first those that are there, then those to come,
-/// each with its number as `id`. 204 once the task is deleted and everything
-/// was read, so that an `EventSource` stops.
+/// each with its number as `id`. What the server ends, it ends with an event
+/// `stream.ended` that has no number, but a `reason`: `over`, `age`, `stopping`,
+/// `unauthenticated`, `failed`, `expired` with `first`, or `ahead` with `last`. 204 once the
+/// task is deleted and everything was read, so that an `EventSource` stops.
 #[utoipa::path(get, path = "/v1/tasks/{task}/events", tag = "events",
     params(("task" = String, Path), ("Last-Event-ID" = Option<u64>, Header), EventsQuery),
     responses((status = 200, content_type = "text/event-stream", body = EventBody, description = "Each `data` is one of these"),
@@ -68,8 +74,8 @@ pub async fn follow(
     if let Some(response) = nothing_to_follow(task.task(), after)? {
         return Ok(response);
     }
-    let stream = api.stream(caller.owner(), api.services.tasks.follow(&task, after)).await?;
-    let reader = Reader { stream, begun: false };
+    let stream = api.stream(&caller, api.services.tasks.follow(&task, after)).await?;
+    let reader = Reader { stream, at: At::Begin };
     Ok((SSE, Body::from_stream(frames(reader))).into_response())
 }
 
@@ -84,20 +90,27 @@ fn cursor(headers: &HeaderMap, query: &EventsQuery) -> Result<Seq, Problem> {
 
 fn nothing_to_follow(task: &Task, after: Seq) -> Result<Option<Response>, Problem> {
     if after.saturating_add(1) < task.first_seq {
-        return Err(bulkhead_core::Error::EventsExpired { after, first: task.first_seq }.into());
+        return Err(Error::EventsExpired { after, first: task.first_seq }.into());
     }
     if task.state == TaskState::Deleted && after >= task.last_seq {
         return Ok(Some(StatusCode::NO_CONTENT.into_response()));
     }
     if after > task.last_seq {
-        return Err(bulkhead_core::Error::EventsAhead { after, last: task.last_seq }.into());
+        return Err(Error::EventsAhead { after, last: task.last_seq }.into());
     }
     Ok(None)
 }
 
+/// Where the body is.
+enum At {
+    Begin,
+    Middle,
+    End,
+}
+
 struct Reader {
     stream: Stream,
-    begun: bool,
+    at: At,
 }
 
 /// The body: pulled by the client's connection, so a slow client slows only
@@ -106,30 +119,54 @@ struct Reader {
 fn frames(reader: Reader) -> impl futures::Stream<Item = Result<Bytes, Infallible>> {
     stream::unfold(reader, async |mut reader| {
         let stream = &mut reader.stream;
-        if !reader.begun {
-            reader.begun = true;
-            return Some((Ok(Bytes::from(format!("retry: {RETRY_MS}\n\n"))), reader));
-        }
-        match stream.wait(async |events| events.next().await).await {
-            Waited::Over => None,
-            Waited::Idle => Some((Ok(Bytes::from_static(STILL_HERE)), reader)),
-            Waited::Next(Ok(Some(events))) => Some((Ok(encode(&events)), reader)),
-            Waited::Next(Ok(None)) => {
-                stream.end(Why::Over);
-                None
+        let bytes = match reader.at {
+            At::Begin => {
+                reader.at = At::Middle;
+                Bytes::from(format!("retry: {RETRY_MS}\n\n"))
             }
-            // The client reconnects with its cursor and is told by a problem.
-            Waited::Next(Err(error)) => {
-                tracing::warn!(%error, "an event stream ended");
-                stream.end(match error {
-                    bulkhead_core::Error::EventsExpired { .. } => Why::Expired,
-                    bulkhead_core::Error::EventsAhead { .. } => Why::Ahead,
-                    _ => Why::Failed,
-                });
-                None
-            }
-        }
+            At::Middle => match stream.wait(async |events| events.next().await).await {
+                Waited::Idle => Bytes::from_static(STILL_HERE),
+                Waited::Next(Ok(Some(events))) => encode(&events),
+                ended => {
+                    reader.at = At::End;
+                    ending(stream, ended)
+                }
+            },
+            At::End => return None,
+        };
+        Some((Ok(bytes), reader))
     })
+}
+
+/// The last words: an event without a number, so that the cursor stays where it is. A
+/// WebSocket says the same by the code of its close.
+fn ending<T>(stream: &mut Stream, ended: Waited<Result<T, Error>>) -> Bytes {
+    let mut more = serde_json::Map::new();
+    let why = match ended {
+        Waited::Next(Err(error)) => {
+            tracing::warn!(%error, "an event stream ended");
+            match error {
+                Error::EventsExpired { first, .. } => {
+                    more.insert("first".into(), first.into());
+                    Why::Expired
+                }
+                Error::EventsAhead { last, .. } => {
+                    more.insert("last".into(), last.into());
+                    Why::Ahead
+                }
+                _ => Why::Failed,
+            }
+        }
+        Waited::Over => stream.ended().unwrap_or(Why::Over),
+        Waited::Next(Ok(_)) | Waited::Idle => Why::Over,
+    };
+    stream.end(why);
+    let (kind, reason, detail) = (ENDED, why.name(), why.says());
+    let mut body = json!({"type": kind, "reason": reason, "detail": detail});
+    if let Some(body) = body.as_object_mut() {
+        body.extend(more);
+    }
+    format!("event: {kind}\ndata: {body}\n\n").into()
 }
 
 fn encode(events: &[Arc<Event>]) -> Bytes {

@@ -25,6 +25,7 @@ pub mod records;
 pub mod resource;
 pub mod sessions;
 pub mod socket;
+mod standing;
 pub mod streams;
 pub mod system;
 pub mod tasks;
@@ -41,7 +42,7 @@ use axum::http::{self, HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
 use bulkhead_core::clock::{Ids, NewId as _};
-use bulkhead_core::principal::Owner;
+use bulkhead_core::principal::Principal;
 use bulkhead_core::service::Services;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
@@ -57,6 +58,7 @@ use self::auth::{Auth, Gate};
 use self::presence::Presence;
 use self::problem::Problem;
 use self::resource::Resource;
+use self::standing::Standing;
 use self::streams::{Stream, StreamOptions, Streams};
 use crate::metrics::Metrics;
 use crate::tokens::Tokens;
@@ -113,9 +115,10 @@ impl Api {
     ///
     /// # Errors
     /// If it may not.
-    async fn stream<E>(&self, owner: Owner, events: E) -> Result<Stream<E>, Problem> {
-        let place = self.streams.admit(owner, self.options.streams).await?;
-        Ok(Stream::new(events, place, self.stop.clone(), self.options.streams, self.metrics.clone()))
+    async fn stream<E>(self: &Arc<Self>, caller: &Principal, events: E) -> Result<Stream<E>, Problem> {
+        let place = self.streams.admit(caller.owner(), self.options.streams).await?;
+        let standing = Standing::new(self, &caller.credential);
+        Ok(Stream::new(events, place, standing, self.stop.clone(), self.options.streams, self.metrics.clone()))
     }
 }
 

@@ -11,6 +11,7 @@
 //! | 1003 | the client sent data |
 //! | 1013 | the store failed; come again later |
 //! | 4401 | it lasted as long as it may: come again, with a key or ticket |
+//! | 4403 | the key was revoked, or it or the token has expired |
 //! | 4408 | the client took nothing, or answered no ping, for too long |
 //! | 4409 | the log ends before the cursor: the reason is JSON with `last`, the newest number |
 //! | 4410 | the cursor is older than what is kept: the reason is JSON with `first`, the oldest number that is kept |
@@ -49,6 +50,7 @@ mod close {
     pub(super) const DATA: u16 = 1003;
     pub(super) const LATER: u16 = 1013;
     pub(super) const AGE: u16 = 4401;
+    pub(super) const UNAUTHENTICATED: u16 = 4403;
     pub(super) const STALLED: u16 = 4408;
     pub(super) const AHEAD: u16 = 4409;
     pub(super) const EXPIRED: u16 = 4410;
@@ -58,8 +60,8 @@ mod close {
 /// then those to come, each a text message. Offer the subprotocol
 /// `bulkhead.events.v1`, or none. The server pings; the client sends nothing.
 /// Codes of a close: 1000 the task is deleted and everything was read, 1001 the
-/// host stops, 1013 come again later, 4401 come again with a key or ticket,
-/// 4408 nothing was taken for too long, 4409 the log ends before the cursor, 4410 the cursor is older than what is kept.
+/// host stops, 1013 come again later, 4401 come again with a key or ticket, 4403 the
+/// key was revoked, or it or the token has expired, 4408 nothing was taken for too long, 4409 the log ends before the cursor, 4410 the cursor is older than what is kept.
 #[utoipa::path(get, path = "/v1/tasks/{task}/events/ws", tag = "events", operation_id = "socket",
     params(("task" = String, Path), EventsQuery),
     responses((status = 101, description = "A WebSocket; each message is an event", body = EventBody),
@@ -75,7 +77,7 @@ pub async fn follow(
     let upgrade = upgrade.map_err(|why| Problem::new("websocket_expected", why.body_text()))?;
     let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE).protocols([PROTOCOL]);
     let events = api.services.tasks.follow(&task, query.after.unwrap_or(0));
-    let stream = api.stream(caller.owner(), events).await?;
+    let stream = api.stream(&caller, events).await?;
     let chosen = upgrade.selected_protocol().is_some();
     let offered = upgrade.requested_protocols().next().is_some();
     if offered && !chosen {
@@ -105,12 +107,20 @@ async fn serve(mut socket: WebSocket, mut stream: Stream) {
 
 type End = (Why, Option<u16>, String);
 
-fn closing(why: Why, code: u16, reason: impl Into<String>) -> End {
-    (why, Some(code), reason.into())
-}
-
-fn stalled() -> End {
-    closing(Why::Stalled, close::STALLED, "nothing was taken for too long; go on after the last event")
+fn closing(why: Why) -> End {
+    let code = match why {
+        Why::Over => Some(close::OVER),
+        Why::Stopping => Some(close::STOPPING),
+        Why::Protocol => Some(close::DATA),
+        Why::Failed => Some(close::LATER),
+        Why::Age => Some(close::AGE),
+        Why::Unauthenticated => Some(close::UNAUTHENTICATED),
+        Why::Stalled => Some(close::STALLED),
+        Why::Ahead => Some(close::AHEAD),
+        Why::Expired => Some(close::EXPIRED),
+        Why::Client => None,
+    };
+    (why, code, why.says().to_owned())
 }
 
 async fn converse(socket: &mut WebSocket, stream: &mut Stream) -> End {
@@ -118,25 +128,28 @@ async fn converse(socket: &mut WebSocket, stream: &mut Stream) -> End {
     heartbeat.tick().await;
     let mut unanswered = false;
     loop {
+        let due = stream.due();
         tokio::select! {
             biased;
             () = stream.stop.cancelled() => {
-                return closing(Why::Stopping, close::STOPPING, "the host is stopping; go on after the last event");
+                return closing(Why::Stopping);
             }
             message = socket.recv() => match message {
                 None | Some(Ok(Message::Close(_))) => return (Why::Client, None, String::new()),
                 Some(Err(_)) => return (stream.broke(), None, String::new()),
                 Some(Ok(Message::Pong(_) | Message::Ping(_))) => unanswered = false,
                 Some(Ok(Message::Text(_) | Message::Binary(_))) => {
-                    return closing(Why::Protocol, close::DATA, "a client of this protocol sends nothing");
+                    return closing(Why::Protocol);
                 }
             },
-            () = tokio::time::sleep_until(stream.until) => {
-                return closing(Why::Age, close::AGE, "come again with a key or ticket, after the last event");
+            () = tokio::time::sleep_until(due) => {
+                if let Err(why) = stream.lasts().await {
+                    return closing(why);
+                }
             }
             _ = heartbeat.tick() => {
                 if std::mem::replace(&mut unanswered, true) {
-                    return stalled();
+                    return closing(Why::Stalled);
                 }
                 if let Err(end) = send(socket, stream, Message::Ping(axum::body::Bytes::new())).await {
                     return end;
@@ -151,18 +164,18 @@ async fn converse(socket: &mut WebSocket, stream: &mut Stream) -> End {
                         }
                     }
                 }
-                Ok(None) => return closing(Why::Over, close::OVER, "the task is deleted"),
+                Ok(None) => return closing(Why::Over),
                 Err(Error::EventsExpired { first, .. }) => {
                     let reason = json!({"code": "events_expired", "first": first}).to_string();
-                    return closing(Why::Expired, close::EXPIRED, reason);
+                    return (Why::Expired, Some(close::EXPIRED), reason);
                 }
                 Err(Error::EventsAhead { last, .. }) => {
                     let reason = json!({"code": "events_ahead", "last": last}).to_string();
-                    return closing(Why::Ahead, close::AHEAD, reason);
+                    return (Why::Ahead, Some(close::AHEAD), reason);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "an event stream ended");
-                    return closing(Why::Failed, close::LATER, "the store failed; come again");
+                    return closing(Why::Failed);
                 }
             },
         }
@@ -178,7 +191,7 @@ async fn send(socket: &mut WebSocket, stream: &mut Stream, message: Message) -> 
         }
         // The kernel may be sooner: it cuts off who takes nothing for as long.
         Ok(Err(_)) => Err((stream.broke(), None, String::new())),
-        Err(_) => Err(stalled()),
+        Err(_) => Err(closing(Why::Stalled)),
     }
 }
 

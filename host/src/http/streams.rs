@@ -13,6 +13,7 @@ use bulkhead_core::reached::words;
 use tokio_util::sync::CancellationToken;
 
 use super::problem::Problem;
+use super::standing::Standing;
 use crate::metrics::{Metrics, StreamGauge};
 
 /// What bounds a stream.
@@ -41,6 +42,8 @@ pub enum Why {
     Stalled,
     /// It lasted as long as it may.
     Age,
+    /// The key was revoked, or it or the token has expired.
+    Unauthenticated,
     /// The cursor is older than what is kept.
     Expired,
     /// The log ends before the cursor.
@@ -60,10 +63,28 @@ impl Why {
             Self::Protocol => "protocol",
             Self::Stalled => "stalled",
             Self::Age => "age",
+            Self::Unauthenticated => "unauthenticated",
             Self::Expired => "expired",
             Self::Ahead => "ahead",
             Self::Failed => "failed",
             Self::Stopping => "stopping",
+        }
+    }
+
+    /// What the client is told, as far as it can be: at most 123 bytes, as much as a close
+    /// of a WebSocket says (RFC 6455, section 5.5).
+    pub fn says(self) -> &'static str {
+        match self {
+            Self::Over => "everything was read, and nothing comes any more",
+            Self::Client => "the client went away",
+            Self::Protocol => "a client of this protocol sends nothing",
+            Self::Stalled => "nothing was taken for too long; go on after the last event",
+            Self::Age => "come again with a key or ticket, after the last event",
+            Self::Unauthenticated => "the key was revoked, or it or the token has expired",
+            Self::Expired => "the cursor is older than what is kept",
+            Self::Ahead => "the log ends before the cursor",
+            Self::Failed => "the store failed; come again",
+            Self::Stopping => "the host is stopping; go on after the last event",
         }
     }
 }
@@ -149,7 +170,7 @@ pub enum Waited<T> {
     Next(T),
     /// Nothing came: the client is told that it lives.
     Idle,
-    /// It has lasted as long as it may, or the host stops.
+    /// It has ended, as [`Stream::ended`] says.
     Over,
 }
 
@@ -165,6 +186,7 @@ pub struct Stream<E = Subscription> {
     pub until: tokio::time::Instant,
     /// When the client last took something.
     pub taken: Instant,
+    standing: Standing,
     why: Option<Why>,
     metrics: Arc<Metrics>,
     _gauge: StreamGauge,
@@ -173,35 +195,64 @@ pub struct Stream<E = Subscription> {
 
 impl<E> Stream<E> {
     /// Begins one.
-    pub fn new(
+    pub(super) fn new(
         events: E,
         place: Place,
+        standing: Standing,
         stop: CancellationToken,
         options: StreamOptions,
         metrics: Arc<Metrics>,
     ) -> Self {
         let gauge = metrics.stream_opened();
         let until = tokio::time::Instant::now() + options.age;
-        Self { events, stop, options, until, taken: Instant::now(), why: None, metrics, _gauge: gauge, _place: place }
+        let taken = Instant::now();
+        Self { events, stop, options, until, taken, standing, why: None, metrics, _gauge: gauge, _place: place }
+    }
+
+    /// When [`Stream::lasts`] is to be asked.
+    pub fn due(&self) -> tokio::time::Instant {
+        self.until.min(self.standing.due())
+    }
+
+    /// Whether it may last, or why not: its time, and the credential it was opened with.
+    pub async fn lasts(&mut self) -> Result<(), Why> {
+        if self.until <= tokio::time::Instant::now() {
+            return Err(Why::Age);
+        }
+        if self.standing.holds().await { Ok(()) } else { Err(Why::Unauthenticated) }
     }
 
     /// Waits for what comes next, for a sign of life at most, as long as it may last. To be
     /// called when the client takes something.
-    pub async fn wait<T>(&mut self, next: impl AsyncFnOnce(&mut E) -> T) -> Waited<T> {
+    pub async fn wait<T>(&mut self, mut next: impl AsyncFnMut(&mut E) -> T) -> Waited<T> {
         self.taken = Instant::now();
-        tokio::select! {
-            () = self.stop.cancelled() => {
-                self.end(Why::Stopping);
-                Waited::Over
+        let idle = tokio::time::Instant::now() + self.options.heartbeat;
+        loop {
+            // Not beside the events: one that is always busy must end, too.
+            if self.due() <= tokio::time::Instant::now()
+                && let Err(why) = self.lasts().await
+            {
+                return self.over(why);
             }
-            () = tokio::time::sleep_until(self.until) => {
-                self.end(Why::Age);
-                Waited::Over
-            }
-            next = tokio::time::timeout(self.options.heartbeat, next(&mut self.events)) => {
-                next.map_or(Waited::Idle, Waited::Next)
+            let due = self.due();
+            tokio::select! {
+                () = self.stop.cancelled() => return self.over(Why::Stopping),
+                () = tokio::time::sleep_until(due) => {}
+                next = tokio::time::timeout_at(idle, next(&mut self.events)) => {
+                    return next.map_or(Waited::Idle, Waited::Next);
+                }
             }
         }
+    }
+
+    fn over<T>(&mut self, why: Why) -> Waited<T> {
+        self.end(why);
+        Waited::Over
+    }
+
+    /// Why it ended, if it was said.
+    pub fn ended(&self) -> Option<Why> {
+        self.why
     }
 
     /// Why its connection broke: nothing was read, or the client went.

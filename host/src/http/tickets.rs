@@ -33,7 +33,7 @@ pub async fn create(
     Id(id): Id<TaskId>,
 ) -> Result<(StatusCode, Json<TicketBody>), Problem> {
     let task = api.services.access.task(&caller, Operation::TicketsCreate, id).await?;
-    let (ticket, expires_at) = api.services.tickets.give(&task).await?;
+    let (ticket, expires_at) = api.services.tickets.give(&caller, &task).await?;
     let body = TicketBody { ticket: ticket.reveal(), expires_at: expires_at.to_string() };
     Ok((StatusCode::CREATED, Json(body)))
 }

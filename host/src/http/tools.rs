@@ -127,7 +127,7 @@ pub async fn follow(
     if told && !state.is_compiling() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let stream = api.stream(caller.owner(), following).await?;
+    let stream = api.stream(&caller, following).await?;
     Ok((SSE, Body::from_stream(states(stream))).into_response())
 }
 

@@ -79,6 +79,8 @@ pub struct Holder {
     pub owner: Owner,
     /// What it may do.
     pub scopes: Scopes,
+    /// From when on it is refused.
+    pub until: Timestamp,
 }
 
 /// What was done, for metrics.
@@ -234,7 +236,7 @@ impl Tokens {
 }
 
 fn holder(accepted: Accepted) -> Holder {
-    Holder { owner: accepted.owner, scopes: accepted.scopes }
+    Holder { owner: accepted.owner, scopes: accepted.scopes, until: accepted.until }
 }
 
 /// The key that a token names, and the set that it is of. A set that does not

@@ -25,7 +25,7 @@ use bulkhead_core::ports::store::{
     AcceptCall, Accepted, Appended, EndCall, EventPage, HeldTask, Page, Retained, Retention, Store, StoreError, Thing,
     Times,
 };
-use bulkhead_core::principal::Owner;
+use bulkhead_core::principal::{Credential, Owner};
 use bulkhead_core::quota::Extent;
 use bulkhead_core::session::Session;
 use bulkhead_core::task::{KeptStep, Overdue, Task, TaskState};
@@ -319,10 +319,11 @@ impl Store for MemoryStore {
         &self,
         task: TaskId,
         call: CallId,
+        attempt: u32,
         step: Step,
         events: Vec<NewEvent>,
     ) -> Result<Option<Appended>, StoreError> {
-        Ok(self.state().step_call(task, call, &step, events))
+        Ok(self.state().step_call(task, (call, attempt), &step, events))
     }
 
     async fn end_call(&self, end: EndCall) -> Result<Option<Appended>, StoreError> {
@@ -431,10 +432,16 @@ impl Store for MemoryStore {
         Ok(room)
     }
 
-    async fn take_ticket(&self, hash: Digest, task: TaskId, now: Timestamp) -> Result<Option<Owner>, StoreError> {
+    async fn take_ticket(
+        &self,
+        hash: Digest,
+        task: TaskId,
+        now: Timestamp,
+    ) -> Result<Option<(Owner, Credential)>, StoreError> {
         let tickets = &mut self.state().tickets;
         let fits = |known: &TicketRecord| known.hash == hash && known.task == task && known.expires_at > now;
-        Ok(tickets.iter().position(fits).map(|at| tickets.swap_remove(at).owner))
+        let taken = tickets.iter().position(fits).map(|at| tickets.swap_remove(at));
+        Ok(taken.map(|ticket| (ticket.owner, ticket.credential)))
     }
 
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {

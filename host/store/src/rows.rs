@@ -58,7 +58,7 @@ impl Reading<'_> {
     }
 
     /// Whose the row is.
-    fn owner(self, tenant: &str, user: &str) -> Result<Owner, StoreError> {
+    pub(crate) fn owner(self, tenant: &str, user: &str) -> Result<Owner, StoreError> {
         Ok(Owner { tenant: self.parse("tenant_id", tenant)?, user: self.parse("user_id", user)? })
     }
 }

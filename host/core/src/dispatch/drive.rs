@@ -25,7 +25,7 @@ use crate::steps;
 const INLINE_RESULT: usize = 16 * 1024;
 /// Between two tries to store an end that the store refused.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
-/// So many tries; then the call stays as it is and recovery ends it at the next start.
+/// So many tries; then the call stays as it is and recovery takes it up.
 pub(super) const RETRIES: u32 = 150;
 
 impl Inner {
@@ -135,6 +135,7 @@ impl Inner {
         let (pauses, cancel) = (Pauses::default(), self.cancel_of(&call));
         // What is waited for before the guest starts is no time of its own.
         let granted = self.grant(&call, &Pauses::default(), &cancel).await;
+        let before = call.clone();
         let call = match &granted {
             // Mostly nothing was asked, and what was recorded is what it gets.
             Ok((grants, _)) if *grants != call.grants => Arc::new(Call { grants: grants.clone(), ..(*call).clone() }),
@@ -160,7 +161,7 @@ impl Inner {
         let events = sink.finish().await;
         let extent = self.settle(&call, &outcome, sink);
         if let Some(fault) = self.stopped_for_us(&call, &outcome)
-            && Box::pin(self.starts_again(&call, fault, &events)).await
+            && Box::pin(self.start_again(&before, fault, &events)).await
         {
             return;
         }
@@ -301,6 +302,8 @@ impl Inner {
             }
             tokio::time::sleep(RETRY).await;
         }
+        // Its end is known, and is lost here: whoever takes it up starts nothing.
+        self.given_up.insert(call.id, ());
         lock(&self.active).remove(&call.id);
     }
 }

@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use moka::sync::Cache;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -66,6 +67,9 @@ const ACCEPTING: Duration = Duration::from_millis(10);
 
 /// Between two looks for calls that wait and can be given to other hosts.
 const HAND_OVER_EVERY: Duration = Duration::from_millis(100);
+
+/// Calls that are remembered not to start again; of more the oldest are forgotten.
+const GIVEN_UP: u64 = 10_000;
 
 /// Everything that dispatch works with.
 #[derive(Clone)]
@@ -124,6 +128,11 @@ struct Inner {
     active: Mutex<HashMap<CallId, Active>>,
     /// Calls on their way into the store: they may be there already, and are no strays.
     accepting: Mutex<HashMap<CallId, TaskId>>,
+    /// Calls that are not known here and must not start again: a client asked for their end,
+    /// or it could not be stored.
+    given_up: Cache<CallId, ()>,
+    /// One takes up calls that nobody runs.
+    taking_up: tokio::sync::Mutex<()>,
     questions: Questions,
     pace: Pace,
     tracker: TaskTracker,
@@ -158,10 +167,10 @@ impl Active {
         Self { call, cancel, done, holds: Vec::new(), lost: false, unwanted: false, revoked, workspace: None }
     }
 
-    /// Notes that a client wants its end; what ends it.
-    fn unwanted(&mut self) -> CancellationToken {
+    /// Notes that a client wants its end; what ends it, and whether it still waits for its turn.
+    fn give_up(&mut self) -> (CancellationToken, bool) {
         self.unwanted = true;
-        self.cancel.clone()
+        (self.cancel.clone(), matches!(self.call.state, CallState::Queued))
     }
 }
 
@@ -186,6 +195,8 @@ impl Dispatcher {
             lanes: Mutex::new(Lanes::new(config.lanes)),
             active: Mutex::default(),
             accepting: Mutex::default(),
+            given_up: Cache::new(GIVEN_UP),
+            taking_up: tokio::sync::Mutex::default(),
             questions: Questions::default(),
             pace: Pace::default(),
             tracker: TaskTracker::new(),
@@ -208,12 +219,16 @@ impl Dispatcher {
 
     /// Asks a call to end. True if it is queued or runs here.
     pub async fn cancel(&self, call: &Call) -> Result<bool, Error> {
-        let token = lock(&self.inner.active).get_mut(&call.id).map(Active::unwanted);
-        let Some(token) = token else { return Ok(false) };
+        let given_up = lock(&self.inner.active).get_mut(&call.id).map(Active::give_up);
+        let Some((token, queued)) = given_up else {
+            // Another host ran it, or it is about to be taken up here.
+            self.inner.given_up.insert(call.id, ());
+            return Ok(false);
+        };
         token.cancel();
         // A queued call has no guest to stop: it ends here and now.
         let fault = Fault::new(code::CANCELLED, "cancelled by a client before it started");
-        if matches!(call.state, CallState::Queued) {
+        if queued || matches!(call.state, CallState::Queued) {
             self.inner.end_if_queued(call, Ending::Cancelled { fault }).await?;
         }
         Ok(true)
@@ -225,7 +240,7 @@ impl Dispatcher {
             let waiting: Vec<_> = lock(&self.inner.active)
                 .values_mut()
                 .filter(|active| active.call.task == task)
-                .map(|active| (active.unwanted(), active.done.subscribe()))
+                .map(|active| (active.give_up().0, active.done.subscribe()))
                 .collect();
             if waiting.is_empty() {
                 return;
@@ -387,6 +402,7 @@ impl Inner {
         steps::reach("call.ended");
         self.pace.note(call.owner.user);
         let active = lock(&self.active).remove(&call.id);
+        self.given_up.invalidate(&call.id);
         let ended = match won {
             Some(appended) => {
                 self.parts.meter.events_appended(events.len() as u64);

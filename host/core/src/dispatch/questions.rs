@@ -173,7 +173,7 @@ impl Inner {
     /// Stores a step of a call with its event. False if the call is in another state.
     async fn step(&self, call: &Call, step: Step, body: &EventBody) -> Result<bool, StoreError> {
         let events = vec![NewEvent::new(self.parts.ids.now(), Some(call.id), body)];
-        let stepped = self.parts.store.step_call(call.task, call.id, step, events.clone()).await?;
+        let stepped = self.parts.store.step_call(call.task, call.id, call.attempts, step, events.clone()).await?;
         if let Some(appended) = stepped {
             self.parts.meter.events_appended(1);
             self.parts.hub.publish(call.owner.tenant, call.task, appended, events);

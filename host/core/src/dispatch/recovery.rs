@@ -10,6 +10,7 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::again::Again;
 use super::{Dispatcher, Inner, chain, lock};
 use crate::call::{Call, CallState};
 use crate::error::Error;
@@ -47,10 +48,8 @@ impl Dispatcher {
     /// If the store fails; then the host must not start.
     pub async fn recover(&self) -> Result<Recovered, Error> {
         let mut recovered = self.take_over().await?;
-        for call in self.inner.parts.cluster.held_calls().await? {
-            if !self.inner.is_active(call.id) {
-                recovered += self.inner.take_up(Orphan { call, reachable: true }).await?;
-            }
+        for orphan in self.inner.parts.cluster.held_calls().await? {
+            recovered += self.inner.take_up(orphan).await?;
         }
         self.inner.pump();
         Ok(recovered)
@@ -69,7 +68,7 @@ impl Dispatcher {
                 return Ok(recovered);
             }
             steps::reach("calls.taken");
-            for orphan in orphans.into_iter().filter(|orphan| !self.inner.is_active(orphan.call.id)) {
+            for orphan in orphans {
                 recovered += self.inner.take_up(orphan).await?;
             }
         }
@@ -84,14 +83,14 @@ impl Dispatcher {
     pub async fn take_up_strays(&self, seen: &mut HashSet<CallId>) -> Result<Recovered, Error> {
         let mut recovered = Recovered::default();
         let mut strays = HashSet::new();
-        for call in self.inner.parts.cluster.held_calls().await? {
-            if self.inner.is_active(call.id) {
+        for orphan in self.inner.parts.cluster.held_calls().await? {
+            if self.inner.is_active(orphan.call.id) {
                 continue;
             }
-            if seen.contains(&call.id) {
-                recovered += self.inner.take_up(Orphan { call, reachable: true }).await?;
+            if seen.contains(&orphan.call.id) {
+                recovered += self.inner.take_up(orphan).await?;
             } else {
-                strays.insert(call.id);
+                strays.insert(orphan.call.id);
             }
         }
         *seen = strays;
@@ -172,10 +171,19 @@ impl Inner {
         lock(&self.accepting).contains_key(&call) || lock(&self.active).contains_key(&call)
     }
 
-    /// Ends a call that nobody runs, or puts it back into its lane.
+    /// Ends a call that nobody runs, or puts it back into its lane; nothing if it is known
+    /// here. Who looks for such calls may do so beside others: one at a time takes them up.
     async fn take_up(self: &Arc<Self>, Orphan { call, reachable }: Orphan) -> Result<Recovered, Error> {
+        let _turn = self.taking_up.lock().await;
+        if self.is_active(call.id) {
+            return Ok(Recovered::default());
+        }
         if matches!(call.state, CallState::Queued) && reachable {
-            self.enqueue_stored(Arc::new(call));
+            if self.given_up.contains_key(&call.id) {
+                let fault = Fault::new(code::CANCELLED, "cancelled by a client before it started");
+                return self.end_lost(&call, Ending::Cancelled { fault }, Vec::new()).await;
+            }
+            self.enqueue_again(Arc::new(call));
             return Ok(Recovered { requeued: 1, interrupted: 0 });
         }
         let fault = if reachable {
@@ -187,16 +195,21 @@ impl Inner {
             Fault::new(code::HOST_LOST, message)
         };
         let fault = fault.retryable();
-        let events = if reachable { self.changes_of(&call).await } else { Vec::new() };
-        if reachable
-            && self.may_start_again(&call).await?
-            && let Some(queued) = self.requeue(&call, fault.clone(), events.clone()).await?
-        {
-            self.enqueue_stored(queued);
-            return Ok(Recovered { requeued: 1, interrupted: 0 });
+        if !reachable {
+            return self.end_lost(&call, Ending::Interrupted { fault }, Vec::new()).await;
         }
-        let outcome = Outcome::without_use(Ending::Interrupted { fault });
-        self.end(&call, Arc::new(outcome), events, None).await?;
+        let events = self.changes_of(&call).await;
+        match self.requeue(&call, &fault, events.clone()).await? {
+            Again::Queued(queued) => {
+                self.enqueue_again(queued);
+                Ok(Recovered { requeued: 1, interrupted: 0 })
+            }
+            Again::Never => self.end_lost(&call, Ending::Interrupted { fault }, events).await,
+        }
+    }
+
+    async fn end_lost(&self, call: &Call, ending: Ending, events: Vec<NewEvent>) -> Result<Recovered, Error> {
+        self.end(call, Arc::new(Outcome::without_use(ending)), events, None).await?;
         Ok(Recovered { interrupted: 1, requeued: 0 })
     }
 

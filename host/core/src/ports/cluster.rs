@@ -79,7 +79,7 @@ pub trait Cluster: Send + Sync + 'static {
     async fn let_go(&self, tasks: &[TaskId]) -> Result<Vec<TaskId>, StoreError>;
 
     /// The open calls of tasks that this host holds.
-    async fn held_calls(&self) -> Result<Vec<Call>, StoreError>;
+    async fn held_calls(&self) -> Result<Vec<Orphan>, StoreError>;
 
     /// Holds here up to `limit` tasks in `state` that nobody holds who lives.
     async fn take_over_tasks(&self, state: TaskState, limit: u32) -> Result<Vec<Task>, StoreError>;
@@ -134,8 +134,9 @@ impl Cluster for Alone {
         Ok(Vec::new())
     }
 
-    async fn held_calls(&self) -> Result<Vec<Call>, StoreError> {
-        self.store.open_calls().await
+    async fn held_calls(&self) -> Result<Vec<Orphan>, StoreError> {
+        let calls = self.store.open_calls().await?;
+        Ok(calls.into_iter().map(|call| Orphan { call, reachable: true }).collect())
     }
 
     async fn take_over_tasks(&self, state: TaskState, limit: u32) -> Result<Vec<Task>, StoreError> {

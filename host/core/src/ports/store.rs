@@ -17,7 +17,7 @@ use crate::id::{CallId, GrantId, SessionId, TaskId, TenantId, ToolId};
 use crate::key::{KeyId, KeyRecord};
 use crate::outcome::Outcome;
 use crate::ports::files::FileRecords;
-use crate::principal::Owner;
+use crate::principal::{Credential, Owner};
 use crate::quota::Extent;
 use crate::session::Session;
 use crate::task::{KeptStep, Lifetimes, Overdue, Task, TaskState};
@@ -387,13 +387,15 @@ pub trait Store: FileRecords {
         grants: &Grants,
         events: Vec<NewEvent>,
     ) -> Result<Option<Appended>, StoreError>;
-    /// Moves a running call to waiting (`Step::Pause`), a waiting one to running
-    /// (`Step::Resume`), or one of these to queued (`Step::Requeue`), if it is in that
-    /// attempt and its task is ready; `None` if it is not so, or the step is another one.
+    /// Moves a call that is in its attempt number `attempt`: one that runs to waiting
+    /// (`Step::Pause`), one that waits to running (`Step::Resume`), or either to queued
+    /// (`Step::Requeue`), if its task is ready. `None` if it is not so, or the step is
+    /// another one: what is late for its attempt does nothing.
     async fn step_call(
         &self,
         task: TaskId,
         call: CallId,
+        attempt: u32,
         step: Step,
         events: Vec<NewEvent>,
     ) -> Result<Option<Appended>, StoreError>;
@@ -453,9 +455,14 @@ pub trait Store: FileRecords {
         now: Timestamp,
         audit: NewAudit,
     ) -> Result<bool, StoreError>;
-    /// Takes a ticket for a task away, and says whose it was; `None` if there
+    /// Takes a ticket for a task away, and says whose it was and by what; `None` if there
     /// is none that can be used at `now`. Of many who try one has it.
-    async fn take_ticket(&self, hash: Digest, task: TaskId, now: Timestamp) -> Result<Option<Owner>, StoreError>;
+    async fn take_ticket(
+        &self,
+        hash: Digest,
+        task: TaskId,
+        now: Timestamp,
+    ) -> Result<Option<(Owner, Credential)>, StoreError>;
 
     // ---- upkeep
 

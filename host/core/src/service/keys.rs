@@ -12,7 +12,7 @@ use crate::clock::{Entropy, Ids, Timestamp};
 use crate::error::Error;
 use crate::key::{ApiKey, KeyError, KeyId, KeyRecord};
 use crate::ports::store::{Store, StoreError};
-use crate::principal::{Owner, Principal, Scopes};
+use crate::principal::{Credential, Owner, Principal, Scopes};
 
 /// How long a key that was found good is trusted without asking the store: a
 /// revoked key works for at most this long.
@@ -143,9 +143,28 @@ impl Keys {
         if let Some(at) = record.expires_at.filter(|at| *at <= now) {
             self.only_watched(&record, at).await?;
         }
-        let principal = Principal::new(record.owner, record.scopes);
+        let principal = Principal::new(record.owner, record.scopes, Credential::Key(record.id.clone()));
         self.note_use(record, now).await;
         Ok(principal)
+    }
+
+    /// Whether a key that was good still is: what goes on ends with it.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn stands(&self, id: &KeyId) -> Result<bool, StoreError> {
+        let record = match self.trusted.get(id) {
+            Some(record) => Some(record),
+            None => self.store.key(id).await?,
+        };
+        let Some(record) = record else { return Ok(false) };
+        let watched = self.softened.as_ref().is_some_and(|softened| !softened.enforces(Rule::ExpiredKeys));
+        let stands = record.revoked_at.is_none() && (watched || record.expires_at.is_none_or(|at| at > self.ids.now()));
+        if stands && !self.trusted.contains_key(id) {
+            // Of many streams with one key, one asks.
+            self.trusted.insert(id.clone(), record);
+        }
+        Ok(stands)
     }
 
     /// Refuses a key that has expired, unless a migration only watches for it.

@@ -26,12 +26,13 @@ impl Tickets {
     ///
     /// # Errors
     /// If the owner has too many, or the store fails.
-    pub async fn give(&self, task: &OwnedTask) -> Result<(Ticket, Timestamp), Error> {
+    pub async fn give(&self, by: &Principal, task: &OwnedTask) -> Result<(Ticket, Timestamp), Error> {
         let ticket = Ticket::generate(&*self.ids);
         let now = self.ids.now();
         let expires_at = now.plus_millis(TICKET_TTL_MS);
         let task = task.task();
-        let record = TicketRecord { hash: ticket.hash(), owner: task.owner, task: task.id, expires_at };
+        let credential = by.credential.clone();
+        let record = TicketRecord { hash: ticket.hash(), owner: task.owner, credential, task: task.id, expires_at };
         let body = AuditBody::TicketGiven { expires_at: expires_at.to_string() };
         let audit = NewAudit::new(now, task.owner, task.id, None, &body);
         if !self.store.create_ticket(&record, MAX_TICKETS, now, audit).await? {
@@ -50,6 +51,6 @@ impl Tickets {
         let Some(ticket) = Ticket::parse(text) else { return Ok(Err(TicketRefused)) };
         let taken = self.store.take_ticket(ticket.hash(), task, self.ids.now()).await?;
         let scopes = [Scope::TasksRead].into_iter().collect();
-        Ok(taken.ok_or(TicketRefused).map(|owner| Principal::new(owner, scopes)))
+        Ok(taken.ok_or(TicketRefused).map(|(owner, credential)| Principal::new(owner, scopes, credential)))
     }
 }

@@ -55,33 +55,35 @@ pub(super) async fn wait_again_in_the_attempt_that_is_over_alone(store: Arc<dyn 
     let task = world.ready_task(owner(1)).await;
     let call = world.running_call(&task);
     world.accept(&call).await;
-    let step = |step: Step, events| store.step_call(task.id, call.id, step, events);
-    assert_eq!(step(Step::Requeue { attempt: 2 }, vec![event(2)]).await.unwrap(), None);
-    let again = step(Step::Requeue { attempt: 1 }, vec![event(2), event(3)]).await.unwrap();
+    let step = |attempt, step, events| store.step_call(task.id, call.id, attempt, step, events);
+    assert_eq!(step(2, Step::Requeue, vec![event(2)]).await.unwrap(), None);
+    let again = step(1, Step::Requeue, vec![event(2), event(3)]).await.unwrap();
     assert_eq!(again, Some(Appended { first: 2, last: 3 }));
     let queued = Call { state: CallState::Queued, ..call.clone() };
     assert_eq!(store.call(owner(1), call.id).await.unwrap(), Some(queued));
     assert_eq!(store.open_calls().await.unwrap().iter().filter(|open| open.id == call.id).count(), 1);
-    assert_eq!(step(Step::Requeue { attempt: 1 }, vec![]).await.unwrap(), None, "it waits already");
+    assert_eq!(step(1, Step::Requeue, vec![]).await.unwrap(), None, "it waits already");
     store.start_call(task.id, call.id, at(7), &grants(), vec![event(4)]).await.unwrap().unwrap();
     let running = store.call(owner(1), call.id).await.unwrap().unwrap();
     assert_eq!((running.state.since(), running.attempts), (Some(at(7)), 2));
     // One that is late is of the first attempt.
-    assert_eq!(step(Step::Requeue { attempt: 1 }, vec![event(5)]).await.unwrap(), None);
-    step(Step::Pause, vec![event(5)]).await.unwrap().unwrap();
-    step(Step::Requeue { attempt: 2 }, vec![event(6)]).await.unwrap().unwrap();
+    assert_eq!(step(1, Step::Requeue, vec![event(5)]).await.unwrap(), None);
+    assert_eq!(step(1, Step::Pause, vec![event(5)]).await.unwrap(), None);
+    step(2, Step::Pause, vec![event(5)]).await.unwrap().unwrap();
+    assert_eq!(step(1, Step::Resume, vec![event(6)]).await.unwrap(), None);
+    step(2, Step::Requeue, vec![event(6)]).await.unwrap().unwrap();
     assert!(store.end_call(end(&call, "done")).await.unwrap().is_some());
-    assert_eq!(step(Step::Requeue { attempt: 2 }, vec![]).await.unwrap(), None, "over is over");
+    assert_eq!(step(2, Step::Requeue, vec![]).await.unwrap(), None, "over is over");
     let wanted = [event(1), event(2), event(3), event(4), event(5), event(6), ended(call.id)];
     assert_eq!(log(&*store, task.id).await, wanted);
     // A task that is put away starts nothing more.
     let other = world.ready_task(owner(1)).await;
     let late = world.running_call(&other);
     world.accept(&late).await;
-    let elsewhere = store.step_call(task.id, late.id, Step::Requeue { attempt: 1 }, vec![]).await.unwrap();
+    let elsewhere = store.step_call(task.id, late.id, 1, Step::Requeue, vec![]).await.unwrap();
     assert_eq!(elsewhere, None, "it is of another task");
     store.move_task(other.id, TaskState::Archived, None, at(1), vec![], None).await.unwrap().unwrap();
-    assert_eq!(store.step_call(other.id, late.id, Step::Requeue { attempt: 1 }, vec![]).await.unwrap(), None);
+    assert_eq!(store.step_call(other.id, late.id, 1, Step::Requeue, vec![]).await.unwrap(), None);
 }
 
 pub(super) async fn have_limits_of_their_own_or_those_of_their_task(store: Arc<dyn Store>) {

@@ -80,7 +80,7 @@ pub(super) async fn calls_wait_and_go_on(store: Arc<dyn Store>) {
     let task = world.ready_task(owner(1)).await;
     let call = world.call(&task);
     world.accept(&call).await;
-    let step = |step| store.step_call(task.id, call.id, step, vec![event(1)]);
+    let step = |step| store.step_call(task.id, call.id, 1, step, vec![event(1)]);
     assert_eq!(step(Step::Pause).await.unwrap(), None, "it is queued");
     store.start_call(task.id, call.id, at(5), &grants(), vec![]).await.unwrap().unwrap();
     assert_eq!(step(Step::Resume).await.unwrap(), None, "it does not wait");

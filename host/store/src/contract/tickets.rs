@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::id::TaskId;
 use bulkhead_core::ports::store::Store;
+use bulkhead_core::principal::Credential;
 use bulkhead_core::ticket::TicketRecord;
 use futures::future::join_all;
 
@@ -14,6 +15,7 @@ fn ticket(name: &str, task: u64, until: i64) -> TicketRecord {
     TicketRecord {
         hash: Digest::of(name.as_bytes()),
         owner: owner(1),
+        credential: Credential::Token { until: at(until) },
         task: TaskId::from_parts(task, 0),
         expires_at: at(until),
     }
@@ -29,7 +31,7 @@ pub(super) async fn are_taken_once_in_time_for_their_task(store: Arc<dyn Store>)
     assert_eq!(take(Digest::of(b"no"), 1, 1).await.unwrap(), None);
     let tries = join_all((0..8).map(|_| take(one.hash, 1, 59))).await;
     let taken: Vec<_> = tries.into_iter().filter_map(|taken| taken.unwrap()).collect();
-    assert_eq!(taken, [owner(1)], "once, however many try");
+    assert_eq!(taken, [(owner(1), one.credential.clone())], "once, however many try");
     assert_eq!(take(late.hash, 1, 60).await.unwrap(), None, "too late");
 }
 

@@ -222,20 +222,18 @@ impl State {
     pub(super) fn step_call(
         &mut self,
         task: TaskId,
-        call: CallId,
+        (call, attempt): (CallId, u32),
         step: &Step,
         events: Vec<NewEvent>,
     ) -> Option<Appended> {
-        match step {
-            Step::Pause | Step::Resume => {}
-            Step::Requeue { attempt } => {
-                let ready = self.tasks.get(&task).is_some_and(|entry| entry.task.state == TaskState::Ready);
-                let in_it = self.calls.get(&call).is_some_and(|call| call.attempts == *attempt);
-                if !(ready && in_it) {
-                    return None;
-                }
-            }
-            Step::Start | Step::End(_) => return None,
+        let ready = || self.tasks.get(&task).is_some_and(|entry| entry.task.state == TaskState::Ready);
+        let may = match step {
+            Step::Pause | Step::Resume => true,
+            Step::Requeue => ready(),
+            Step::Start | Step::End(_) => false,
+        };
+        if !may || self.calls.get(&call)?.attempts != attempt {
+            return None;
         }
         self.step(task, call, step, Timestamp::default())?;
         self.append_events(task, events)

@@ -1,20 +1,24 @@
 //! Calls: accepted, started, stepped and ended, each by one statement.
 
+use std::collections::HashSet;
+
 use bulkhead_core::call::{Call, CallState, Step};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::event::NewEvent;
 use bulkhead_core::grants::Grants;
 use bulkhead_core::id::{CallId, TaskId};
+use bulkhead_core::ports::cluster::Orphan;
 use bulkhead_core::ports::store::{
     AcceptCall, Accepted, Appended, EndCall, IDEMPOTENCY_TTL_MS, Idempotency, Page, StoreError,
 };
 use bulkhead_core::principal::Owner;
+use sqlx::Row as _;
 
 use super::PostgresStore;
 use super::audit::recording;
 use super::events::{Append, Texts, append_sql, appending};
 use super::run::Failed;
-use super::statement::{Answer, Statement, Work};
+use super::statement::{Answer, Statement, Work, unreadable};
 use crate::rows::{CallRow, Reading, json};
 
 /// Selects what `CallRow` has; a condition follows.
@@ -198,49 +202,40 @@ pub(super) async fn start(
 pub(super) async fn step(
     store: &PostgresStore,
     task: TaskId,
-    call: CallId,
+    (call, attempt): (CallId, u32),
     step: &Step,
     events: &[NewEvent],
 ) -> Result<Option<Appended>, StoreError> {
-    const TEXT: Texts = append_sql!(
+    const MOVE: Texts = append_sql!(
         "moved AS (
-             UPDATE calls SET state = $11 WHERE id = $9 AND task_id = $1 AND state = $10
+             UPDATE calls SET state = $12 WHERE id = $9 AND task_id = $1 AND attempts = $10 AND state = $11
                  AND EXISTS (SELECT 1 FROM mine) RETURNING 1
          ), ",
         "",
         " AND EXISTS (SELECT 1 FROM moved)",
         "SELECT last_seq FROM log"
     );
-    let (from, to) = match step {
-        Step::Pause => ("running", "waiting"),
-        Step::Resume => ("waiting", "running"),
-        Step::Requeue { attempt } => return requeue(store, task, call, *attempt, events).await,
-        Step::Start | Step::End(_) => return Ok(None),
-    };
-    let (append, statement) = appending(store, TEXT, task, events);
-    let statement = statement.bind_id(call).bind(from).bind(to);
-    append.run(store, Work::write("call", statement)).await
-}
-
-async fn requeue(
-    store: &PostgresStore,
-    task: TaskId,
-    call: CallId,
-    attempt: u32,
-    events: &[NewEvent],
-) -> Result<Option<Appended>, StoreError> {
-    const TEXT: Texts = append_sql!(
+    const REQUEUE: Texts = append_sql!(
         "moved AS (
              UPDATE calls SET state = 'queued', started_at = NULL
-             WHERE id = $9 AND task_id = $1 AND state IN ('running', 'waiting') AND attempts = $10
+             WHERE id = $9 AND task_id = $1 AND attempts = $10 AND state IN ('running', 'waiting')
                  AND EXISTS (SELECT 1 FROM mine WHERE state = 'ready') RETURNING 1
          ), ",
         "",
         " AND EXISTS (SELECT 1 FROM moved)",
         "SELECT last_seq FROM log"
     );
-    let (append, statement) = appending(store, TEXT, task, events);
-    let statement = statement.bind_id(call).bind(i64::from(attempt));
+    let (text, states) = match step {
+        Step::Pause => (MOVE, Some(("running", "waiting"))),
+        Step::Resume => (MOVE, Some(("waiting", "running"))),
+        Step::Requeue => (REQUEUE, None),
+        Step::Start | Step::End(_) => return Ok(None),
+    };
+    let (append, statement) = appending(store, text, task, events);
+    let mut statement = statement.bind_id(call).bind(i64::from(attempt));
+    if let Some((from, to)) = states {
+        statement = statement.bind(from).bind(to);
+    }
     append.run(store, Work::write("call", statement)).await
 }
 
@@ -290,12 +285,22 @@ pub(super) async fn open_of(store: &PostgresStore, tasks: Vec<String>) -> Result
     store.read(select.bind(tasks)).await?.all::<CallRow, _>()
 }
 
-/// Of the tasks that this host holds.
-pub(super) async fn open_held(store: &PostgresStore) -> Result<Vec<Call>, StoreError> {
+/// Of the tasks that this host holds, and whether their workspaces are on its volume.
+pub(super) async fn open_held(store: &PostgresStore) -> Result<Vec<Orphan>, StoreError> {
     let select = Statement::new(select_call!(
         "c.ended_at IS NULL AND (SELECT holder FROM tasks WHERE id = c.task_id) = $1 ORDER BY c.id"
     ));
-    store.read(select.bind(store.token())).await?.all::<CallRow, _>()
+    let calls: Vec<Call> = store.read(select.bind(store.token())).await?.all::<CallRow, _>()?;
+    let tasks: Vec<_> = calls.iter().map(|call| call.task.to_string()).collect();
+    let here = Statement::new(
+        "SELECT t.id FROM tasks t JOIN hosts h ON h.token = $1 AND h.volume = t.home WHERE t.id = ANY($2)",
+    );
+    let mut reachable = HashSet::new();
+    for row in &store.read(here.bind(store.token()).bind(tasks)).await?.rows {
+        let id: String = row.try_get("id").map_err(unreadable)?;
+        reachable.insert(Reading { table: "tasks", row: &id }.parse::<TaskId>("id", &id)?);
+    }
+    Ok(calls.into_iter().map(|call| Orphan { reachable: reachable.contains(&call.task), call }).collect())
 }
 
 pub(super) async fn open(store: &PostgresStore) -> Result<Vec<Call>, StoreError> {

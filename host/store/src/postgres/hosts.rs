@@ -13,7 +13,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bulkhead_core::call::Call;
 use bulkhead_core::event::Seq;
 use bulkhead_core::id::TaskId;
 use bulkhead_core::ports::cluster::{Cluster, Holder, Lease, Orphan};
@@ -240,7 +239,7 @@ impl Cluster for PostgresStore {
         let_go(self, tasks).await
     }
 
-    async fn held_calls(&self) -> Result<Vec<Call>, StoreError> {
+    async fn held_calls(&self) -> Result<Vec<Orphan>, StoreError> {
         calls::open_held(self).await
     }
 

@@ -15,7 +15,7 @@ use bulkhead_core::ports::store::{
     AcceptCall, Accepted, Appended, EndCall, EventPage, HeldTask, Page, Retained, Retention, Store, StoreError, Thing,
     Times,
 };
-use bulkhead_core::principal::Owner;
+use bulkhead_core::principal::{Credential, Owner};
 use bulkhead_core::quota::Extent;
 use bulkhead_core::session::Session;
 use bulkhead_core::task::{KeptStep, Overdue, Task, TaskState};
@@ -223,10 +223,11 @@ impl Store for PostgresStore {
         &self,
         task: TaskId,
         call: CallId,
+        attempt: u32,
         step: Step,
         events: Vec<NewEvent>,
     ) -> Result<Option<Appended>, StoreError> {
-        calls::step(self, task, call, &step, &events).await
+        calls::step(self, task, (call, attempt), &step, &events).await
     }
 
     async fn end_call(&self, end: EndCall) -> Result<Option<Appended>, StoreError> {
@@ -311,7 +312,12 @@ impl Store for PostgresStore {
         tickets::create(self, ticket, most, now, audit).await
     }
 
-    async fn take_ticket(&self, hash: Digest, task: TaskId, now: Timestamp) -> Result<Option<Owner>, StoreError> {
+    async fn take_ticket(
+        &self,
+        hash: Digest,
+        task: TaskId,
+        now: Timestamp,
+    ) -> Result<Option<(Owner, Credential)>, StoreError> {
         tickets::take(self, hash, task, now).await
     }
 

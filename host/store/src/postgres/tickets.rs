@@ -5,7 +5,7 @@ use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::id::TaskId;
 use bulkhead_core::ports::store::StoreError;
-use bulkhead_core::principal::Owner;
+use bulkhead_core::principal::{Credential, Owner};
 use bulkhead_core::ticket::TicketRecord;
 
 use super::PostgresStore;
@@ -24,12 +24,12 @@ pub(super) async fn create(
     // count at the same moment may pass the most by one each.
     let insert = Statement::new(
         "WITH gone AS (DELETE FROM tickets WHERE expires_at <= $1), given AS (
-             INSERT INTO tickets (hash, tenant_id, user_id, task_id, expires_at)
-             SELECT $2, $3, $4, $5, $6
+             INSERT INTO tickets (hash, tenant_id, user_id, task_id, expires_at, credential)
+             SELECT $2, $3, $4, $5, $6, $8
              WHERE (SELECT count(*) FROM tickets WHERE tenant_id = $3 AND user_id = $4 AND expires_at > $1) < $7
              RETURNING hash
          )
-         SELECT audit_append($8, $9, $10) FROM given",
+         SELECT audit_append($9, $10, $11) FROM given",
     );
     let insert = insert
         .bind(now.as_millis())
@@ -38,7 +38,8 @@ pub(super) async fn create(
         .bind_id(ticket.owner.user)
         .bind_id(ticket.task)
         .bind(ticket.expires_at.as_millis())
-        .bind(i64::from(most));
+        .bind(i64::from(most))
+        .bind(ticket.credential.to_string());
     let work = Work::once("ticket", recording(insert, &record)).recording(&record);
     Ok(!store.write(work).await?.rows.is_empty())
 }
@@ -50,17 +51,18 @@ pub(super) async fn take(
     hash: Digest,
     task: TaskId,
     now: Timestamp,
-) -> Result<Option<Owner>, StoreError> {
+) -> Result<Option<(Owner, Credential)>, StoreError> {
     let delete = Statement::new(
-        "DELETE FROM tickets WHERE hash = $1 AND task_id = $2 AND expires_at > $3 RETURNING tenant_id, user_id",
+        "DELETE FROM tickets WHERE hash = $1 AND task_id = $2 AND expires_at > $3 RETURNING tenant_id, user_id, credential",
     );
     let delete = delete.bind_id(hash).bind_id(task).bind(now.as_millis());
     let taken = store.write(Work::once("ticket", delete)).await?;
     let name = hash.to_string();
     let reading = Reading { table: "tickets", row: &name };
-    match (taken.get::<String>("tenant_id")?, taken.get::<String>("user_id")?) {
-        (Some(tenant), Some(user)) => {
-            Ok(Some(Owner { tenant: reading.parse("tenant_id", &tenant)?, user: reading.parse("user_id", &user)? }))
+    let text = |name| taken.get::<String>(name);
+    match (text("tenant_id")?, text("user_id")?, text("credential")?) {
+        (Some(tenant), Some(user), Some(credential)) => {
+            Ok(Some((reading.owner(&tenant, &user)?, reading.parse("credential", &credential)?)))
         }
         _ => Ok(None),
     }

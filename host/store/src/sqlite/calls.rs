@@ -205,45 +205,30 @@ pub(super) async fn start(
 pub(super) async fn step(
     store: &SqliteStore,
     task: TaskId,
-    call: CallId,
+    (call, attempt): (CallId, u32),
     step: &Step,
     events: Vec<NewEvent>,
 ) -> Result<Option<Appended>, StoreError> {
-    let (from, to) = match step {
-        Step::Pause => ("running", "waiting"),
-        Step::Resume => ("waiting", "running"),
-        Step::Requeue { attempt } => return requeue(store, task, call, *attempt, events).await,
+    let text = match step {
+        Step::Pause => {
+            "UPDATE calls SET state = 'waiting' WHERE id = ? AND task_id = ? AND attempts = ? AND state = 'running'"
+        }
+        Step::Resume => {
+            "UPDATE calls SET state = 'running' WHERE id = ? AND task_id = ? AND attempts = ? AND state = 'waiting'"
+        }
+        Step::Requeue => {
+            "UPDATE calls SET state = 'queued', started_at = NULL
+             WHERE id = ? AND task_id = ? AND attempts = ? AND (state = 'running' OR state = 'waiting')
+                 AND EXISTS (SELECT 1 FROM tasks WHERE id = task_id AND state = 'ready')"
+        }
         Step::Start | Step::End(_) => return Ok(None),
     };
     let (task, call) = (task.to_string(), call.to_string());
     let step = move |db: &Transaction<'_>| {
-        let moved = db
-            .prepare_cached("UPDATE calls SET state = ? WHERE id = ? AND task_id = ? AND state = ?")?
-            .execute(params![to, call, task, from])?;
+        let moved = db.prepare_cached(text)?.execute(params![call, task, attempt])?;
         if moved == 0 { Ok(None) } else { log::append(db, &task, &events) }
     };
     store.write("call", step).await
-}
-
-async fn requeue(
-    store: &SqliteStore,
-    task: TaskId,
-    call: CallId,
-    attempt: u32,
-    events: Vec<NewEvent>,
-) -> Result<Option<Appended>, StoreError> {
-    let (task, call) = (task.to_string(), call.to_string());
-    let requeue = move |db: &Transaction<'_>| {
-        let moved = db
-            .prepare_cached(
-                "UPDATE calls SET state = 'queued', started_at = NULL
-                 WHERE id = ? AND task_id = ? AND state IN ('running', 'waiting') AND attempts = ?
-                     AND EXISTS (SELECT 1 FROM tasks WHERE id = task_id AND state = 'ready')",
-            )?
-            .execute(params![call, task, attempt])?;
-        if moved == 0 { Ok(None) } else { log::append(db, &task, &events) }
-    };
-    store.write("call", requeue).await
 }
 
 pub(super) async fn end(store: &SqliteStore, end: EndCall) -> Result<Option<Appended>, StoreError> {

@@ -5,7 +5,7 @@ use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::id::TaskId;
 use bulkhead_core::ports::store::StoreError;
-use bulkhead_core::principal::Owner;
+use bulkhead_core::principal::{Credential, Owner};
 use bulkhead_core::ticket::TicketRecord;
 use rusqlite::{OptionalExtension as _, params};
 use sqlx::query_scalar;
@@ -29,7 +29,7 @@ pub(super) async fn create(
         let (tenant, user) = (ticket.owner.tenant.to_string(), ticket.owner.user.to_string());
         let stored = db
             .prepare_cached(
-                "INSERT INTO tickets (hash, tenant_id, user_id, task_id, expires_at) SELECT ?1, ?2, ?3, ?4, ?5
+                "INSERT INTO tickets (hash, tenant_id, user_id, task_id, expires_at, credential) SELECT ?1, ?2, ?3, ?4, ?5, ?7
                  WHERE (SELECT count(*) FROM tickets WHERE tenant_id = ?2 AND user_id = ?3) < ?6",
             )?
             .execute(params![
@@ -38,7 +38,8 @@ pub(super) async fn create(
                 user,
                 ticket.task.to_string(),
                 ticket.expires_at.as_millis(),
-                most
+                most,
+                ticket.credential.to_string()
             ])?;
         if stored > 0 {
             link.append(db)?;
@@ -53,7 +54,7 @@ pub(super) async fn take(
     hash: Digest,
     task: TaskId,
     now: Timestamp,
-) -> Result<Option<Owner>, StoreError> {
+) -> Result<Option<(Owner, Credential)>, StoreError> {
     let (hash, task, now) = (hash.to_string(), task.to_string(), now.as_millis());
     // Strangers show what they like: what is no ticket costs the writer nothing.
     let known: Option<i64> = query_scalar("SELECT 1 FROM tickets WHERE hash = ? AND task_id = ? AND expires_at > ?")
@@ -69,15 +70,15 @@ pub(super) async fn take(
     let name = hash.clone();
     let take = move |db: &Transaction<'_>| {
         db.prepare_cached(
-            "DELETE FROM tickets WHERE hash = ? AND task_id = ? AND expires_at > ? RETURNING tenant_id, user_id",
+            "DELETE FROM tickets WHERE hash = ? AND task_id = ? AND expires_at > ? RETURNING tenant_id, user_id, credential",
         )?
-        .query_row(params![hash, task, now], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row(params![hash, task, now], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()
     };
-    let taken: Option<(String, String)> = store.write("ticket", take).await?;
+    let taken: Option<(String, String, String)> = store.write("ticket", take).await?;
     let reading = Reading { table: "tickets", row: &name };
-    let owner = |(tenant, user): (String, String)| {
-        Ok(Owner { tenant: reading.parse("tenant_id", &tenant)?, user: reading.parse("user_id", &user)? })
+    let read = |(tenant, user, credential): (String, String, String)| {
+        Ok((reading.owner(&tenant, &user)?, reading.parse("credential", &credential)?))
     };
-    taken.map(owner).transpose()
+    taken.map(read).transpose()
 }
