@@ -96,6 +96,10 @@ impl Prey {
     }
 }
 
+/// More memory than any worker may have, and what it would be for.
+const HUGE: i64 = 64 << 30;
+const READ_WRITE: i64 = (libc::PROT_READ | libc::PROT_WRITE) as i64;
+
 /// A group that a test gives to the process.
 const GROUP: u32 = 54_321;
 
@@ -186,9 +190,8 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     ("memory.executable", |_| map(i64::from(libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC)).map(drop)),
     // Open by nature: a process that loads code can make code.
     ("memory.two_steps", |_| {
-        let (writable, executable) = (libc::PROT_READ | libc::PROT_WRITE, libc::PROT_READ | libc::PROT_EXEC);
-        let page = map(i64::from(writable))?;
-        raw(libc::SYS_mprotect, [page, 4096, i64::from(executable), 0])
+        let page = map(READ_WRITE)?;
+        raw(libc::SYS_mprotect, [page, 4096, i64::from(libc::PROT_READ | libc::PROT_EXEC), 0])
     }),
     ("memory.file", |_| raw(libc::SYS_memfd_create, [pointer(c"x"), 0, 0, 0])),
     // The kernel's larger doors. Arguments are wrong on purpose: what counts is
@@ -219,7 +222,16 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
         let held: Result<Vec<OwnedFd>, _> = (0..17_000).map(|_| rustix::io::dup(&prey.root)).collect();
         Ok(held.map(drop)?)
     }),
-    ("bounds.memory", |_| map_bytes(64 << 30, i64::from(libc::PROT_READ | libc::PROT_WRITE)).map(drop)),
+    ("bounds.memory", |_| map_bytes(HUGE, READ_WRITE).map(drop)),
+    // What `RLIMIT_DATA` does not count. (The kernel has no `MAP_SHARED_VALIDATE` without a file.)
+    ("bounds.shared_memory", |_| map_as(libc::MAP_SHARED, HUGE, READ_WRITE).map(drop)),
+    ("bounds.shared_file", |prey| {
+        let file = open_at(prey, Path::new("shared"), OFlags::CREATE | OFlags::RDWR)?;
+        rustix::fs::ftruncate(&file, 4096)?;
+        let flags = i64::from(libc::MAP_SHARED_VALIDATE);
+        raw_six(libc::SYS_mmap, [0, 4096, READ_WRITE, flags, i64::from(file.as_raw_fd()), 0]).map(drop)
+    }),
+    ("bounds.stack", |_| map_as(libc::MAP_PRIVATE | libc::MAP_GROWSDOWN, HUGE, READ_WRITE).map(drop)),
     ("bounds.file_size", |prey| {
         let file = open_at(prey, Path::new("huge"), OFlags::CREATE | OFlags::WRONLY)?;
         Ok(rustix::fs::ftruncate(&file, 2 << 30)?)
@@ -309,7 +321,11 @@ fn map(protection: i64) -> io::Result<i64> {
 }
 
 fn map_bytes(bytes: i64, protection: i64) -> io::Result<i64> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    map_as(libc::MAP_PRIVATE, bytes, protection)
+}
+
+fn map_as(kind: i32, bytes: i64, protection: i64) -> io::Result<i64> {
+    let flags = kind | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     raw_six(libc::SYS_mmap, [0, bytes, protection, i64::from(flags), -1, 0])
 }
 

@@ -12,6 +12,10 @@ use crate::bounds::MAX_FILE_SIZE;
 /// Descriptors that the process may have open: a worker's calls' handles share them.
 const DESCRIPTORS: u64 = 16 * 1024;
 
+/// The stack of the first thread, as it is by default. `RLIMIT_DATA` does not count it, and
+/// a server may be started without a limit.
+const STACK: u64 = 8 << 20;
+
 /// Largest file that a child of ours makes: a workspace's, or an artefact.
 const FILE: u64 = MAX_FILE_SIZE;
 
@@ -23,6 +27,7 @@ const FILE: u64 = MAX_FILE_SIZE;
 pub(crate) fn bound() -> io::Result<()> {
     at_most(Resource::Core, 0)?;
     at_most(Resource::Nofile, DESCRIPTORS)?;
+    at_most(Resource::Stack, STACK)?;
     // By default it ends the process, with all calls in it.
     SigSet::from(Signal::SIGXFSZ).thread_block()?;
     at_most(Resource::Fsize, FILE)
@@ -42,5 +47,6 @@ pub(crate) fn at_most(resource: Resource, wanted: u64) -> io::Result<()> {
 pub(super) fn hold() -> bool {
     let within = |resource, most: u64| getrlimit(resource).maximum.is_some_and(|maximum| maximum <= most);
     let memory = [Resource::Data, Resource::As].into_iter().any(|resource| getrlimit(resource).maximum.is_some());
-    within(Resource::Core, 0) && within(Resource::Nofile, DESCRIPTORS) && within(Resource::Fsize, FILE) && memory
+    let small = within(Resource::Core, 0) && within(Resource::Nofile, DESCRIPTORS) && within(Resource::Stack, STACK);
+    small && within(Resource::Fsize, FILE) && memory
 }

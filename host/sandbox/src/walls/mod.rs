@@ -8,7 +8,7 @@
 //! | capabilities | what root may do | always there |
 //! | resource limits | core files; more memory, descriptors and larger files than a child of ours needs | always there |
 //! | Landlock | every file but those below one directory; TCP; signals and abstract sockets to others | Linux 5.19, enabled |
-//! | seccomp | every system call but the listed ones: no socket, no program, no process, no tracing, no mapping that is writable and executable | always there on this architecture |
+//! | seccomp | every system call but the listed ones: no socket, no program, no process, no tracing, no mapping that is writable and executable, none that is shared | always there on this architecture |
 //! | network namespace | every interface | root, or user namespaces |
 //! | no other groups | what the server's supplementary groups may | root, or a server without any |
 //! | not dumpable | being traced, or read through `/proc`, by others of the user | always there |

@@ -87,6 +87,8 @@ const THREADS: [u64; 2] = [0x3d_0f00, 0x7d_0f00];
 const PAGEMAP_SCAN: u64 = 0xc060_6610;
 /// `prctl`: names for memory (`PR_SET_VMA`).
 const PR_SET_VMA: u64 = 0x5356_4d41;
+/// `mmap`: of its flags, whose the memory is, and whether it grows like a stack.
+const KIND: u64 = (libc::MAP_TYPE | libc::MAP_GROWSDOWN) as u64;
 
 /// Whether code that was compiled before may be loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +119,12 @@ fn allow_list(code: Code) -> Result<BpfProgram, Error> {
     let (read, execute) = (libc::PROT_READ as u64, libc::PROT_EXEC as u64);
     // No mapping is writable and executable. An artefact is mapped and then
     // made executable, which seccomp can't tell from other memory.
-    rules.insert(libc::SYS_mmap, vec![masked(2, execute, 0)?]);
+    // And each is private and no stack: `RLIMIT_DATA`, which bounds a worker's memory,
+    // counts neither what is shared nor what grows down. (Refused droppable pages for its
+    // random numbers, too, the C library asks the kernel for each.)
+    let private = [(2, execute, 0), (3, KIND, libc::MAP_PRIVATE as u64)]
+        .map(|(argument, mask, value)| condition(argument, SeccompCmpOp::MaskedEq(mask), value));
+    rules.insert(libc::SYS_mmap, vec![all_of(private)?]);
     let mut protect = vec![masked(2, execute, 0)?];
     if code == Code::Loaded {
         protect.push(masked(2, 0b111, read | execute)?);
@@ -143,8 +150,9 @@ fn allow_list(code: Code) -> Result<BpfProgram, Error> {
     rules.insert(libc::SYS_fcntl, any_of(1, &descriptor)?);
     rules.insert(libc::SYS_clone, any_of(0, &THREADS)?);
     // A thread steps back; stepping forward takes a capability that is gone.
-    let this_thread = [(0, libc::PRIO_PROCESS as u64), (1, 0)].map(|(argument, value)| equal(argument, value));
-    rules.insert(libc::SYS_setpriority, vec![SeccompRule::new(this_thread.into_iter().collect::<Result<_, _>>()?)?]);
+    let this_thread =
+        [(0, libc::PRIO_PROCESS as u64), (1, 0)].map(|(argument, value)| condition(argument, SeccompCmpOp::Eq, value));
+    rules.insert(libc::SYS_setpriority, vec![all_of(this_thread)?]);
     program(rules, SeccompAction::Errno(errno(libc::EPERM)), SeccompAction::Allow)
 }
 
@@ -165,13 +173,16 @@ fn any_of(argument: u8, values: &[u64]) -> Result<Vec<SeccompRule>, Error> {
     values.iter().map(|value| rule(argument, SeccompCmpOp::Eq, *value)).collect()
 }
 
-fn equal(argument: u8, value: u64) -> Result<SeccompCondition, Error> {
-    Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, value)?)
+fn all_of<const N: usize>(conditions: [Result<SeccompCondition, Error>; N]) -> Result<SeccompRule, Error> {
+    Ok(SeccompRule::new(conditions.into_iter().collect::<Result<_, _>>()?)?)
 }
 
 fn rule(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, Error> {
-    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Qword, operator, value)?;
-    Ok(SeccompRule::new(vec![condition])?)
+    all_of([condition(argument, operator, value)])
+}
+
+fn condition(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCondition, Error> {
+    Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Qword, operator, value)?)
 }
 
 fn errno(number: i32) -> u32 {

@@ -7,6 +7,8 @@
 
 #[cfg(feature = "probe")]
 mod attempts;
+#[cfg(feature = "probe")]
+mod bounds;
 mod calls;
 mod cgroups;
 #[cfg(feature = "contract")]
