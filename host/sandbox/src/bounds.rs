@@ -15,6 +15,12 @@ pub(crate) const EMISSION_COST: usize = 64;
 /// Largest frame from the host: arguments (1 MiB) with room for their envelope.
 pub(crate) const MAX_TO_WORKER: usize = 2 * 1024 * 1024;
 
+/// Bytes that may wait at the host for a worker to read them: for each call that it runs,
+/// and once more for what is about none. A start with its arguments, and all that windows
+/// of responses let through; credit for its own window is small beside the room that a
+/// start leaves. A worker that reads never has more.
+pub(crate) const MAX_WAITING: usize = MAX_TO_WORKER + MAX_EXCHANGES * (HTTP_WINDOW + MAX_HTTP_HEAD);
+
 /// Largest frame from a worker that is not about a call.
 pub(crate) const MAX_CONTROL: usize = 64 * 1024;
 

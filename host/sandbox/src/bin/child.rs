@@ -157,6 +157,15 @@ fn misbehave(socket: &mut UnixStream, call: u32, how: &str) -> std::io::Result<(
         "false-change" => socket.write_all(&frame(call, &[8, 1, 0, 1, b'a'])),
         "control-as-call" => socket.write_all(&frame(call, &[0, 1, 1, 1, 1, 1, 1, 1, 1])),
         "call-as-control" => socket.write_all(&frame(0, &output(1))),
+        // Has credit given back for as long as it is let, and reads none of it: what nobody
+        // wants of a body costs nothing.
+        "http-never-reads" => {
+            socket.write_all(&frame(call, &request(1, "POST", &[0], true)))?;
+            let pieces = frame(call, &piece(1, 1, false)).repeat(4096);
+            loop {
+                socket.write_all(&pieces)?;
+            }
+        }
         _ if how.starts_with("http-") => http(socket, call, how),
         // Ends well if it was kept from making a hundred, once it is in its group.
         "threads" => {

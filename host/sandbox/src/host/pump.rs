@@ -14,7 +14,7 @@ use super::cgroups::Cell;
 use super::guard::{Accepted, Violation};
 use super::spent;
 use super::worker::{Happened, Inner, Loading, Phase, Why, Worker};
-use crate::bounds::MAX_CONTROL;
+use crate::bounds::{MAX_CONTROL, MAX_WAITING};
 use crate::walls::NO_NAMESPACE;
 use crate::wire::{FrameError, FromWorker, Inbox, Received, Socket, ToWorker, decode};
 
@@ -122,9 +122,9 @@ async fn serve(worker: &Worker, socket: &Socket) -> Gone {
     let timer = tokio::time::sleep(Duration::ZERO);
     tokio::pin!(timer);
     loop {
-        let (sent, kill_at) = {
+        let (sent, kill_at, deaf) = {
             let mut inner = worker.inner();
-            (socket.send(&mut inner.outbox), inner.next_kill())
+            (socket.send(&mut inner.outbox), inner.next_kill(), is_deaf(&inner))
         };
         let sent = match sent {
             Ok(sent) => sent,
@@ -132,6 +132,9 @@ async fn serve(worker: &Worker, socket: &Socket) -> Gone {
             Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => true,
             Err(error) => return Gone::Died(format!("sending to it failed: {error}")),
         };
+        if deaf {
+            return Gone::Violated("it does not read what it has the host say".into());
+        }
         if let Some(kill_at) = kill_at.map(tokio::time::Instant::from_std)
             && timer.deadline() != kill_at
         {
@@ -164,6 +167,12 @@ async fn serve(worker: &Worker, socket: &Socket) -> Gone {
             }
         }
     }
+}
+
+/// Whether more waits to be read by it than a worker leaves that reads: much of what it
+/// says has an answer, if only of credit, so it could fill the host's memory with them.
+fn is_deaf(inner: &Inner) -> bool {
+    inner.outbox.waiting() > MAX_WAITING * (inner.calls.len() + 1)
 }
 
 /// Why a worker was killed by the host.
@@ -266,4 +275,27 @@ fn about_call(worker: &Worker, inner: &mut Inner, call: u32, body: &[u8]) -> Res
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::config::Isolation;
+
+    #[tokio::test]
+    async fn one_that_reads_nothing_is_ended_before_much_waits_for_it() {
+        let (ours, _theirs) = UnixStream::pair().expect("a pair");
+        let socket = Socket::new(ours.into()).expect("it is watched");
+        let worker = Worker::new(Duration::ZERO, Isolation::Required, false, Arc::default());
+        let while_it_waits = Duration::from_millis(50);
+        worker.inner().outbox.push_frame(&vec![0; MAX_WAITING]);
+        let served = tokio::time::timeout(while_it_waits, serve(&worker, &socket)).await;
+        assert!(served.is_err(), "{served:?}");
+        // What the kernel took of it does not wait here any more.
+        worker.inner().outbox.push_frame(&vec![0; MAX_WAITING]);
+        let served = tokio::time::timeout(Duration::from_secs(10), serve(&worker, &socket)).await;
+        assert!(matches!(served, Ok(Gone::Violated(_))), "{served:?}");
+    }
 }

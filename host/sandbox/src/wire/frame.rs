@@ -31,6 +31,8 @@ pub(crate) enum FrameError {
 #[derive(Default)]
 pub(crate) struct Outbox {
     segments: VecDeque<Segment>,
+    /// The bytes that are queued.
+    waiting: usize,
 }
 
 /// Bytes sent by one call, with the descriptor that belongs to their first frame.
@@ -86,12 +88,15 @@ impl Outbox {
         }
         if let Some(segment) = self.segments.back_mut() {
             segment.bytes.extend_from_slice(frame);
+            self.waiting += frame.len();
         }
     }
 
     fn append(&mut self, call: u32, message: &impl Serialize) {
         if let Some(segment) = self.segments.back_mut() {
+            let before = segment.bytes.len();
             segment.bytes = encode(std::mem::take(&mut segment.bytes), call, message);
+            self.waiting += segment.bytes.len().saturating_sub(before);
         }
     }
 
@@ -103,6 +108,7 @@ impl Outbox {
     pub(super) fn advance(&mut self, sent: usize) {
         let Some(segment) = self.segments.front_mut() else { return };
         segment.sent += sent;
+        self.waiting = self.waiting.saturating_sub(sent);
         segment.descriptor = None;
         if segment.sent < segment.bytes.len() {
             return;
@@ -125,6 +131,7 @@ impl Outbox {
     /// Drops what is queued.
     #[cfg(feature = "bench")]
     pub(crate) fn clear(&mut self) {
+        self.waiting = 0;
         self.segments.truncate(1);
         if let Some(segment) = self.segments.front_mut() {
             segment.bytes.clear();
@@ -134,7 +141,12 @@ impl Outbox {
 
     /// Whether there is nothing to send.
     pub(crate) fn nothing_queued(&self) -> bool {
-        self.segments.iter().all(|segment| segment.bytes.len() == segment.sent)
+        self.waiting == 0
+    }
+
+    /// How many bytes are queued.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
     }
 }
 
@@ -239,6 +251,8 @@ mod tests {
             let data = vec![7; 100_000];
             outbox.push(1, &FromWorker::Output { stream: bulkhead_core::event::Stream::Stdout, data: &data });
             outbox.push(2, &ToWorker::Cancel);
+            outbox.push_frame(&frame(3, &ToWorker::Abort));
+            assert_eq!(outbox.waiting(), outbox.queued().len());
             carry(&mut outbox, &mut inbox, step);
             let (call, body) = inbox.next(|_| 200_000).expect("a frame").expect("whole");
             assert_eq!(call, 1);
@@ -246,6 +260,8 @@ mod tests {
             let (call, body) = inbox.next(|_| 200_000).expect("a frame").expect("whole");
             assert_eq!(call, 2);
             assert!(matches!(decode(2, body), Ok(ToWorker::Cancel)));
+            let (call, body) = inbox.next(|_| 200_000).expect("a frame").expect("whole");
+            assert!(call == 3 && matches!(decode(3, body), Ok(ToWorker::Abort)));
             assert_eq!(inbox.next(|_| 0), Ok(None));
         }
     }
