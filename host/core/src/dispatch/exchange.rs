@@ -15,7 +15,7 @@ use super::egress::Broker;
 use super::sink::CallSink;
 use crate::event::EventBody;
 use crate::grants::{Destination, Mode};
-use crate::policy::Secret;
+use crate::policy::{MIN_SECRET, Secret};
 use crate::ports::egress::{Body, EgressError, IncomingResponse};
 use crate::ports::sandbox::GuestRequest;
 use crate::reached::Reached;
@@ -112,10 +112,53 @@ pub(super) struct Exchange {
     broker: Arc<Broker>,
     told: Told,
     body: Option<Body>,
+    watch: Watch,
+    ready: VecDeque<Bytes>,
+}
+
+/// Looks for secrets in a text that comes in pieces.
+struct Watch {
     needles: Vec<Finder<'static>>,
     /// What may be the beginning of a secret waits for what follows it.
     held: Vec<u8>,
-    ready: VecDeque<Bytes>,
+}
+
+/// There is a secret in it, or so much of one that it helps to know it.
+#[derive(Debug, PartialEq, Eq)]
+struct Found;
+
+impl Watch {
+    fn new(secrets: &[Secret]) -> Self {
+        let needles = secrets.iter().flat_map(Secret::needles);
+        Self { needles: needles.map(|needle| Finder::new(&needle).into_owned()).collect(), held: Vec::new() }
+    }
+
+    /// Whether there is a secret in this text alone.
+    fn is_in(&self, text: &[u8]) -> bool {
+        self.needles.iter().any(|needle| needle.find(text).is_some())
+    }
+
+    /// Takes a piece; gives what is surely no secret.
+    fn take(&mut self, piece: Bytes) -> Result<Bytes, Found> {
+        if self.needles.is_empty() {
+            return Ok(piece);
+        }
+        self.held.extend_from_slice(&piece);
+        if self.is_in(&self.held) {
+            return Err(Found);
+        }
+        let kept = self.needles.iter().map(|needle| begun(&self.held, needle.needle())).max().unwrap_or(0);
+        let rest = self.held.split_off(self.held.len() - kept);
+        Ok(std::mem::replace(&mut self.held, rest).into())
+    }
+
+    /// Nothing more comes; gives what waited for it. A server that gives a secret in parts
+    /// has the first end like this: withheld from some length on, they don't add up.
+    fn end(&mut self) -> Result<Bytes, Found> {
+        let held = std::mem::take(&mut self.held);
+        let telling = |needle: &[u8]| begun(&held, needle) >= MIN_SECRET.min(needle.len() / 2);
+        if self.needles.iter().any(|needle| telling(needle.needle())) { Err(Found) } else { Ok(held.into()) }
+    }
 }
 
 impl Exchange {
@@ -127,17 +170,14 @@ impl Exchange {
         secrets: &[Secret],
     ) -> Result<IncomingResponse, EgressError> {
         told.status = Some(response.status);
-        let needles: Vec<_> =
-            secrets.iter().flat_map(Secret::needles).map(|needle| Finder::new(&needle).into_owned()).collect();
-        let in_header = response.header.iter().any(|(name, value)| {
-            needles.iter().any(|needle| needle.find(value).is_some() || needle.find(name.as_bytes()).is_some())
-        });
+        let watch = Watch::new(secrets);
+        let in_header = response.header.iter().any(|(name, value)| watch.is_in(value) || watch.is_in(name.as_bytes()));
         if in_header {
             told.failed(EgressError::SecretInResponse);
             return Err(EgressError::SecretInResponse);
         }
         let body = Some(response.body);
-        let exchange = Self { broker: broker.clone(), told, body, needles, held: Vec::new(), ready: VecDeque::new() };
+        let exchange = Self { broker: broker.clone(), told, body, watch, ready: VecDeque::new() };
         Ok(IncomingResponse { body: Box::pin(exchange), ..response })
     }
 
@@ -147,19 +187,14 @@ impl Exchange {
         if !self.broker.receive(piece.len()) {
             return Err(EgressError::ResponseTooLarge);
         }
-        if self.needles.is_empty() {
-            self.ready.push_back(piece);
-            return Ok(());
-        }
-        self.held.extend_from_slice(&piece);
-        if self.needles.iter().any(|needle| needle.find(&self.held).is_some()) {
-            return Err(EgressError::SecretInResponse);
-        }
-        let kept = self.needles.iter().map(|needle| begun(&self.held, needle.needle())).max().unwrap_or(0);
-        let sure = self.held.len() - kept;
-        if sure > 0 {
-            let rest = self.held.split_off(sure);
-            self.ready.push_back(std::mem::replace(&mut self.held, rest).into());
+        let sure = self.watch.take(piece);
+        self.pass_on(sure)
+    }
+
+    fn pass_on(&mut self, sure: Result<Bytes, Found>) -> Result<(), EgressError> {
+        let sure = sure.map_err(|Found| EgressError::SecretInResponse)?;
+        if !sure.is_empty() {
+            self.ready.push_back(sure);
         }
         Ok(())
     }
@@ -198,9 +233,9 @@ impl Stream for Exchange {
                 Some(Err(error)) => return this.fail(error),
                 None => {
                     this.body = None;
-                    let rest = std::mem::take(&mut this.held);
-                    if !rest.is_empty() {
-                        this.ready.push_back(rest.into());
+                    let rest = this.watch.end();
+                    if let Err(error) = this.pass_on(rest) {
+                        return this.fail(error);
                     }
                 }
             }
@@ -219,5 +254,40 @@ mod tests {
         assert_eq!(begun(b"aab", b"abaab"), 2);
         assert_eq!(begun(b"abc", b"abc"), 0);
         assert_eq!(begun(b"", b"abc"), 0);
+    }
+    fn watch(secret: &str) -> Watch {
+        Watch { needles: vec![Finder::new(secret).into_owned()], held: Vec::new() }
+    }
+
+    #[test]
+    fn a_secret_is_found_however_it_is_cut() {
+        let text = "before sk-live-0123456789 after";
+        for at in 0..text.len() {
+            let mut watch = watch("sk-live-0123456789");
+            let (one, two) = text.split_at(at);
+            let first = watch.take(one.into());
+            let found = first.is_err() || watch.take(two.into()).is_err();
+            assert!(found, "cut at {at}");
+            assert!(!String::from_utf8_lossy(&first.unwrap_or_default()).contains("sk"), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_body_does_not_end_with_much_of_a_secret() {
+        for (secret, end, fine) in [
+            ("sk-live-0123456789", "", true),
+            ("sk-live-0123456789", "sk-live", true),
+            ("sk-live-0123456789", "sk-live-", false),
+            ("sk-live-0123456789", "sk-live-012345678", false),
+            ("hunter22", "hun", true),
+            ("hunter22", "hunt", false),
+        ] {
+            let mut watch = watch(secret);
+            assert_eq!(watch.take(format!("Bearer {end}").into()), Ok("Bearer ".into()), "{end}");
+            assert_eq!(watch.end(), if fine { Ok(end.into()) } else { Err(Found) }, "{end}");
+        }
+        let mut nothing_to_look_for = Watch { needles: Vec::new(), held: Vec::new() };
+        assert_eq!(nothing_to_look_for.take("a".into()), Ok("a".into()));
+        assert_eq!(nothing_to_look_for.end(), Ok(Bytes::new()));
     }
 }
