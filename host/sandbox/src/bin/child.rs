@@ -64,7 +64,7 @@ fn false_worker(how: &str) -> std::io::Result<()> {
             Some((&BIND, [_, 1, ..])) if how == "no-namespace" => std::process::exit(77),
             // Ready, behind all walls, or without Landlock.
             Some((&BIND, _)) => {
-                socket.write_all(&frame(0, &[0, 1, 1, 1, u8::from(how != "unwalled"), 1, 1, 1, 1, 1]))?
+                socket.write_all(&frame(0, &[0, 1, 1, 1, u8::from(how != "unwalled"), 1, 1, 1, 1, 1, 1]))?
             }
             Some((&LOAD, component)) => socket.write_all(&frame(0, &[&[1], component].concat()))?,
             Some((&START, _)) => misbehave(&mut socket, call, how)?,

@@ -146,6 +146,8 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     }),
     ("file.own_memory", |_| read("/proc/self/mem").or_else(|_| read("/proc/self/environ"))),
     ("file.executable", |_| read("/proc/self/exe")),
+    // To outlive the server when memory runs out.
+    ("file.oom_score", |_| std::fs::write("/proc/self/oom_score_adj", "900")),
     ("file.parents_environment", |prey| read(format!("/proc/{}/environ", prey.parent))),
     ("file.fifo", |prey| {
         raw(

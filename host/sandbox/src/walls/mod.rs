@@ -12,6 +12,7 @@
 //! | network namespace | every interface | root, or user namespaces |
 //! | no other groups | what the server's supplementary groups may | root, or a server without any |
 //! | not dumpable | being traced, or read through `/proc`, by others of the user | always there |
+//! | first to go | the server's life, and others', when the machine runs out of memory | `/proc` |
 //! | own root directory | the names of all files but those of its own directory | root, or user namespaces |
 //!
 //! The first five are the minimum. What is left open: the time, how much is
@@ -59,6 +60,8 @@ pub struct Walls {
     pub not_dumpable: bool,
     /// Paths begin at its own directory, so that no other file has a name.
     pub own_root: bool,
+    /// The kernel ends it before anything else when the machine runs out of memory.
+    pub first_to_go: bool,
 }
 
 /// A part of the second wall.
@@ -82,11 +85,13 @@ pub enum Part {
     NotDumpable,
     /// See [`Walls::own_root`].
     OwnRoot,
+    /// See [`Walls::first_to_go`].
+    FirstToGo,
 }
 
 impl Part {
     /// All of them; the extras last.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NoNewPrivs,
         Self::Capabilities,
         Self::Bounds,
@@ -96,6 +101,7 @@ impl Part {
         Self::Groups,
         Self::NotDumpable,
         Self::OwnRoot,
+        Self::FirstToGo,
     ];
 
     /// The name of the part, for people.
@@ -110,6 +116,7 @@ impl Part {
             Self::Groups => "no supplementary groups",
             Self::NotDumpable => "not dumpable",
             Self::OwnRoot => "own root directory",
+            Self::FirstToGo => "first to go when memory runs out",
         }
     }
 
@@ -124,6 +131,7 @@ impl Part {
             Self::NetworkNamespace => "root with CAP_SYS_ADMIN, or user namespaces",
             Self::Groups => "a server that has none, or is root",
             Self::OwnRoot => "Linux 5.2, and root with CAP_SYS_ADMIN or user namespaces",
+            Self::FirstToGo => "`/proc/self/oom_score_adj`, to be written by the user of the server",
         }
     }
 
@@ -146,6 +154,7 @@ impl Walls {
             Part::Groups => self.groups,
             Part::NotDumpable => self.not_dumpable,
             Part::OwnRoot => self.own_root,
+            Part::FirstToGo => self.first_to_go,
         }
     }
 
@@ -177,6 +186,8 @@ pub(crate) struct Begun {
 /// which keeps descriptors that are judged by the rights of whoever opened them.
 pub(crate) fn give_up(without: &[Part]) -> Begun {
     let wanted = |part| !without.contains(&part);
+    // Before the rest: later it could not open the file.
+    let first_to_go = wanted(Part::FirstToGo) && bounds::go_first();
     // In a user namespace groups can't be given up any more.
     let groups = wanted(Part::Groups) && privileges::leave_groups();
     let network_namespace = wanted(Part::NetworkNamespace) && privileges::leave_network();
@@ -185,6 +196,7 @@ pub(crate) fn give_up(without: &[Part]) -> Begun {
     // what the engine opens.
     let kept = if descriptors.is_some() { CapabilitySet::SYS_CHROOT } else { CapabilitySet::empty() };
     let walls = Walls {
+        first_to_go,
         network_namespace,
         groups,
         no_new_privs: wanted(Part::NoNewPrivs) && rustix::thread::set_no_new_privs(true).is_ok(),

@@ -428,6 +428,8 @@ fn the_compiler_stands_behind_it() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     assert_shut_in(compiler.id());
+    let score = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", compiler.id())).unwrap();
+    assert_eq!(score.trim(), "1000", "it goes before the server when memory runs out");
     if has_namespaces(None) {
         // Its root is empty but for its own descriptors; the numbers are those of any process.
         let root = std::fs::read_dir(format!("/proc/{}/root/", compiler.id())).unwrap();
