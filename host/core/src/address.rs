@@ -5,7 +5,8 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether an address belongs to the public internet (IANA's registries of
-/// special-purpose addresses; what is not known to be public is not).
+/// special-purpose addresses; what is not known to be public is not, nor what only
+/// looks public inside of a cloud).
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -14,11 +15,13 @@ pub fn is_public(address: IpAddr) -> bool {
 }
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
-    const SPECIAL: [(Ipv4Addr, u32); 15] = [
+    const SPECIAL: [(Ipv4Addr, u32); 16] = [
         (Ipv4Addr::new(0, 0, 0, 0), 8),
         (Ipv4Addr::new(10, 0, 0, 0), 8),
         (Ipv4Addr::new(100, 64, 0, 0), 10),
         (Ipv4Addr::new(127, 0, 0, 0), 8),
+        // Azure's machines find their host there: metadata, and what manages them.
+        (Ipv4Addr::new(168, 63, 129, 16), 32),
         (Ipv4Addr::new(169, 254, 0, 0), 16),
         (Ipv4Addr::new(172, 16, 0, 0), 12),
         (Ipv4Addr::new(192, 0, 0, 0), 24),
@@ -58,10 +61,15 @@ mod tests {
             "0.0.0.0",
             "10.1.2.3",
             "100.64.0.1",
+            "100.100.100.200",
+            "100.127.255.255",
             "127.0.0.1",
+            "168.63.129.16",
             "169.254.169.254",
+            "169.254.170.2",
             "172.31.255.255",
             "192.0.0.8",
+            "192.0.0.192",
             "192.0.2.1",
             "192.88.99.1",
             "192.168.0.1",
@@ -75,15 +83,24 @@ mod tests {
             "::1",
             "::ffff:8.8.8.8",
             "::ffff:127.0.0.1",
+            "::ffff:168.63.129.16",
+            "::ffff:169.254.169.254",
+            "::169.254.169.254",
+            "::8.8.8.8",
             "64:ff9b::808:808",
+            "64:ff9b::169.254.169.254",
+            "64:ff9b:1::a9fe:a9fe",
             "fc00::1",
             "fd00:ec2::254",
+            "fd20:ce::254",
             "fe80::1",
             "fec0::1",
             "ff02::1",
             "2001::1",
             "2001:db8::1",
+            "2001:0:a9fe:a9fe::1",
             "2002:7f00:1::",
+            "2002:a9fe:a9fe::1",
             "3fff::1",
             "100::1",
             "5f00::1",
@@ -91,9 +108,17 @@ mod tests {
         for address in private {
             assert!(!is_public(address.parse().expect("an address")), "{address}");
         }
-        for address in
-            ["8.8.8.8", "140.82.121.3", "100.128.0.1", "172.32.0.1", "198.20.0.1", "2606:4700::1111", "2a00:1450::1"]
-        {
+        for address in [
+            "8.8.8.8",
+            "168.63.129.15",
+            "168.63.129.17",
+            "140.82.121.3",
+            "100.128.0.1",
+            "172.32.0.1",
+            "198.20.0.1",
+            "2606:4700::1111",
+            "2a00:1450::1",
+        ] {
             assert!(is_public(address.parse().expect("an address")), "{address}");
         }
     }
