@@ -113,8 +113,14 @@ async fn log_errors(mut stderr: ChildStderr, pid: Option<u32>) {
         text.extend_from_slice(&buffer[..read.min(room)]);
     }
     if !text.is_empty() {
-        tracing::warn!(pid, message = %String::from_utf8_lossy(&text).trim(), "a worker printed errors");
+        tracing::warn!(pid, printed = %one_line(&String::from_utf8_lossy(&text)), "a worker printed errors");
     }
+}
+
+/// A worker's text for a log: one that was taken over must not write lines there that
+/// look like the server's, nor what a terminal would obey.
+fn one_line(text: &str) -> String {
+    text.trim().chars().flat_map(char::escape_debug).collect()
 }
 
 async fn serve(worker: &Worker, socket: &Socket) -> Gone {
@@ -233,7 +239,7 @@ fn control(worker: &Worker, inner: &mut Inner, body: &[u8]) -> Result<(), String
         FromWorker::Loaded { component } => (component, Loading::Loaded),
         FromWorker::LoadFailed { component, reason } => {
             let reason: String = reason.chars().take(2000).collect();
-            (component, Loading::Failed(reason.into()))
+            (component, Loading::Failed(one_line(&reason).into()))
         }
         _ => return Err("a message about a call came without one".into()),
     };
@@ -283,6 +289,13 @@ mod tests {
 
     use super::*;
     use crate::config::Isolation;
+
+    #[test]
+    fn a_worker_can_not_write_lines_of_the_log() {
+        let printed = "worker: no\n2026-01-01T00:00:00Z ERROR forged\r\x1b[2J\u{202e}\u{2028}x\n";
+        let line = one_line(printed);
+        assert_eq!(line, "worker: no\\n2026-01-01T00:00:00Z ERROR forged\\r\\u{1b}[2J\\u{202e}\\u{2028}x");
+    }
 
     #[tokio::test]
     async fn one_that_reads_nothing_is_ended_before_much_waits_for_it() {
