@@ -210,6 +210,9 @@ impl Guard {
         }
     }
 
+    /// How often is not for here: the interval is the worker's to keep, and of what comes
+    /// all the same from one that lies the call's sink tells the last, as seldom. Nothing is
+    /// queued meanwhile but what has credit.
     fn progress(&mut self, done: u64, total: Option<u64>, message: Option<&str>) -> Result<Accepted, Violation> {
         let size = message.map_or(0, str::len);
         let valid = done >= self.done

@@ -36,6 +36,27 @@ fn a_cut_character_survives_a_flush_and_rubbish_is_replaced() {
     assert_eq!(text_of(&batch.take(true)), "€b\u{fffd}c\u{fffd}");
 }
 
+/// Whatever a worker sends: its own interval is not relied upon.
+#[tokio::test(start_paused = true)]
+async fn of_progress_the_last_is_told_now_and_then() {
+    let mut batch = Batch::default();
+    let told = |bodies: Vec<EventBody>| -> Vec<u64> {
+        let done = |body: &EventBody| match body {
+            EventBody::CallProgress { done, .. } => Some(*done),
+            _ => None,
+        };
+        bodies.iter().filter_map(done).collect()
+    };
+    let mut flushed = Vec::new();
+    for done in 1..=1_000 {
+        batch.add(Emission::Progress { done, total: None, message: None });
+        flushed.extend(told(batch.take(false)));
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    assert_eq!(flushed, [1, 101, 201, 301, 401, 501, 601, 701, 801, 901]);
+    assert_eq!(told(batch.take(true)), [1_000]);
+}
+
 #[test]
 fn streams_keep_their_order() {
     let mut batch = Batch::default();
