@@ -122,7 +122,7 @@ fn call(task: &Task) -> (AcceptCall, EndCall) {
         created_at: at,
     };
     let content = vec![Content::Text { text: "hello".into() }];
-    let outcome = Outcome::without_use(Ending::Succeeded { content: content.clone() });
+    let outcome = Outcome::without_use(Ending::Succeeded { content: Some(content.clone()) });
     let started = EventBody::CallStarted { tool: "echo".into() };
     let ended = EventBody::CallEnded {
         state: "succeeded".into(),

@@ -19,6 +19,8 @@ fn run(attack: &str) -> Outcome {
         "empty_parts" => Ok((0..1_000_000).map(|_| Content::Text(String::new())).collect()),
         // Few bytes, and a value for every second one.
         "wide_json" => json(format!("[{}0]", "0,".repeat(500_000))),
+        // An object for every seventh.
+        "wide_objects" => json(format!("[{}0]", "{\"\":0},".repeat(140_000))),
         "many_parts" => Ok((0..2_000).map(|_| Content::Text("x".into())).collect()),
         "broken_json" => json("{\"a\": 1,".into()),
         "two_values" => json("{} {}".into()),

@@ -115,6 +115,15 @@ impl CallState {
         }
     }
 
+    /// The state as lists show it, with [`Outcome::listed`].
+    #[must_use]
+    pub fn listed(&self) -> Self {
+        match self {
+            Self::Ended { since, at, outcome } => Self::Ended { since: *since, at: *at, outcome: outcome.listed() },
+            open => open.clone(),
+        }
+    }
+
     /// The state after `step`, taken at `at`.
     ///
     /// # Errors
@@ -160,6 +169,52 @@ pub struct Call {
     pub attempts: u32,
     /// When it was accepted.
     pub created_at: Timestamp,
+}
+
+/// A call as lists show it: without its arguments, and without what is long of its
+/// outcome ([`Outcome::listed`]), so that a page of calls is bounded in bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListedCall {
+    /// Its id.
+    pub id: CallId,
+    /// The task it runs in.
+    pub task: TaskId,
+    /// Whose it is.
+    pub owner: Owner,
+    /// The name of the tool.
+    pub tool_name: String,
+    /// The tool.
+    pub tool: ToolId,
+    /// Digest of the tool's component.
+    pub tool_digest: Digest,
+    /// Where it is in its life.
+    pub state: CallState,
+    /// What it may use.
+    pub limits: Limits,
+    /// What it was granted.
+    pub grants: Grants,
+    /// How often its guest was started.
+    pub attempts: u32,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+}
+
+impl From<&Call> for ListedCall {
+    fn from(call: &Call) -> Self {
+        Self {
+            id: call.id,
+            task: call.task,
+            owner: call.owner,
+            tool_name: call.tool_name.clone(),
+            tool: call.tool,
+            tool_digest: call.tool_digest,
+            state: call.state.listed(),
+            limits: call.limits.clone(),
+            grants: call.grants.clone(),
+            attempts: call.attempts,
+            created_at: call.created_at,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ pub mod fuzzing;
 pub mod grants;
 pub mod hub;
 pub mod id;
+pub mod json;
 pub mod key;
 pub mod limits;
 pub mod outcome;

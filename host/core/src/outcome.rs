@@ -3,16 +3,24 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use crate::json::{Json, present};
 use crate::limits::{Limits, Usage};
 use crate::reached::{unit, words};
 
+/// A result up to this size is in the event of its end, and an outcome up to it in
+/// lists; a larger one is read from the call.
+pub const INLINE_RESULT: usize = 16 * 1024;
+
+/// How much of the message of a fault is left where lists show a longer outcome.
+pub const LISTED_MESSAGE: usize = 4 * 1024;
+
 /// One part of a result (`content` in `wit/tool.wit`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case", try_from = "ReadContent")]
 pub enum Content {
     /// Plain text.
     Text {
@@ -22,7 +30,7 @@ pub enum Content {
     /// One JSON value.
     Json {
         /// The value.
-        json: Value,
+        json: Json,
     },
     /// Bytes with a media type.
     Blob {
@@ -31,6 +39,17 @@ pub enum Content {
         /// The bytes, in standard base 64 with padding.
         data: String,
     },
+}
+
+impl Content {
+    /// How many bytes it has, as it is stored.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Text { text } => text.len(),
+            Self::Json { json } => json.text().len(),
+            Self::Blob { data, .. } => data.len(),
+        }
+    }
 }
 
 /// The limit that ended a call.
@@ -58,8 +77,8 @@ pub struct Fault {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<LimitHit>,
     /// Further details of the tool's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub details: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub details: Option<Json>,
 }
 
 /// Codes of faults that the host decides.
@@ -136,16 +155,25 @@ impl Fault {
         fault.limit = Some(LimitHit { name: Cow::Borrowed(name), value, unit: Cow::Borrowed(unit(name)) });
         fault
     }
+
+    fn shorten(&mut self) {
+        self.details = None;
+        if self.message.len() > LISTED_MESSAGE {
+            self.message.truncate(self.message.floor_char_boundary(LISTED_MESSAGE));
+            self.message.push_str("… (cut off in lists; read the call)");
+        }
+    }
 }
 
 /// The five ways a call can end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Ending {
     /// The tool returned a result.
     Succeeded {
-        /// Its parts.
-        content: Vec<Content>,
+        /// Its parts; `None` where a list leaves them out ([`Outcome::shortened`]).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        content: Option<Vec<Content>>,
     },
     /// The tool returned an error, trapped, or reached a limit.
     Failed {
@@ -195,6 +223,7 @@ impl Ending {
 
 /// How a call ended, with its measured use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ReadOutcome")]
 pub struct Outcome {
     /// Which way.
     #[serde(flatten)]
@@ -207,6 +236,100 @@ impl Outcome {
     /// An outcome of a call whose guest never ran, or was lost with its numbers.
     pub fn without_use(ending: Ending) -> Self {
         Self { ending, usage: Usage::default() }
+    }
+
+    /// The outcome as lists show it: [`Outcome::shortened`] if its text has more than
+    /// [`INLINE_RESULT`] bytes.
+    pub fn listed(self: &Arc<Self>) -> Arc<Self> {
+        let bytes = serde_json::to_string(self).map_or(usize::MAX, |text| text.len());
+        if bytes <= INLINE_RESULT { self.clone() } else { Arc::new(self.shortened()) }
+    }
+
+    /// The outcome without what of it may be long: the content of a result, the
+    /// details of a fault, and the end of its message.
+    #[must_use]
+    pub fn shortened(&self) -> Self {
+        let mut ending = self.ending.clone();
+        match &mut ending {
+            Ending::Succeeded { content } => *content = None,
+            Ending::Failed { fault }
+            | Ending::TimedOut { fault }
+            | Ending::Cancelled { fault }
+            | Ending::Interrupted { fault } => fault.shorten(),
+        }
+        Self { ending, usage: self.usage.clone() }
+    }
+}
+
+// What follows reads the types above. serde would read an enum that is tagged by one of
+// its own fields, or flattened, by way of a tree of all that it has; these are as flat as
+// their JSON, so that a text stays one.
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Text,
+    Json,
+    Blob,
+}
+
+#[derive(Deserialize)]
+struct ReadContent {
+    #[serde(rename = "type")]
+    kind: Kind,
+    text: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    json: Option<Json>,
+    media_type: Option<String>,
+    data: Option<String>,
+}
+
+impl TryFrom<ReadContent> for Content {
+    type Error = &'static str;
+
+    fn try_from(read: ReadContent) -> Result<Self, Self::Error> {
+        Ok(match read.kind {
+            Kind::Text => Self::Text { text: read.text.ok_or("a text without `text`")? },
+            Kind::Json => Self::Json { json: read.json.ok_or("a JSON part without `json`")? },
+            Kind::Blob => Self::Blob {
+                media_type: read.media_type.ok_or("a blob without `media_type`")?,
+                data: read.data.ok_or("a blob without `data`")?,
+            },
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Succeeded,
+    Failed,
+    TimedOut,
+    Cancelled,
+    Interrupted,
+}
+
+#[derive(Deserialize)]
+struct ReadOutcome {
+    state: State,
+    content: Option<Vec<Content>>,
+    fault: Option<Fault>,
+    usage: Usage,
+}
+
+impl TryFrom<ReadOutcome> for Outcome {
+    type Error = &'static str;
+
+    fn try_from(read: ReadOutcome) -> Result<Self, Self::Error> {
+        let fault = read.fault.ok_or("no `fault`");
+        let ending = match read.state {
+            State::Succeeded => Ending::Succeeded { content: Some(read.content.ok_or("no `content`")?) },
+            State::Failed => Ending::Failed { fault: fault? },
+            State::TimedOut => Ending::TimedOut { fault: fault? },
+            State::Cancelled => Ending::Cancelled { fault: fault? },
+            State::Interrupted => Ending::Interrupted { fault: fault? },
+        };
+        Ok(Self { ending, usage: read.usage })
     }
 }
 
@@ -229,5 +352,66 @@ mod tests {
         let json = serde_json::to_string(&outcome).expect("outcomes serialize");
         assert!(json.starts_with(r#"{"state":"failed","fault":{"code":"trap""#), "{json}");
         assert_eq!(serde_json::from_str::<Outcome>(&json).expect("and parse"), outcome);
+    }
+
+    /// As they are in databases, made by versions that held trees.
+    #[test]
+    fn what_is_stored_is_read_and_written_as_it_is() {
+        let usage = r#""usage":{"wall_us":1,"cpu_us":2,"peak_memory_bytes":3,"read_bytes":4,"written_bytes":5,"output_bytes":6}"#;
+        let parts = [
+            r#"{"type":"text","text":"a\"}]"}"#,
+            r#"{"type":"json","json":{"usage":{"wall_us":9},"z":[1.0,-2,1e300],"é":"\u0000"}}"#,
+            r#"{"type":"json","json":null}"#,
+            r#"{"type":"blob","media_type":"a/b","data":"AAAA"}"#,
+        ];
+        let fault = r#"{"code":"tool.x","message":"m","retryable":true"#;
+        let limit = r#","limit":{"name":"wall_time_ms","value":5,"unit":"ms"}"#;
+        for text in [
+            format!(r#"{{"state":"succeeded","content":[{}],{usage}}}"#, parts.join(",")),
+            format!(r#"{{"state":"succeeded","content":[],{usage}}}"#),
+            format!(r#"{{"state":"failed","fault":{fault},"details":{{"b":[],"a":{{}}}}}},{usage}}}"#),
+            format!(r#"{{"state":"failed","fault":{fault},"details":null}},{usage}}}"#),
+            format!(r#"{{"state":"timed_out","fault":{fault}{limit}}},{usage}}}"#),
+            format!(r#"{{"state":"cancelled","fault":{fault}}},{usage}}}"#),
+            format!(r#"{{"state":"interrupted","fault":{fault}}},{usage}}}"#),
+        ] {
+            let read: Outcome = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+            assert_eq!(serde_json::to_string(&read).expect("outcomes serialize"), text);
+        }
+        for bad in [r#"{"type":"text"}"#, r#"{"type":"json"}"#, r#"{"type":"blob","data":""}"#, r#"{"type":"x"}"#] {
+            assert!(serde_json::from_str::<Content>(bad).is_err(), "{bad}");
+        }
+        for state in ["succeeded", "failed"] {
+            let missing = format!(r#"{{"state":"{state}",{usage}}}"#);
+            assert!(serde_json::from_str::<Outcome>(&missing).is_err(), "{state} with nothing");
+        }
+    }
+
+    /// A tree would have room for 127 levels with those of the outcome around them.
+    #[test]
+    fn what_is_as_deep_as_a_result_may_be_is_read_again() {
+        let json = Json::parse("[".repeat(127) + &"]".repeat(127)).expect("it may be so deep");
+        let outcome = Outcome::without_use(Ending::Succeeded { content: Some(vec![Content::Json { json }]) });
+        let text = serde_json::to_string(&outcome).expect("outcomes serialize");
+        assert_eq!(serde_json::from_str::<Outcome>(&text).expect("and parse"), outcome);
+    }
+
+    #[test]
+    fn lists_leave_out_what_is_long() {
+        let succeeded = |bytes| {
+            let content = Some(vec![Content::Text { text: "x".repeat(bytes) }]);
+            Arc::new(Outcome::without_use(Ending::Succeeded { content }))
+        };
+        let short = succeeded(INLINE_RESULT / 2);
+        assert_eq!(short.listed(), short);
+        let json = serde_json::to_string(&succeeded(INLINE_RESULT).listed()).expect("outcomes serialize");
+        assert!(json.starts_with(r#"{"state":"succeeded","usage":{"#), "{json}");
+        // A control character is six bytes of JSON.
+        let mut fault = Fault::new(code::TRAP, "\u{1}".repeat(64 * 1024));
+        fault.details = Some(Json::parse("[]".into()).expect("it is JSON"));
+        let listed = Arc::new(Outcome::without_use(Ending::Failed { fault })).listed();
+        let fault = listed.ending.fault().expect("it failed");
+        assert_eq!((&*fault.code, &fault.details), (code::TRAP, &None));
+        assert!(fault.message.len() < LISTED_MESSAGE + 64 && fault.message.contains("read the call"));
     }
 }

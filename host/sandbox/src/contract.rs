@@ -138,7 +138,7 @@ async fn a_call_ends_with_its_result(subject: Subject) {
     let sink = Arc::new(Sluggish::default());
     let outcome = subject.start(run, sink.clone(), CancellationToken::new()).await.unwrap().unwrap();
     let content = vec![Content::Text { text: r#"{"text":"hé"}"#.into() }];
-    assert_eq!(outcome.ending, Ending::Succeeded { content });
+    assert_eq!(outcome.ending, Ending::Succeeded { content: Some(content) });
     assert_eq!(sink.count(), 0, "a result is no emission");
 }
 

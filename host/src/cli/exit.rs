@@ -123,7 +123,7 @@ mod tests {
         let fault = |code| Fault::new(code, "x");
         let memory = Fault::limit(code::MEMORY, "memory_bytes", &Limits::default(), "more");
         for (ending, expected) in [
-            (Ending::Succeeded { content: vec![] }, 0),
+            (Ending::Succeeded { content: Some(vec![]) }, 0),
             (Ending::Failed { fault: fault(code::TRAP) }, 1),
             (Ending::Failed { fault: memory }, 3),
             (Ending::Failed { fault: fault(code::STACK) }, 3),

@@ -119,7 +119,8 @@ fn shown(api: &Api, call: &Call) -> CallBody {
     body
 }
 
-/// Lists the calls of a task.
+/// Lists the calls of a task, newest first. Outcomes of more than 16 KiB are shown
+/// without `content`, `fault.details` and the end of `fault.message`; `GET` of the call has them.
 #[utoipa::path(get, path = "/v1/tasks/{task}/calls", tag = "calls", params(("task" = String, Path), PageQuery),
     responses((status = 200, body = Items<CallBody>), (status = "4XX", body = Problem)))]
 pub async fn list(

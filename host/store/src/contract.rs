@@ -90,6 +90,7 @@ suite! {
     calls::start_once_however_many_try,
     calls::a_step_names_the_right_task,
     calls::large_texts_come_back,
+    calls::lists_leave_out_what_is_long,
     calls::are_paged_newest_first,
     calls::open_ones_are_found_for_recovery,
     idempotency::a_key_is_replayed_while_the_call_runs_and_after,

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bulkhead_core::audit::chain::{ChainState, Stored};
 use bulkhead_core::audit::{Audit, AuditFilter, NewAudit};
-use bulkhead_core::call::{Call, Step};
+use bulkhead_core::call::{Call, ListedCall, Step};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::event::{NewEvent, Seq};
@@ -334,8 +334,9 @@ impl Store for MemoryStore {
         Ok(self.state().calls.get(&id).filter(|call| call.owner == owner).cloned())
     }
 
-    async fn list_calls(&self, task: TaskId, page: Page<CallId>) -> Result<Vec<Call>, StoreError> {
-        Ok(page_of(self.state().calls.iter(), &page, |call| call.task == task))
+    async fn list_calls(&self, task: TaskId, page: Page<CallId>) -> Result<Vec<ListedCall>, StoreError> {
+        let calls = page_of(self.state().calls.iter(), &page, |call| call.task == task);
+        Ok(calls.iter().map(ListedCall::from).collect())
     }
 
     async fn open_calls(&self) -> Result<Vec<Call>, StoreError> {

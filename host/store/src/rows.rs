@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use sqlx::FromRow;
 
 pub(super) use audit::{AuditRow, ChainRow};
-pub(super) use call::CallRow;
+pub(super) use call::{CallRow, OUTCOME_END};
 pub(super) use file::{AccessRow, ContentRow, DeletedRow, HistoryRow, UploadRow, number, word};
 pub(super) use grant::GrantRow;
 pub(super) use tool::{ToolRow, owner_text};

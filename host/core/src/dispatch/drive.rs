@@ -14,15 +14,13 @@ use crate::call::{Call, CallState};
 use crate::clock::Timestamp;
 use crate::event::{EventBody, NewEvent};
 use crate::grants::WorkspaceAccess;
-use crate::outcome::{Content, Ending, Fault, Outcome, code};
+use crate::outcome::{Content, Ending, Fault, INLINE_RESULT, Outcome, code};
 use crate::pause::Pauses;
 use crate::ports::sandbox::{Emission, Run, Sink as _};
 use crate::ports::store::{Appended, StoreError};
 use crate::quota::{Extent, Room};
 use crate::steps;
 
-/// A result up to this size is in the event itself; a larger one is read from the call.
-const INLINE_RESULT: usize = 16 * 1024;
 /// Between two tries to store an end that the store refused.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
 /// So many tries; then the call stays as it is and recovery takes it up.
@@ -311,7 +309,7 @@ impl Inner {
 /// The event that says how a call ended.
 pub(super) fn ended_event(outcome: &Outcome) -> EventBody {
     let content = match &outcome.ending {
-        Ending::Succeeded { content } if size(content) <= INLINE_RESULT => Some(content.clone()),
+        Ending::Succeeded { content } => content.as_ref().filter(|content| size(content) <= INLINE_RESULT).cloned(),
         _ => None,
     };
     EventBody::CallEnded {
@@ -323,14 +321,7 @@ pub(super) fn ended_event(outcome: &Outcome) -> EventBody {
 }
 
 fn size(content: &[Content]) -> usize {
-    content
-        .iter()
-        .map(|part| match part {
-            Content::Text { text } => text.len(),
-            Content::Json { json } => json.to_string().len(),
-            Content::Blob { data, .. } => data.len(),
-        })
-        .sum()
+    content.iter().map(Content::size).sum()
 }
 
 /// An error with its causes, for the log.

@@ -255,7 +255,7 @@ impl Batch {
         match emission {
             Emission::Output(stream, bytes) => self.add_output(stream, &bytes),
             Emission::Content(part) => {
-                self.bytes += EVENT_BYTES + part_size(&part);
+                self.bytes += EVENT_BYTES + part.size();
                 self.bodies.push(EventBody::CallContent { part });
             }
             Emission::Truncated { limit, used } => {
@@ -422,15 +422,6 @@ fn push_changes(
     }
     if let Some(EventBody::FilesChanged { reached, .. }) = bodies.last_mut() {
         *reached = unnamed;
-    }
-}
-
-fn part_size(part: &crate::outcome::Content) -> usize {
-    use crate::outcome::Content;
-    match part {
-        Content::Text { text } => text.len(),
-        Content::Json { json } => json.to_string().len(),
-        Content::Blob { data, .. } => data.len(),
     }
 }
 

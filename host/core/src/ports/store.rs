@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::audit::chain::{ChainState, Stored};
 use crate::audit::{Audit, AuditFilter, NewAudit};
-use crate::call::{Call, Step};
+use crate::call::{Call, ListedCall, Step};
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::event::{Event, NewEvent, Seq};
@@ -403,8 +403,9 @@ pub trait Store: FileRecords {
     async fn end_call(&self, end: EndCall) -> Result<Option<Appended>, StoreError>;
     /// The owner's call with this id.
     async fn call(&self, owner: Owner, id: CallId) -> Result<Option<Call>, StoreError>;
-    /// Calls of a task, newest first.
-    async fn list_calls(&self, task: TaskId, page: Page<CallId>) -> Result<Vec<Call>, StoreError>;
+    /// Calls of a task, newest first, each as lists show it: what is long is left out,
+    /// and not read where that can be avoided.
+    async fn list_calls(&self, task: TaskId, page: Page<CallId>) -> Result<Vec<ListedCall>, StoreError>;
     /// Calls of any owner that have not ended, oldest first (for recovery).
     async fn open_calls(&self) -> Result<Vec<Call>, StoreError>;
 

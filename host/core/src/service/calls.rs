@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::{Ports, ServiceConfig};
 use crate::access::{FrozenTask, OwnedCall, OwnedTask};
-use crate::call::{Call, CallState};
+use crate::call::{Call, CallState, ListedCall};
 use crate::clock::NewId as _;
 use crate::dispatch::{Asked, Dispatcher, LoadedTool, Submission, Waiter};
 use crate::error::Error;
@@ -112,11 +112,11 @@ impl Calls {
         self.dispatcher.cancel(call.call()).await.map(|_| ())
     }
 
-    /// Calls of a task, newest first.
+    /// Calls of a task, newest first, without what is long of them.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn list(&self, task: &OwnedTask, page: Page<CallId>) -> Result<Vec<Call>, Error> {
+    pub async fn list(&self, task: &OwnedTask, page: Page<CallId>) -> Result<Vec<ListedCall>, Error> {
         Ok(self.ports.store.list_calls(task.task().id, page).await?)
     }
 

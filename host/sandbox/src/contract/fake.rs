@@ -45,7 +45,7 @@ impl FakeSandbox {
 
     async fn act(does: Does, run: &Run, sink: &dyn Sink) -> Ending {
         match does {
-            Does::Echo => Ending::Succeeded { content: vec![Content::Text { text: run.arguments.to_string() }] },
+            Does::Echo => Ending::Succeeded { content: Some(vec![Content::Text { text: run.arguments.to_string() }]) },
             Does::Spin => std::future::pending().await,
             Does::Panic => panic!("on purpose"),
             Does::Speak => loop {
@@ -57,7 +57,7 @@ impl FakeSandbox {
                     Ok(response) => response.status.to_string(),
                     Err(error) => error.to_string(),
                 };
-                Ending::Succeeded { content: vec![Content::Text { text }] }
+                Ending::Succeeded { content: Some(vec![Content::Text { text }]) }
             }
         }
     }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bulkhead_core::json::Json;
 use bulkhead_core::limits::{Limits, Usage};
 use bulkhead_core::outcome::{Content, Ending, Fault, Outcome, code};
 use bulkhead_core::reached::STACK;
-use serde_json::Value;
 
 use super::guard::{RawPart, Violation};
 use crate::bounds;
@@ -62,7 +62,7 @@ pub(super) fn content(part: RawPart) -> Result<Content, Violation> {
     Ok(match part {
         RawPart::Text(text) => Content::Text { text },
         RawPart::Json(json) => {
-            let json = serde_json::from_str(&json).map_err(|_| Violation("a `json` part that does not parse"))?;
+            let json = Json::parse(json).map_err(|_| Violation("a `json` part that does not parse"))?;
             Content::Json { json }
         }
         RawPart::Blob { media_type, data } => {
@@ -112,7 +112,7 @@ impl Known<'_> {
             return Err(Violation("a result over its limit"));
         }
         let content = parts.into_iter().map(|part| content(part.into())).collect::<Result<_, _>>()?;
-        Ok(Ending::Succeeded { content })
+        Ok(Ending::Succeeded { content: Some(content) })
     }
 
     /// A failure after the call was cancelled is the cancellation taking effect.
@@ -211,8 +211,8 @@ fn tool_fault(code: &str, message: &str, retryable: bool, details: Option<&str>)
     {
         return Err(Violation("a tool's error that breaks its rules"));
     }
-    let details: Option<Value> =
-        details.map(serde_json::from_str).transpose().map_err(|_| Violation("details that do not parse"))?;
+    let details =
+        details.map(|text| Json::parse(text.into())).transpose().map_err(|_| Violation("details that do not parse"))?;
     Ok(Fault {
         code: Cow::Owned(format!("{}{}", code::TOOL_PREFIX, code)),
         message: message.to_owned(),
@@ -330,6 +330,26 @@ mod tests {
         assert!(judge(&known, Report::Returned(vec![wire::Part::Text("12345")])).is_err());
         assert!(judge(&known, Report::Returned(vec![wire::Part::Json("{")])).is_err());
         assert!(judge(&known, Report::Returned(vec![wire::Part::Json("{}")])).is_ok());
+    }
+
+    /// A tree of this had ninety times its bytes, in other words, each name once.
+    #[test]
+    fn json_is_kept_as_its_text_and_costs_its_bytes() {
+        let limits = Limits::default();
+        let wide = format!("[{}{{\"b\":1.00e1,\"a\":0,\"a\":1}}]", "{\"\":0},".repeat(140_000));
+        let spaced = wide.replace(',', " ,\r\n\n");
+        assert!(wide.len() as u64 <= limits.result_bytes);
+        for text in [&wide, &spaced] {
+            let Ok(Content::Json { json }) = content(RawPart::Json(text.clone())) else { panic!("it is JSON") };
+            assert!(json.text() == wide, "it is another text");
+            let details =
+                Report::ToolError { code: "x", message: "m", retryable: false, details: Some("{\"b\":1.0e1}") };
+            let ending = judge(&known(&limits, false), details).expect("a tool's error");
+            let details = ending.fault().expect("failed").details.as_ref().expect("it has details");
+            assert_eq!(details.text(), "{\"b\":1.0e1}");
+        }
+        let deep = "[".repeat(400_000) + &"]".repeat(400_000);
+        assert!(content(RawPart::Json(deep)).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use bulkhead_core::event::LogLevel;
+use bulkhead_core::json::Json;
 use wasmtime::component::{HasData, Linker};
 
 use super::bindings::bulkhead::tool::{cancellation, log, output, progress, types};
@@ -42,9 +43,7 @@ pub(super) fn part(content: &types::Content) -> Part<'_> {
 pub(super) fn part_fault(part: &Part<'_>) -> Option<String> {
     match part {
         Part::Text(_) => None,
-        Part::Json(json) => serde_json::from_str::<serde_json::Value>(json)
-            .err()
-            .map(|error| format!("a `json` part does not parse: {error}")),
+        Part::Json(json) => Json::check(json).err().map(|error| format!("a `json` part does not parse: {error}")),
         Part::Blob { media_type, .. } => (!valid_media_type(media_type))
             .then(|| format!("`{}` is not a media type", media_type.chars().take(64).collect::<String>())),
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use bulkhead_core::json::Json;
 use wasmtime::component::{ComponentExportIndex, Instance, InstancePre, TypedFunc};
 use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 
@@ -248,7 +249,7 @@ fn tool_error(error: &ToolError) -> Result<Report<'_>, String> {
     if details.is_some_and(|details| details.len() > bounds::MAX_ERROR_DETAILS) {
         return Err(format!("the details of the tool's error are over {} bytes", bounds::MAX_ERROR_DETAILS));
     }
-    if let Some(Err(error)) = details.map(serde_json::from_str::<serde_json::Value>) {
+    if let Some(Err(error)) = details.map(Json::check) {
         return Err(format!("the details of the tool's error are not JSON: {error}"));
     }
     Ok(Report::ToolError { code: &error.code, message: &error.message, retryable: error.retryable, details })

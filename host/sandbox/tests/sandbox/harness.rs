@@ -218,7 +218,7 @@ pub(crate) fn summary(outcome: &Outcome) -> String {
 /// The text of the only part of a result.
 pub(crate) fn text(outcome: &Outcome) -> &str {
     match &outcome.ending {
-        Ending::Succeeded { content } => match content.as_slice() {
+        Ending::Succeeded { content: Some(content) } => match content.as_slice() {
             [Content::Text { text }] => text,
             other => panic!("not one text: {other:?}"),
         },

@@ -71,8 +71,8 @@ async fn fixture(bench: &Bench, arguments: &Value) -> Run {
 
 fn result(outcome: &Outcome) -> Value {
     match &outcome.ending {
-        Ending::Succeeded { content } => match content.as_slice() {
-            [Content::Json { json }] => json.clone(),
+        Ending::Succeeded { content: Some(content) } => match content.as_slice() {
+            [Content::Json { json }] => serde_json::from_str(json.text()).unwrap(),
             other => panic!("not one value: {other:?}"),
         },
         other => panic!("not a success: {other:?}"),

@@ -63,9 +63,9 @@ async fn request(bench: &Bench, sink: &Arc<Remember>, arguments: &Value) -> Outc
 
 fn parts(outcome: &Outcome) -> (Value, Option<&Content>) {
     match &outcome.ending {
-        Ending::Succeeded { content } => match content.as_slice() {
-            [Content::Json { json }] => (json.clone(), None),
-            [Content::Json { json }, body] => (json.clone(), Some(body)),
+        Ending::Succeeded { content: Some(content) } => match content.as_slice() {
+            [Content::Json { json }] => (serde_json::from_str(json.text()).unwrap(), None),
+            [Content::Json { json }, body] => (serde_json::from_str(json.text()).unwrap(), Some(body)),
             other => panic!("{other:?}"),
         },
         other => panic!("not a success: {other:?}"),

@@ -34,8 +34,8 @@ fn hostile(theme: &str) -> Bytes {
 /// What a call says, as its `json` part.
 fn told(outcome: &Outcome) -> Value {
     match &outcome.ending {
-        Ending::Succeeded { content } => match content.as_slice() {
-            [Content::Json { json }] => json.clone(),
+        Ending::Succeeded { content: Some(content) } => match content.as_slice() {
+            [Content::Json { json }] => serde_json::from_str(json.text()).unwrap(),
             other => panic!("not one JSON value: {other:?}"),
         },
         other => panic!("not a success: {other:?}"),

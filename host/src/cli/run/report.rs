@@ -1,7 +1,9 @@
 //! How a call ended, as text or as one JSON document.
 
+use bulkhead_core::json::Json;
 use bulkhead_core::outcome::{Content, Ending, Outcome};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::super::exit::Exit;
 use super::super::output::{Output, one_line};
@@ -36,7 +38,7 @@ pub(super) fn print(ended: &Ended, live: &Live, output: &Output) {
         output.result(&document, String::new);
         return;
     }
-    if let Ending::Succeeded { content } = &ended.outcome.ending {
+    if let Ending::Succeeded { content: Some(content) } = &ended.outcome.ending {
         // One text alone is passed on to the byte: it may be a file.
         let line = content.len() > 1 || output.out_terminal;
         for part in content {
@@ -57,7 +59,7 @@ pub(super) fn part(part: &Content, line: bool) -> String {
     match part {
         Content::Text { text } if line && !text.ends_with('\n') => format!("{text}\n"),
         Content::Text { text } => text.clone(),
-        Content::Json { json } => format!("{json:#}\n"),
+        Content::Json { json } => format!("{}\n", spread(json)),
         Content::Blob { media_type, data } => {
             let size = data.trim_end_matches('=').len() as u64 * 3 / 4;
             format!("[{}, {}; --json has the bytes]\n", one_line(media_type), show_bytes(size))
@@ -65,12 +67,17 @@ pub(super) fn part(part: &Content, line: bool) -> String {
     }
 }
 
+/// JSON over several lines, or as it is if it can't be spread.
+fn spread(json: &Json) -> String {
+    serde_json::from_str::<Value>(json.text()).map_or_else(|_| json.text().to_owned(), |value| format!("{value:#}"))
+}
+
 fn fault(ended: &Ended) -> Option<String> {
     let fault = ended.outcome.ending.fault()?;
     let state = ended.outcome.ending.state().replace('_', " ");
     let mut text = format!("bulkhead: {} {state} ({}): {}", ended.manifest.name, fault.code, fault.message);
     if let Some(details) = &fault.details {
-        text.push_str(&format!("\n{details:#}"));
+        text.push_str(&format!("\n{}", spread(details)));
     }
     let own_failure = matches!(ended.outcome.ending, Ending::Failed { .. }) && fault.limit.is_none();
     if ended.without_workspace && own_failure {
@@ -103,6 +110,6 @@ mod tests {
         assert_eq!((part(&text, false), part(&text, true)), ("a".into(), "a\n".into()));
         let blob = Content::Blob { media_type: "image/png".into(), data: "AAAA".repeat(512) };
         assert!(part(&blob, false).starts_with("[image/png, 1.5 KiB;"));
-        assert_eq!(part(&Content::Json { json: serde_json::json!([1]) }, false), "[\n  1\n]\n");
+        assert_eq!(part(&Content::Json { json: Json::parse("[1]".into()).expect("it is JSON") }, false), "[\n  1\n]\n");
     }
 }

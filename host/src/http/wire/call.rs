@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bulkhead_core::call::{Call, CallState};
+use bulkhead_core::call::{Call, CallState, ListedCall};
 use bulkhead_core::grants::Grants;
 use bulkhead_core::limits::{Limits, LimitsPatch};
 use bulkhead_core::outcome::Outcome;
@@ -53,7 +53,8 @@ pub struct CallBody {
     pub tool_digest: String,
     /// `queued`, `running`, `waiting`, `succeeded`, `failed`, `timed_out`, `cancelled` or `interrupted`.
     pub state: &'static str,
-    /// How it ended.
+    /// How it ended. In a list, one of more than 16 KiB of JSON is without its `content`,
+    /// its fault without `details` and the end of its `message`: read the call.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<OutcomeBody>)]
     pub outcome: Option<Arc<Outcome>>,
@@ -79,13 +80,15 @@ pub struct CallBody {
     pub ended_at: Option<String>,
 }
 
-impl From<&Call> for CallBody {
-    fn from(call: &Call) -> Self {
+/// The body of a call, or of one in a list: it has what the body needs by the same names.
+macro_rules! body_of {
+    ($call:expr) => {{
+        let call = $call;
         let (outcome, ended_at) = match &call.state {
             CallState::Ended { outcome, at, .. } => (Some(outcome.clone()), Some(at.to_string())),
             CallState::Queued | CallState::Running { .. } | CallState::Waiting { .. } => (None, None),
         };
-        Self {
+        CallBody {
             id: call.id.to_string(),
             task: call.task.to_string(),
             tool: call.tool_name.clone(),
@@ -100,6 +103,18 @@ impl From<&Call> for CallBody {
             started_at: call.state.since().map(|at| at.to_string()),
             ended_at,
         }
+    }};
+}
+
+impl From<&Call> for CallBody {
+    fn from(call: &Call) -> Self {
+        body_of!(call)
+    }
+}
+
+impl From<&ListedCall> for CallBody {
+    fn from(call: &ListedCall) -> Self {
+        body_of!(call)
     }
 }
 
@@ -111,6 +126,7 @@ pub struct OutcomeBody {
     state: String,
     /// The parts of the result, if it succeeded: `{"type":"text","text":…}`,
     /// `{"type":"json","json":…}` or `{"type":"blob","media_type":…,"data":base 64}`.
+    /// The JSON is the tool's text without white space: names that come twice are not made one.
     #[schema(value_type = Option<Vec<Object>>)]
     content: (),
     /// Why it did not succeed.

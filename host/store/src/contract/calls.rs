@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use bulkhead_core::call::{Call, CallState, Step};
-use bulkhead_core::ports::store::{AcceptCall, Accepted, Appended, Store, StoreError};
+use bulkhead_core::call::{Call, CallState, ListedCall, Step};
+use bulkhead_core::json::Json;
+use bulkhead_core::outcome::{Content, Ending, Fault, INLINE_RESULT, Outcome, code};
+use bulkhead_core::ports::store::{AcceptCall, Accepted, Appended, EndCall, Store, StoreError};
 use bulkhead_core::principal::Owner;
 use bulkhead_core::task::TaskState;
 use bulkhead_core::tool::ToolSet;
@@ -205,7 +207,50 @@ pub(super) async fn large_texts_come_back(store: Arc<dyn Store>) {
         assert_eq!(store.call(owner(1), call.id).await.unwrap().as_ref(), Some(call));
     }
     calls.reverse();
-    assert_eq!(store.list_calls(task.id, page(None, 9)).await.unwrap(), calls);
+    assert_eq!(store.list_calls(task.id, page(None, 9)).await.unwrap(), listed(&calls));
+}
+
+fn listed(calls: &[Call]) -> Vec<ListedCall> {
+    calls.iter().map(ListedCall::from).collect()
+}
+
+pub(super) async fn lists_leave_out_what_is_long(store: Arc<dyn Store>) {
+    let world = World::new(store.clone());
+    let task = world.ready_task(owner(1)).await;
+    let text = |bytes| Content::Text { text: "x".repeat(bytes) };
+    // It looks like the end of an outcome, which is read by itself.
+    let forged = Json::parse(r#"{"a":"ä\u0000","usage":{"wall_us":1}}"#.into()).unwrap();
+    let fault = |bytes| {
+        let mut fault = Fault::new(code::TRAP, "\u{1}".repeat(bytes));
+        fault.details = Some(forged.clone());
+        fault
+    };
+    let shown = INLINE_RESULT - 1_000;
+    let endings = [
+        Ending::Succeeded { content: Some(vec![text(shown)]) },
+        Ending::Succeeded { content: Some(vec![text(3 * INLINE_RESULT), Content::Json { json: forged.clone() }]) },
+        Ending::Failed { fault: fault(1_000) },
+        Ending::Failed { fault: fault(INLINE_RESULT) },
+        Ending::Cancelled { fault: fault(INLINE_RESULT) },
+    ];
+    let mut calls = Vec::new();
+    for ending in endings {
+        let call = world.running_call(&task);
+        world.accept(&call).await;
+        let outcome = Outcome { ending, ..(*succeeded("")).clone() };
+        let ended = EndCall { outcome: Arc::new(outcome), ..end(&call, "") };
+        let state = CallState::Ended { since: call.state.since(), at: ended.at, outcome: ended.outcome.clone() };
+        assert!(store.end_call(ended).await.unwrap().is_some());
+        calls.push(Call { state, ..call });
+    }
+    for call in &calls {
+        assert_eq!(store.call(owner(1), call.id).await.unwrap().as_ref(), Some(call));
+    }
+    calls.reverse();
+    let got = store.list_calls(task.id, page(None, 9)).await.unwrap();
+    assert_eq!(got, listed(&calls));
+    let whole: Vec<_> = got.iter().zip(&calls).map(|(listed, call)| listed.state == call.state).collect();
+    assert_eq!(whole, [false, false, true, false, true]);
 }
 
 pub(super) async fn are_paged_newest_first(store: Arc<dyn Store>) {
@@ -219,8 +264,8 @@ pub(super) async fn are_paged_newest_first(store: Arc<dyn Store>) {
         world.accept(&world.call(&other)).await;
     }
     calls.reverse();
-    assert_eq!(store.list_calls(task.id, page(None, 2)).await.unwrap(), calls[..2]);
-    assert_eq!(store.list_calls(task.id, page(Some(calls[1].id), 9)).await.unwrap(), calls[2..]);
+    assert_eq!(store.list_calls(task.id, page(None, 2)).await.unwrap(), listed(&calls[..2]));
+    assert_eq!(store.list_calls(task.id, page(Some(calls[1].id), 9)).await.unwrap(), listed(&calls[2..]));
     assert_eq!(store.list_calls(task.id, page(Some(calls[4].id), 9)).await.unwrap(), []);
 }
 

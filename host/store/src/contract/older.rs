@@ -69,7 +69,11 @@ pub(crate) async fn fill(store: Arc<dyn Store>) -> Filled {
 async fn seen(store: &dyn Store, tasks: &[Task], running: Call, session: Session) -> Filled {
     let mut all = Vec::new();
     for task in tasks {
-        let calls = store.list_calls(task.id, page(None, 99)).await.unwrap();
+        let mut calls = Vec::new();
+        // Lists leave out what is long.
+        for listed in store.list_calls(task.id, page(None, 99)).await.unwrap() {
+            calls.push(store.call(task.owner, listed.id).await.unwrap().unwrap());
+        }
         all.push((store.task(task.owner, task.id).await.unwrap().unwrap(), calls, log(store, task.id).await));
     }
     Filled {

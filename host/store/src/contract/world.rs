@@ -50,7 +50,7 @@ pub fn event(number: u64) -> NewEvent {
 pub fn succeeded(text: &str) -> Arc<Outcome> {
     let content = vec![Content::Text { text: text.into() }];
     let usage = Usage { wall_us: 7, ..Usage::default() };
-    Arc::new(Outcome { ending: Ending::Succeeded { content }, usage })
+    Arc::new(Outcome { ending: Ending::Succeeded { content: Some(content) }, usage })
 }
 
 pub fn ended(call: CallId) -> NewEvent {

@@ -2,24 +2,25 @@
 
 use std::collections::HashSet;
 
-use bulkhead_core::call::{Call, CallState, Step};
+use bulkhead_core::call::{Call, CallState, ListedCall, Step};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::event::NewEvent;
 use bulkhead_core::grants::Grants;
 use bulkhead_core::id::{CallId, TaskId};
+use bulkhead_core::outcome::INLINE_RESULT;
 use bulkhead_core::ports::cluster::Orphan;
 use bulkhead_core::ports::store::{
     AcceptCall, Accepted, Appended, EndCall, IDEMPOTENCY_TTL_MS, Idempotency, Page, StoreError,
 };
 use bulkhead_core::principal::Owner;
-use sqlx::Row as _;
+use sqlx::{FromRow as _, Row as _};
 
 use super::PostgresStore;
 use super::audit::recording;
 use super::events::{Append, Texts, append_sql, appending};
 use super::run::Failed;
 use super::statement::{Answer, Statement, Work, unreadable};
-use crate::rows::{CallRow, Reading, json};
+use crate::rows::{CallRow, OUTCOME_END, Reading, json};
 
 /// Selects what `CallRow` has; a condition follows.
 macro_rules! select_call {
@@ -272,11 +273,45 @@ pub(super) async fn get(store: &PostgresStore, owner: Owner, id: CallId) -> Resu
     store.read(select).await?.maybe::<CallRow, _>()
 }
 
-pub(super) async fn list(store: &PostgresStore, task: TaskId, page: Page<CallId>) -> Result<Vec<Call>, StoreError> {
+/// Selects what lists show. The length of a long text is known without reading it; of
+/// one of a result its end is sent. (No function of JSON: they fail at a guest's `\u0000`.)
+const SELECT_LISTED: &str = "
+    SELECT c.id, c.task_id, c.tenant_id, c.user_id, c.state, c.attempts, c.created_at, c.started_at,
+           c.ended_at, c.tool_name, c.tool_id, c.tool_digest, c.grants, NULL::text AS arguments,
+           coalesce(nullif(c.limits, ''), (SELECT limits FROM tasks WHERE id = c.task_id)) AS limits,
+           CASE WHEN octet_length(c.outcome) <= $1 THEN c.outcome END AS outcome,
+           CASE WHEN c.state = 'succeeded' AND octet_length(c.outcome) > $1
+               THEN right(c.outcome, $2::integer) END AS outcome_end
+    FROM calls c WHERE c.task_id = $3 AND c.id < $4 ORDER BY c.id DESC LIMIT $5";
+
+pub(super) async fn list(
+    store: &PostgresStore,
+    task: TaskId,
+    page: Page<CallId>,
+) -> Result<Vec<ListedCall>, StoreError> {
     // `~` sorts after every id.
     let before = page.before.map_or_else(|| "~".to_owned(), |id| id.to_string());
-    let select = Statement::new(select_call!("c.task_id = $1 AND c.id < $2 ORDER BY c.id DESC LIMIT $3"));
-    store.read(select.bind_id(task).bind(before).bind(i64::from(page.limit))).await?.all::<CallRow, _>()
+    let select = Statement::new(SELECT_LISTED)
+        .bind(i64::try_from(INLINE_RESULT).unwrap_or(i64::MAX))
+        .bind(OUTCOME_END)
+        .bind_id(task)
+        .bind(before)
+        .bind(i64::from(page.limit));
+    let rows = store.read(select).await?.rows;
+    let mut calls = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let mut row = CallRow::from_row(row).map_err(unreadable)?;
+        // One at a time: together they may be a hundred megabytes.
+        if row.lacks_fault() {
+            let select = Statement::new("SELECT outcome FROM calls WHERE id = $1").bind_id(row.id());
+            let outcome = store.read(select).await?;
+            // Its task was purged a moment ago.
+            let Some(text) = outcome.get::<Option<&str>>("outcome")? else { continue };
+            text.map(|text| row.set_fault(text)).transpose()?;
+        }
+        calls.push(row.try_into()?);
+    }
+    Ok(calls)
 }
 
 /// Of these tasks.

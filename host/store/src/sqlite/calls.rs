@@ -3,23 +3,24 @@
 
 use std::sync::Arc;
 
-use bulkhead_core::call::{Call, CallState, Step};
+use bulkhead_core::call::{Call, CallState, ListedCall, Step};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::event::NewEvent;
 use bulkhead_core::grants::Grants;
 use bulkhead_core::id::{CallId, TaskId};
+use bulkhead_core::outcome::INLINE_RESULT;
 use bulkhead_core::ports::store::{
     AcceptCall, Accepted, Appended, EndCall, IDEMPOTENCY_TTL_MS, Idempotency, Page, StoreError,
 };
 use bulkhead_core::principal::Owner;
 use rusqlite::{Connection, OptionalExtension as _, params};
-use sqlx::query_as;
+use sqlx::{query_as, query_scalar};
 
 use super::audit::Link;
 use super::log::{self, Log};
 use super::write::Transaction;
 use super::{SqliteStore, read_failed};
-use crate::rows::{CallRow, Reading, all, json, maybe};
+use crate::rows::{CallRow, OUTCOME_END, Reading, all, json, maybe};
 
 /// Texts over this many bytes are stored in `payloads`.
 pub(super) const LARGE: usize = 4096;
@@ -276,17 +277,43 @@ pub(super) async fn get(store: &SqliteStore, owner: Owner, id: CallId) -> Result
     maybe(row)
 }
 
-pub(super) async fn list(store: &SqliteStore, task: TaskId, page: Page<CallId>) -> Result<Vec<Call>, StoreError> {
+/// Selects what lists show. A text in `payloads` that is longer is looked at for its
+/// length alone, which is in its row, and one of a result for its end.
+const SELECT_LISTED: &str = "
+    SELECT c.id, c.task_id, c.tenant_id, c.user_id, c.state, c.attempts, c.created_at, c.started_at,
+           c.ended_at, c.tool_name, c.tool_id, c.tool_digest, c.grants, NULL AS arguments,
+           coalesce(nullif(c.limits, ''), (SELECT limits FROM tasks WHERE id = c.task_id)) AS limits,
+           coalesce(c.outcome, CASE WHEN octet_length(p.body) <= ?1 THEN p.body END) AS outcome,
+           CASE WHEN c.state = 'succeeded' AND octet_length(p.body) > ?1 THEN substr(p.body, -?2) END AS outcome_end
+    FROM calls c LEFT JOIN payloads p ON p.id = c.outcome_ref
+    WHERE c.task_id = ?3 AND c.id < ?4 ORDER BY c.id DESC LIMIT ?5";
+
+pub(super) async fn list(store: &SqliteStore, task: TaskId, page: Page<CallId>) -> Result<Vec<ListedCall>, StoreError> {
     // `~` sorts after every id.
     let before = page.before.map_or_else(|| "~".to_owned(), |id| id.to_string());
-    let rows: Vec<CallRow> = query_as(select_call!("c.task_id = ? AND c.id < ? ORDER BY c.id DESC LIMIT ?"))
+    let rows: Vec<CallRow> = query_as(SELECT_LISTED)
+        .bind(i64::try_from(INLINE_RESULT).unwrap_or(i64::MAX))
+        .bind(OUTCOME_END)
         .bind(task.to_string())
         .bind(before)
         .bind(page.limit)
         .fetch_all(&store.readers)
         .await
         .map_err(read_failed)?;
-    all(rows)
+    let mut calls = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        // One at a time: together they may be a hundred megabytes.
+        if row.lacks_fault() {
+            let text = "SELECT p.body FROM calls c LEFT JOIN payloads p ON p.id = c.outcome_ref WHERE c.id = ?";
+            let text: Option<Option<String>> =
+                query_scalar(text).bind(row.id()).fetch_optional(&store.readers).await.map_err(read_failed)?;
+            // Its task was purged a moment ago.
+            let Some(text) = text else { continue };
+            text.map(|text| row.set_fault(&text)).transpose()?;
+        }
+        calls.push(row.try_into()?);
+    }
+    Ok(calls)
 }
 
 pub(super) async fn open(store: &SqliteStore) -> Result<Vec<Call>, StoreError> {

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use bulkhead_core::audit::chain::{ChainState, Stored};
 use bulkhead_core::audit::{Audit, AuditFilter, NewAudit};
-use bulkhead_core::call::{Call, Step};
+use bulkhead_core::call::{Call, ListedCall, Step};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
 use bulkhead_core::event::{NewEvent, Seq};
@@ -240,7 +240,7 @@ impl Store for SqliteStore {
         calls::get(self, owner, id).await
     }
 
-    async fn list_calls(&self, task: TaskId, page: Page<CallId>) -> Result<Vec<Call>, StoreError> {
+    async fn list_calls(&self, task: TaskId, page: Page<CallId>) -> Result<Vec<ListedCall>, StoreError> {
         calls::list(self, task, page).await
     }
 
