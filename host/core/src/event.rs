@@ -351,6 +351,9 @@ pub enum EventBody {
     },
 }
 
+/// The type of [`EventBody::TaskPurged`].
+pub const PURGED: &str = "task.purged";
+
 impl EventBody {
     /// Name and data, ready to be stored.
     pub fn encode(&self) -> (String, Arc<str>) {

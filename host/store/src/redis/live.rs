@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bulkhead_core::clock::Timestamp;
-use bulkhead_core::event::{Event, NewEvent, Seq};
+use bulkhead_core::event::{Event, NewEvent, PURGED, Seq};
 use bulkhead_core::id::{TaskId, TenantId};
 use bulkhead_core::ports::live::{Heard, Live};
 use redis::Pipeline;
@@ -121,7 +121,10 @@ pub(super) async fn tell(shared: Arc<Shared>, mut to_tell: mpsc::Receiver<Told>)
 fn add(transaction: &mut Pipeline, shared: &Shared, Told { tenant, task, events }: &Told) {
     let Some(last) = events.last().map(|event| event.seq) else { return };
     let tail = shared.key(*tenant, &format!("tail:{task}"));
-    if events.iter().map(|event| event.body.size()).sum::<u64>() <= HOT_BYTES {
+    if events.iter().any(|event| event.body.kind == PURGED) {
+        // What somebody wanted gone does not stay here until its time is over.
+        transaction.cmd("UNLINK").arg(&tail);
+    } else if events.iter().map(|event| event.body.size()).sum::<u64>() <= HOT_BYTES {
         let name = task.to_string();
         for Event { seq, body } in events.iter().map(|event| &**event) {
             let call = body.call.map(|call| call.to_string()).unwrap_or_default();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bulkhead_core::clock::Timestamp;
-use bulkhead_core::event::{Event, EventBody, NewEvent};
+use bulkhead_core::event::{Event, EventBody, NewEvent, PURGED};
 use bulkhead_core::id::{CallId, TaskId, TenantId, UserId};
 use bulkhead_core::ports::live::{Connections as _, Heard, Live as _, Opened};
 use bulkhead_core::ports::rates::{Counted, Counts, Rate, Rates, Taken};
@@ -113,6 +113,11 @@ async fn what_one_host_stores_the_others_hear_and_find_hot() {
     assert_eq!(heard(&b).await, Heard::Grown(tenant, task(1), 4));
     assert_eq!(b.tail(tenant, task(1), 3).await, []);
     assert_eq!(b.tail(tenant, task(1), 4).await, [(*event(5)).clone()]);
+    // Of a task that is purged nothing is kept.
+    let purged = NewEvent { kind: PURGED.into(), ..event(2).body.clone() };
+    a.publish(tenant, task(2), vec![Arc::new(Event { seq: 2, body: purged })]);
+    let key = format!("test:1:{tenant}:tail:{}", task(2));
+    until("it is gone", || server.cli(&["EXISTS", &key]).trim() == "0").await;
     // What is large is told and not kept.
     let large = NewEvent { data: "x".repeat(70_000).into(), ..event(6).body.clone() };
     a.publish(tenant, task(1), vec![Arc::new(Event { seq: 6, body: large })]);
