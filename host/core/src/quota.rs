@@ -108,6 +108,34 @@ pub struct UserQuota {
     pub tasks: u64,
 }
 
+/// What several tasks take together. Wide enough for any number of them, whatever each
+/// is said to take: what is added can be taken off again, and leaves the others as they
+/// were. A sum that stops at the most of 64 bits would lose them.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    bytes: u128,
+    entries: u128,
+}
+
+impl Sum {
+    fn add(&mut self, extent: Extent) {
+        self.bytes += u128::from(extent.bytes);
+        self.entries += u128::from(extent.entries);
+    }
+
+    /// Takes off what was added before.
+    fn take_off(&mut self, extent: Extent) {
+        self.bytes = self.bytes.saturating_sub(extent.bytes.into());
+        self.entries = self.entries.saturating_sub(extent.entries.into());
+    }
+
+    /// The same, or as much as can be said: more than there is room for anyway.
+    fn extent(self) -> Extent {
+        let most = |sum: u128| u64::try_from(sum).unwrap_or(u64::MAX);
+        Extent { bytes: most(self.bytes), entries: most(self.entries) }
+    }
+}
+
 /// What the tasks of a user take, by the last that is known of each.
 #[derive(Default)]
 struct Holdings {
@@ -115,7 +143,7 @@ struct Holdings {
     /// Those that are deleted and kept: what they take counts, they themselves don't.
     kept: HashSet<TaskId>,
     /// Of all of them.
-    sum: Extent,
+    sum: Sum,
     /// Since when, if others change them as well.
     read: Option<Instant>,
 }
@@ -128,14 +156,22 @@ impl Holdings {
 
     fn set(&mut self, task: TaskId, extent: Extent) -> Option<Extent> {
         let before = self.tasks.insert(task, extent);
-        self.sum = self.sum.less(before.unwrap_or_default()).plus(extent);
+        self.sum.take_off(before.unwrap_or_default());
+        self.sum.add(extent);
         before
     }
 
     fn remove(&mut self, task: TaskId) {
         self.kept.remove(&task);
         let before = self.tasks.remove(&task);
-        self.sum = self.sum.less(before.unwrap_or_default());
+        self.sum.take_off(before.unwrap_or_default());
+    }
+
+    /// What all take but this one.
+    fn without(&self, task: TaskId) -> Extent {
+        let mut others = self.sum;
+        others.take_off(self.tasks.get(&task).copied().unwrap_or_default());
+        others.extent()
     }
 }
 
@@ -293,8 +329,7 @@ impl Quotas {
     /// If the store fails.
     pub async fn room_to_unpack(&self, owner: Owner, task: TaskId) -> Result<Extent, Error> {
         let holdings = self.holdings(owner).await?;
-        let holdings = lock(&holdings);
-        let others = holdings.sum.less(holdings.tasks.get(&task).copied().unwrap_or_default());
+        let others = lock(&holdings).without(task);
         Ok(self.user.workspaces.less(others))
     }
 
@@ -359,7 +394,7 @@ impl Quotas {
 
     async fn taken(&self, owner: Owner) -> Result<Extent, Error> {
         let holdings = self.holdings(owner).await?;
-        let sum = lock(&holdings).sum;
+        let sum = lock(&holdings).sum.extent();
         Ok(sum)
     }
 
@@ -415,6 +450,25 @@ mod tests {
         assert!(old.holds(quota), "the walk took 50 ms");
         tokio::time::advance(Duration::from_millis(200)).await;
         assert!(!old.holds(quota));
+    }
+
+    /// Whatever is said of one task, what the others take is as it was.
+    #[test]
+    fn one_task_never_loses_what_the_others_take() {
+        let task = |n| TaskId::from_parts(1, n);
+        let (seven, most) = (Extent { bytes: 7, entries: 7 }, Extent { bytes: u64::MAX, entries: u64::MAX });
+        let mut holdings = Holdings::default();
+        holdings.set(task(1), seven);
+        holdings.set(task(2), most);
+        holdings.set(task(3), most);
+        assert_eq!(holdings.sum.extent(), most, "as much as can be said");
+        holdings.set(task(2), most);
+        holdings.remove(task(3));
+        assert_eq!(holdings.without(task(2)), seven);
+        holdings.set(task(2), Extent { bytes: 1, entries: 2 });
+        assert_eq!(holdings.sum.extent(), Extent { bytes: 8, entries: 9 });
+        holdings.remove(task(2));
+        assert_eq!(holdings.sum.extent(), seven);
     }
 
     #[test]

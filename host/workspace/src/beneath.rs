@@ -64,6 +64,17 @@ pub fn open_dir(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
     open(root, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
 }
 
+/// Opens the directory that `directory` is in by now. The one way up, and it may lead
+/// anywhere, as a directory can be moved at any moment: whoever goes it must look
+/// whether it is the directory that was meant before reading it.
+///
+/// # Errors
+/// Those of `openat(2)`.
+pub fn open_above(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(directory, "..", flags, Mode::empty())
+}
+
 /// A regular file that was opened for reading, and what it is.
 #[derive(Debug)]
 pub struct RegularFile {

@@ -155,16 +155,39 @@ fn open_locked(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
     Ok(directory)
 }
 
-/// Gives the owner all rights of the directory `name`. The kernel has no
-/// `fchmod` for what can't be opened, so it goes through the descriptor's name
-/// in /proc, which means this very inode and not what the name means by now.
+/// Gives the owner all rights of the directory `name`.
 pub(crate) fn unlock(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     let seen = beneath::look(parent, name.to_bytes())?;
     if FileType::from_raw_mode(rustix::fs::fstat(&seen)?.st_mode) != FileType::Directory {
         return Err(Errno::NOTDIR);
     }
+    allow(&seen, Mode::RWXU)
+}
+
+/// Sets the rights of what was only looked at. The kernel has no `fchmod` for what
+/// can't be opened, so it goes through the descriptor's name in /proc, which means
+/// this very inode and not what the name means by now.
+fn allow(seen: &OwnedFd, mode: Mode) -> Result<()> {
     let path = format!("/proc/self/fd/{}", seen.as_raw_fd());
-    rustix::fs::chmodat(rustix::fs::CWD, path, Mode::RWXU, AtFlags::empty())
+    rustix::fs::chmodat(rustix::fs::CWD, path, mode, AtFlags::empty())
+}
+
+/// Opens what its owner may not read: once more, with the right to. Other rights
+/// stay as they are.
+pub(crate) fn unlocked<T>(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    open: impl Fn(BorrowedFd<'_>, &[u8]) -> Result<T>,
+) -> Result<T> {
+    match open(parent, name.to_bytes()) {
+        Err(Errno::ACCESS) => {
+            let seen = beneath::look(parent, name.to_bytes())?;
+            let mode = Mode::from_raw_mode(rustix::fs::fstat(&seen)?.st_mode & 0o777);
+            allow(&seen, mode | Mode::RUSR | Mode::XUSR)?;
+            open(parent, name.to_bytes())
+        }
+        result => result,
+    }
 }
 
 #[cfg(test)]

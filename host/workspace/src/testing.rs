@@ -24,7 +24,15 @@ pub(crate) struct Tree {
 
 impl Tree {
     pub(crate) fn new() -> Self {
-        let dir = TempDir::new().expect("a temporary directory");
+        Self::of(TempDir::new().expect("a temporary directory"))
+    }
+
+    /// One in memory where there is room for it: for what takes long to make on a disk.
+    pub(crate) fn in_memory() -> Self {
+        TempDir::new_in("/dev/shm").map_or_else(|_| Self::new(), Self::of)
+    }
+
+    fn of(dir: TempDir) -> Self {
         let fd = File::open(dir.path()).expect("opens").into();
         Self { dir, fd }
     }

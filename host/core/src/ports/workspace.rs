@@ -474,7 +474,8 @@ pub trait Workspaces: Send + Sync + 'static {
     /// Measures what lies beside a workspace: what was deleted and is kept, and uploads.
     async fn measure_aside(&self, task: (TenantId, TaskId)) -> Result<Extent, WorkspaceError>;
 
-    /// Measures what everything in it takes.
+    /// Measures what everything in it takes, also what no path leads to. What has no end,
+    /// or changes too fast, is [`WorkspaceError::OverLimit`]: it has no measure.
     async fn measure(&self, root: Arc<OwnedFd>) -> Result<Extent, WorkspaceError>;
     /// Finds what changed since a time, at most `max` entries.
     async fn changed_since(&self, root: Arc<OwnedFd>, since: Timestamp, max: u32) -> Result<Walked, WorkspaceError>;

@@ -5,12 +5,12 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io::{BufWriter, Write};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bulkhead_core::ports::import::{ImportError, Imported};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, SeekFrom, Stat};
+use rustix::fs::{Dir, FileType, SeekFrom, Stat};
 use rustix::io::Errno;
 use tar::EntryType;
 
@@ -133,7 +133,7 @@ impl<W: Write> Packer<'_, W> {
         Ok(Frame { path, stat, names })
     }
 
-    /// Packs one entry; a directory is to be gone into.
+    /// Packs one entry, with the rights that it had; a directory is to be gone into.
     fn entry(&mut self, dir: OwnedFd, path: Vec<u8>, name: &CString) -> Result<Option<Frame>, ImportError> {
         self.entries += 1;
         if self.entries > self.limits.max_entries {
@@ -144,7 +144,7 @@ impl<W: Write> Packer<'_, W> {
             FileType::Directory => {
                 self.done.directories += 1;
                 self.write(&Entry::of(EntryType::Directory, &path, &stat))?;
-                let below = unlocked(dir.as_fd(), name, beneath::open_dir);
+                let below = remove::unlocked(dir.as_fd(), name, beneath::open_dir);
                 let mut frame = self.frame(path.clone(), below.map_err(unreadable(&path))?)?;
                 frame.stat = stat;
                 return Ok(Some(frame));
@@ -161,7 +161,7 @@ impl<W: Write> Packer<'_, W> {
     }
 
     fn file(&mut self, dir: BorrowedFd<'_>, path: &[u8], name: &CString, seen: &Stat) -> Result<(), ImportError> {
-        let file = unlocked(dir, name, beneath::open_file).map_err(unreadable(path))?;
+        let file = remove::unlocked(dir, name, beneath::open_file).map_err(unreadable(path))?;
         let stat = file.stat;
         if (stat.st_dev, stat.st_ino) != (seen.st_dev, seen.st_ino) {
             return Err(unfit(path, "changed while it was packed"));
@@ -225,26 +225,6 @@ impl<W: Write> Packer<'_, W> {
 
 fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
-}
-
-/// Opens what its owner may not read: once more, with the right to. What is
-/// packed are the rights that it had.
-fn unlocked<T>(
-    dir: BorrowedFd<'_>,
-    name: &CString,
-    open: impl Fn(BorrowedFd<'_>, &[u8]) -> rustix::io::Result<T>,
-) -> rustix::io::Result<T> {
-    match open(dir, name.to_bytes()) {
-        Err(Errno::ACCESS) => {
-            let seen = beneath::look(dir, name.to_bytes())?;
-            let mode = Mode::from_raw_mode(rustix::fs::fstat(&seen)?.st_mode & 0o777);
-            let path = format!("/proc/self/fd/{}", seen.as_raw_fd());
-            let more = Mode::RUSR | Mode::XUSR;
-            rustix::fs::chmodat(rustix::fs::CWD, path, mode | more, AtFlags::empty())?;
-            open(dir, name.to_bytes())
-        }
-        result => result,
-    }
 }
 
 /// Where a file has content; nothing if the filesystem can't tell, or it is in

@@ -16,7 +16,7 @@ use super::change::{hold, open_parent};
 use super::layout::{Beside, Layout, discard};
 use super::list::kind_of;
 use super::project::{adopt, is_of_another};
-use super::{copy, walk};
+use super::{copy, measure as tree};
 use crate::{beneath, error, remove};
 
 /// Puts an entry aside under `id`.
@@ -87,7 +87,7 @@ fn look(kept: BorrowedFd<'_>, id: &str) -> Result<Option<PutAside>, WorkspaceErr
         EntryKind::File => extent.bytes = u64::try_from(stat.st_size).unwrap_or(0),
         EntryKind::Directory => {
             if let Ok(dir) = beneath::open_dir(kept, id.as_bytes()) {
-                let inside = walk::measure(dir.as_fd())?;
+                let inside = tree::measure(dir.as_fd())?;
                 extent = Extent { bytes: inside.bytes, entries: inside.entries.saturating_add(1) };
             }
         }
@@ -175,7 +175,7 @@ pub(super) fn measure(layout: &Layout, task: (TenantId, TaskId)) -> Result<Exten
             Err(Errno::NOENT) => continue,
             result => result.map_err(error::host)?,
         };
-        let extent = walk::measure(dir.as_fd())?;
+        let extent = tree::measure(dir.as_fd())?;
         sum.bytes = sum.bytes.saturating_add(extent.bytes);
         sum.entries = sum.entries.saturating_add(extent.entries);
     }

@@ -19,6 +19,7 @@ mod change;
 mod copy;
 mod layout;
 mod list;
+mod measure;
 mod part;
 mod project;
 mod read;
@@ -307,7 +308,7 @@ impl Workspaces for LocalWorkspaces {
     }
 
     async fn measure(&self, root: Arc<OwnedFd>) -> Result<Extent, WorkspaceError> {
-        self.run_long(move |_| walk::measure(root.as_fd())).await
+        self.run_long(move |_| measure::measure(root.as_fd())).await
     }
 
     async fn changed_since(&self, root: Arc<OwnedFd>, since: Timestamp, max: u32) -> Result<Walked, WorkspaceError> {

@@ -334,3 +334,16 @@ async fn what_changed_is_found() {
     let all = space.all.changed_since(space.root(), Timestamp::from_millis(0), 100).await.expect("walks");
     assert!(all.changes.iter().any(|change| change.path == "%25"));
 }
+
+#[tokio::test]
+async fn what_can_not_be_named_is_more() {
+    let space = Space::new().await;
+    let (a, b) = (vec!["a"; 100].join("/"), vec!["b"; 100].join("/"));
+    fs::create_dir_all(space.dir.join(&a)).expect("makes");
+    fs::create_dir_all(space.dir.join(&b)).expect("makes");
+    fs::rename(space.dir.join("b"), space.dir.join(&a).join("b")).expect("moves");
+    let walked = space.all.changed_since(space.root(), Timestamp::from_millis(0), 1000).await.expect("walks");
+    assert_eq!(walked.changes.len(), 128);
+    assert!(walked.more);
+    assert_eq!(space.all.measure(space.root()).await.expect("walks"), Extent { bytes: 0, entries: 200 });
+}

@@ -1,6 +1,10 @@
 //! Finding what changed since a time, by looking at every entry. Used where no
 //! journal is: after a worker was lost in the middle of a call, and for
 //! backends that write the directory themselves.
+//!
+//! What is told are paths, so this goes where a path leads and no further. What lies
+//! deeper, or has a longer one, can't be told; that there is more can, and is. It
+//! counts in the quota all the same: `super::measure` goes by no path.
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -9,7 +13,6 @@ use bulkhead_core::clock::Timestamp;
 use bulkhead_core::event::{ChangeKind, FileChange};
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::workspace::{Walked, WorkspaceError};
-use bulkhead_core::quota::Extent;
 use rustix::fs::{AtFlags, Dir, FileType, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 
@@ -19,58 +22,8 @@ use crate::{beneath, error, remove};
 const COARSE_CLOCK_MILLIS: i64 = 10;
 /// Entries looked at, in all: some ten seconds' work.
 const MAX_LOOKED_AT: u64 = 2_000_000;
-/// Directories that wait for their turn; each is a path in memory.
-const MAX_WAITING: usize = 100_000;
-
-/// What everything in a workspace takes. Directories are entered by descriptor
-/// and none is held open for those below it, however deep they lie.
-pub(super) fn measure(root: BorrowedFd<'_>) -> Result<Extent, WorkspaceError> {
-    let mut extent = Extent::default();
-    let mut waiting = vec![WorkspacePath::root()];
-    while let Some(directory) = waiting.pop() {
-        match measure_one(root, &directory, &mut extent, &mut waiting) {
-            Ok(()) => {}
-            // It went, was swapped, or its rights were taken.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::ACCESS) => {}
-            Err(errno) => return Err(error::at(&directory)(errno)),
-        }
-        if extent.entries >= MAX_LOOKED_AT || waiting.len() >= MAX_WAITING {
-            // More than anybody's quota, and than should be walked.
-            extent.entries = u64::MAX;
-            break;
-        }
-    }
-    Ok(extent)
-}
-
-fn measure_one(
-    root: BorrowedFd<'_>,
-    directory: &WorkspacePath,
-    extent: &mut Extent,
-    waiting: &mut Vec<WorkspacePath>,
-) -> rustix::io::Result<()> {
-    let dir = beneath::open_dir(root, directory.as_bytes())?;
-    let mut entries = Dir::read_from(&dir)?;
-    while let Some(entry) = entries.read() {
-        let entry = entry?;
-        if remove::is_dots(entry.file_name()) {
-            continue;
-        }
-        extent.entries += 1;
-        let mask = StatxFlags::TYPE | StatxFlags::SIZE;
-        let stat = match rustix::fs::statx(&dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW, mask) {
-            Err(Errno::NOENT) => continue,
-            result => result?,
-        };
-        match FileType::from_raw_mode(stat.stx_mode.into()) {
-            FileType::RegularFile => extent.bytes = extent.bytes.saturating_add(stat.stx_size),
-            // One too deep to be named is an entry all the same.
-            FileType::Directory => waiting.extend(directory.join(entry.file_name().to_bytes())),
-            _ => {}
-        }
-    }
-    Ok(())
-}
+/// Bytes of the paths of directories that wait for their turn.
+const MAX_WAITING: usize = 16 << 20;
 
 struct Walk<'a> {
     root: BorrowedFd<'a>,
@@ -82,6 +35,13 @@ struct Walk<'a> {
     found: Walked,
     /// Directories to be read, the next one last.
     waiting: Vec<WorkspacePath>,
+    /// What they take of memory.
+    waiting_bytes: usize,
+}
+
+/// What a path takes of memory.
+fn weight(path: &WorkspacePath) -> usize {
+    size_of::<WorkspacePath>() + path.as_bytes().len()
 }
 
 /// Files created or modified since `since`, directory by directory, each
@@ -95,8 +55,10 @@ pub(super) fn changed_since(root: BorrowedFd<'_>, since: Timestamp, max: u32) ->
         full: false,
         found: Walked::default(),
         waiting: vec![WorkspacePath::root()],
+        waiting_bytes: weight(&WorkspacePath::root()),
     };
     while let Some(directory) = walk.waiting.pop() {
+        walk.waiting_bytes -= weight(&directory);
         match walk.read(&directory) {
             Ok(()) => {}
             // It went, was swapped, or its rights were taken: nothing to tell.
@@ -116,7 +78,7 @@ impl Walk<'_> {
         let dir = beneath::open_dir(self.root, directory.as_bytes())?;
         // Sorted, and no larger than what may still be told.
         let mut changed: BTreeMap<WorkspacePath, ChangeKind> = BTreeMap::new();
-        let mut below = Vec::new();
+        let (mut below, mut below_bytes) = (Vec::new(), 0);
         let room = self.max - self.found.changes.len();
         let mut entries = Dir::read_from(&dir)?;
         while let Some(entry) = entries.read() {
@@ -126,7 +88,7 @@ impl Walk<'_> {
             }
             self.looked_at += 1;
             let Ok(path) = directory.join(entry.file_name().to_bytes()) else {
-                // Too deep to be named.
+                // Too deep or too long to be named: it counts as one more.
                 self.found.more = true;
                 continue;
             };
@@ -137,6 +99,7 @@ impl Walk<'_> {
             };
             let kind = FileType::from_raw_mode(stat.stx_mode.into());
             if kind == FileType::Directory {
+                below_bytes += weight(&path);
                 below.push(path.clone());
             }
             if let Some(change) = self.change(kind, &stat) {
@@ -146,7 +109,7 @@ impl Walk<'_> {
                     self.full = true;
                 }
             }
-            if self.looked_at >= MAX_LOOKED_AT || self.waiting.len() + below.len() >= MAX_WAITING {
+            if self.looked_at >= MAX_LOOKED_AT || self.waiting_bytes + below_bytes >= MAX_WAITING {
                 self.full = true;
                 break;
             }
@@ -155,6 +118,7 @@ impl Walk<'_> {
         self.found.changes.extend(told);
         below.sort_unstable_by(|a, b| b.cmp(a));
         self.waiting.append(&mut below);
+        self.waiting_bytes += below_bytes;
         Ok(())
     }
 
