@@ -175,6 +175,32 @@ fn all_workspaces_of_a_user_together_have_a_quota() {
 }
 
 #[test]
+fn all_users_of_a_tenant_together_have_so_many_tasks() {
+    let server = Server::start(Options::default().with("BULKHEAD_QUOTA__TASKS_PER_TENANT", 3));
+    let client = server.client();
+    let me = client.get("/v1/whoami").expect(200);
+    let of_tenant =
+        server.client_with(&["--tenant", me["tenant"].as_str().unwrap(), "--user", "usr_01jd8n2m4v0000000000000000"]);
+    let first = client.task();
+    for client in [&client, &of_tenant] {
+        client.task();
+    }
+    let problem = of_tenant.post("/v1/tasks", &json!({})).problem(422, "over_limit");
+    assert_eq!((&problem["name"], &problem["limit"]), (&json!("quota.tasks_per_tenant"), &json!(3)));
+    assert_eq!((&problem["unit"], &problem["used"]), (&json!("tasks"), &json!(3)));
+    // Another tenant is not concerned, and one that goes makes room, a moment later.
+    server
+        .client_with(&["--tenant", "ten_01jd8n2m4v0000000000000000", "--user", "usr_01jd8n2m4v0000000000000000"])
+        .task();
+    assert_eq!(client.delete(&format!("/v1/tasks/{first}")).status, 204);
+    let begun = Instant::now();
+    while of_tenant.post("/v1/tasks", &json!({})).status != 201 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it made no room");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
 fn what_an_import_brings_counts_and_goes_if_it_is_too_much() {
     let server = Server::start(Options::default().with("BULKHEAD_QUOTA__WORKSPACE_BYTES_PER_USER", 20_000));
     let client = server.client();

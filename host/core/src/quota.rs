@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::id::TaskId;
+use crate::id::{TaskId, TenantId};
 use crate::limits::Limits;
 use crate::ports::store::{HeldTask, Store};
 use crate::ports::workspace::Workspaces;
@@ -32,6 +33,9 @@ const RARER: u32 = 100;
 /// How long a host that is not alone goes by what it knows of a user's tasks: others
 /// fill and make them, too.
 const SHARED: Duration = Duration::from_secs(2);
+
+/// How long the tasks of a tenant are as they were counted.
+const COUNTED: Duration = Duration::from_secs(2);
 
 /// What bounds all workspaces of a user together.
 const USER_BYTES: &str = "quota.workspace_bytes_per_user";
@@ -99,13 +103,15 @@ impl Known {
     }
 }
 
-/// What all tasks of one user may hold together.
+/// What all tasks of one user may hold together, and how many a tenant may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserQuota {
     /// Of all their workspaces.
     pub workspaces: Extent,
     /// Tasks that are not deleted.
     pub tasks: u64,
+    /// Of all users of a tenant: an issuer of tokens makes as many users as it likes.
+    pub tasks_of_tenant: u64,
 }
 
 /// What several tasks take together. Wide enough for any number of them, whatever each
@@ -195,6 +201,8 @@ pub struct Quotas {
     user: UserQuota,
     known: Cache<TaskId, Known>,
     held: Cache<Owner, Arc<Mutex<Holdings>>>,
+    /// Tasks of tenants, as they were counted lately, and those that were asked for since.
+    of_tenants: Cache<TenantId, Arc<AtomicU64>>,
     /// Whether other hosts have tasks of the same users.
     shared: bool,
 }
@@ -211,7 +219,8 @@ impl Quotas {
     /// Of the workspaces of `workspaces`; what `store` remembers is a start.
     /// If they are `shared` with other hosts, that is read again every two seconds.
     pub fn new(workspaces: Arc<dyn Workspaces>, store: Arc<dyn Store>, user: UserQuota, shared: bool) -> Self {
-        Self { workspaces, store, user, known: Cache::new(KNOWN), held: Cache::new(KNOWN), shared }
+        let of_tenants = Cache::builder().max_capacity(KNOWN).time_to_live(COUNTED).build();
+        Self { workspaces, store, user, known: Cache::new(KNOWN), held: Cache::new(KNOWN), of_tenants, shared }
     }
 
     /// What may still be added to a task's workspace.
@@ -243,7 +252,7 @@ impl Quotas {
         })
     }
 
-    /// Refuses a further task to a user who holds as many as may be.
+    /// Refuses a further task to a user who holds as many as may be, or whose tenant does.
     ///
     /// # Errors
     /// If so, or the store fails.
@@ -258,7 +267,25 @@ impl Quotas {
             let bound = Bound { name: "quota.tasks_per_user", value: self.user.tasks, used: Some(live) };
             return Err(Error::OverQuota(bound));
         }
-        Ok(())
+        self.one_more_of_tenant(owner.tenant).await
+    }
+
+    /// Tasks that go, or that other hosts make, count a moment later.
+    async fn one_more_of_tenant(&self, tenant: TenantId) -> Result<(), Error> {
+        let most = self.user.tasks_of_tenant;
+        let counted = match self.of_tenants.get(&tenant) {
+            Some(counted) => counted,
+            None => {
+                let counted = Arc::new(AtomicU64::new(self.store.count_tasks(tenant, most).await?));
+                self.of_tenants.insert(tenant, counted.clone());
+                counted
+            }
+        };
+        let one_more = |live: u64| (live < most).then_some(live + 1);
+        let asked = counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        asked
+            .map(drop)
+            .map_err(|live| Error::OverQuota(Bound { name: "quota.tasks_per_tenant", value: most, used: Some(live) }))
     }
 
     /// Refuses to fill a workspace of a user who has no room left.

@@ -108,6 +108,7 @@ pub const SERVER: &[ServerLimit] = &[
     limit("quota.workspace_bytes_per_user", "bytes", FULL, "all workspaces of the user hold {used} bytes", ROOM),
     limit("quota.workspace_entries_per_user", "entries", FULL, "all workspaces of the user hold {used} entries", ROOM),
     limit("quota.tasks_per_user", "tasks", OVER, "the user has {used} tasks, archived ones included", "Delete one"),
+    limit("quota.tasks_per_tenant", "tasks", OVER, "the tenant has {used} tasks, archived ones included", "Delete one"),
     limit("quota.tools_per_tenant", "tools", OVER, "the tenant has {used} tools, refused ones included", "Delete one"),
     limit("quota.tool_bytes_per_tenant", "bytes", OVER, "the tenant's components have {used} bytes", "Delete a tool"),
     limit(

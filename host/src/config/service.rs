@@ -71,6 +71,7 @@ impl Config {
                     entries: self.quota.workspace_entries_per_user,
                 },
                 tasks: self.quota.tasks_per_user,
+                tasks_of_tenant: self.quota.tasks_per_tenant,
             },
             tools_quota: Extent { bytes: self.quota.tool_bytes_per_tenant, entries: self.quota.tools_per_tenant },
             life: self.life_config(),

@@ -66,6 +66,7 @@ suite! {
     tasks::are_found_by_state_for_recovery,
     tasks::of_one_id_are_stored_once,
     tasks::know_what_their_workspaces_take,
+    life::are_counted_for_their_tenant_until_they_are_deleted,
     life::deleted_ones_are_kept_brought_back_and_purged,
     life::what_is_kept_counts_and_pins_its_tools,
     life::their_time_is_over_when_nobody_uses_them,

@@ -250,6 +250,13 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn count_tasks(&self, tenant: TenantId, most: u64) -> Result<u64, StoreError> {
+        let state = self.state();
+        let of_tenant =
+            |entry: &&state::Entry| entry.task.owner.tenant == tenant && entry.task.state != TaskState::Deleted;
+        Ok((state.tasks.values().filter(of_tenant).count() as u64).min(most))
+    }
+
     async fn task_extents(&self, owner: Owner) -> Result<Vec<HeldTask>, StoreError> {
         Ok(self.state().extents(owner))
     }

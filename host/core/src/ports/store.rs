@@ -333,6 +333,8 @@ pub trait Store: FileRecords {
     async fn tasks_of(&self, ids: &[TaskId]) -> Result<Vec<Task>, StoreError>;
     /// Notes what a task's workspace takes.
     async fn note_extent(&self, task: TaskId, extent: Extent) -> Result<(), StoreError>;
+    /// How many tasks a tenant has that are not deleted, counted up to `most`.
+    async fn count_tasks(&self, tenant: TenantId, most: u64) -> Result<u64, StoreError>;
     /// What an owner's tasks take, those left out that are deleted and not kept.
     async fn task_extents(&self, owner: Owner) -> Result<Vec<HeldTask>, StoreError>;
     /// A step of a task that is deleted and kept; `None` if it is in another state.

@@ -13,6 +13,8 @@ section! {
         workspace_entries_per_user: u64 = 5_000_000, number("entries", 1, 10_000_000_000);
         /// Tasks of a user that are not deleted. Each is a directory and a log.
         tasks_per_user: u64 = 10_000, number("tasks", 1, 10_000_000);
+        /// Tasks of all users of a tenant together that are not deleted. Counted every two seconds.
+        tasks_per_tenant: u64 = 100_000, number("tasks", 1, 100_000_000);
         /// Tools that a tenant has registered, refused ones too, until they are deleted. They are compiled one after the other, tenants in turn.
         tools_per_tenant: u64 = 1_000, number("tools", 1, 1_000_000);
         /// Bytes of the components of a tenant's tools together. What is compiled of them takes some three times as much.

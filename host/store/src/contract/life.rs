@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use bulkhead_core::id::TenantId;
 use bulkhead_core::ports::store::{Appended, HeldTask, Retention, Store, Times};
+use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
 use bulkhead_core::task::{KeptStep, Lifetimes, Overdue, Task, TaskState};
 use bulkhead_core::tool::ToolSet;
@@ -10,6 +12,25 @@ use bulkhead_core::tool::ToolSet;
 use super::world::{World, at, audit, event, log, owner, page};
 
 const HOUR: i64 = 3_600_000;
+
+pub(super) async fn are_counted_for_their_tenant_until_they_are_deleted(store: Arc<dyn Store>) {
+    let world = World::new(store.clone());
+    let tenant = owner(1).tenant;
+    assert_eq!(store.count_tasks(tenant, 9).await.unwrap(), 0);
+    let same = Owner { tenant, ..owner(2) };
+    for (owner, state) in [
+        (owner(1), TaskState::Ready),
+        (same, TaskState::Archived),
+        (same, TaskState::Failed),
+        (same, TaskState::Deleted),
+        (Owner { tenant: TenantId::from_parts(99, 0), ..owner(1) }, TaskState::Ready),
+    ] {
+        let task = world.task(owner, state);
+        store.create_task(&task, &ToolSet::new([]), vec![], audit()).await.unwrap();
+    }
+    assert_eq!(store.count_tasks(tenant, 9).await.unwrap(), 3);
+    assert_eq!(store.count_tasks(tenant, 2).await.unwrap(), 2, "no further than that");
+}
 
 pub(super) async fn deleted_ones_are_kept_brought_back_and_purged(store: Arc<dyn Store>) {
     let world = World::new(store.clone());

@@ -3,7 +3,7 @@
 use bulkhead_core::audit::NewAudit;
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::event::NewEvent;
-use bulkhead_core::id::TaskId;
+use bulkhead_core::id::{TaskId, TenantId};
 use bulkhead_core::ports::store::{Appended, HeldTask, StoreError, Times};
 use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
@@ -17,6 +17,16 @@ use super::events::{Texts, append_sql, appending};
 use super::statement::{Statement, Work, unreadable};
 use super::tasks::select_task;
 use crate::rows::{KeptRow, Reading, TaskRow, overdue as paired};
+
+pub(super) async fn count(store: &PostgresStore, tenant: TenantId, most: u64) -> Result<u64, StoreError> {
+    let select = Statement::new(
+        "SELECT count(*) AS counted FROM (
+             SELECT 1 FROM tasks WHERE tenant_id = $1 AND state <> 'deleted' LIMIT $2
+         ) AS live",
+    );
+    let answer = store.read(select.bind_id(tenant).bind(i64::try_from(most).unwrap_or(i64::MAX))).await?;
+    Ok(answer.get::<i64>("counted")?.and_then(|counted| u64::try_from(counted).ok()).unwrap_or(0))
+}
 
 pub(super) async fn extents(store: &PostgresStore, owner: Owner) -> Result<Vec<HeldTask>, StoreError> {
     let select = Statement::new(

@@ -155,6 +155,10 @@ impl Store for PostgresStore {
         tasks::note_extent(self, task, extent).await
     }
 
+    async fn count_tasks(&self, tenant: TenantId, most: u64) -> Result<u64, StoreError> {
+        life::count(self, tenant, most).await
+    }
+
     async fn task_extents(&self, owner: Owner) -> Result<Vec<HeldTask>, StoreError> {
         life::extents(self, owner).await
     }

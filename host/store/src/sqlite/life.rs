@@ -3,19 +3,27 @@
 use bulkhead_core::audit::NewAudit;
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::event::NewEvent;
-use bulkhead_core::id::TaskId;
+use bulkhead_core::id::{TaskId, TenantId};
 use bulkhead_core::ports::store::{Appended, HeldTask, StoreError, Times};
 use bulkhead_core::principal::Owner;
 use bulkhead_core::quota::Extent;
 use bulkhead_core::task::{KeptStep, Overdue, Task};
 use rusqlite::params;
-use sqlx::query_as;
+use sqlx::{query_as, query_scalar};
 
 use super::audit::Link;
 use super::tasks::select_task;
 use super::write::Transaction;
 use super::{SqliteStore, log, read_failed};
 use crate::rows::{KeptRow, Reading, TaskRow, all, json, overdue as paired};
+
+pub(super) async fn count(store: &SqliteStore, tenant: TenantId, most: u64) -> Result<u64, StoreError> {
+    let text = "SELECT count(*) FROM (SELECT 1 FROM tasks WHERE tenant_id = ? AND state <> 'deleted' LIMIT ?)";
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let counted: i64 =
+        query_scalar(text).bind(tenant.to_string()).bind(most).fetch_one(&store.readers).await.map_err(read_failed)?;
+    Ok(u64::try_from(counted).unwrap_or(0))
+}
 
 pub(super) async fn extents(store: &SqliteStore, owner: Owner) -> Result<Vec<HeldTask>, StoreError> {
     let rows: Vec<(String, i64, i64, bool)> = query_as(
