@@ -40,7 +40,7 @@ fn by_call(call: &Call, paths: &[&str]) -> NewEvent {
     NewEvent::new(at(5), Some(call.id), &body)
 }
 
-fn all() -> HistoryPage {
+pub(super) fn all() -> HistoryPage {
     HistoryPage { path: None, before: None, limit: 10_000 }
 }
 
@@ -245,10 +245,8 @@ pub(super) async fn uploads_are_few_and_complete_once(store: Arc<dyn Store>) {
     assert!(!store.remove_upload(task.id, one.id).await.unwrap());
 }
 
-pub(super) async fn accesses_are_listed_and_go(store: Arc<dyn Store>) {
-    let world = World::new(store.clone());
-    let (task, other) = (world.ready_task(owner(1)).await, world.ready_task(owner(1)).await);
-    let access = |number: u64, task: &Task, kind| Access {
+pub(super) fn access(number: u64, task: &Task, kind: AccessKind) -> Access {
+    Access {
         id: AccessId::from_parts(NOW as u64 + number, 0),
         task: task.id,
         owner: task.owner,
@@ -259,7 +257,12 @@ pub(super) async fn accesses_are_listed_and_go(store: Arc<dyn Store>) {
         bytes: number,
         status: "ok".into(),
         edge: "http".into(),
-    };
+    }
+}
+
+pub(super) async fn accesses_are_listed_and_go(store: Arc<dyn Store>) {
+    let world = World::new(store.clone());
+    let (task, other) = (world.ready_task(owner(1)).await, world.ready_task(owner(1)).await);
     use AccessKind::*;
     let kinds = [Read, Write, Delete, Restore, Move, Copy];
     let mut entries: Vec<_> = (0..).zip(kinds).map(|(number, kind)| access(number, &task, kind)).collect();
