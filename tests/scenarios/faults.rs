@@ -178,7 +178,7 @@ impl World {
         self.has_the_whole_log(person, task["last_event"].as_u64().unwrap() as usize, &accepted)
     }
 
-    /// All events up to the last, in order, and one end of each call.
+    /// All events up to the last, in order, as they are stored, and one end of each call.
     fn has_the_whole_log(
         &self,
         person: &Person,
@@ -209,6 +209,13 @@ impl World {
         }
         if let Some((id, count)) = ends.iter().find(|(_, count)| **count != 1) {
             return Err(format!("{id} has {count} ends in the log"));
+        }
+        // And each is the log's, whatever number it had.
+        let log = self.client(person.number, &person.key).follow(&person.task, &[], "");
+        let log = log.until(|event| event["seq"].as_u64() == Some(last as u64));
+        let other = log.iter().zip(&seen).find(|(stored, seen)| stored != seen);
+        if let Some((stored, seen)) = other {
+            return Err(format!("{seen} was shown in the place of {stored}"));
         }
         self.counts.of(person.way).events.fetch_add(seen.len() as u64, Ordering::Relaxed);
         Ok(())
