@@ -19,11 +19,12 @@ use bulkhead::metrics::{Metrics, Readings};
 use bulkhead::rates::{LocalRates, RateConfig};
 use bulkhead::system::System;
 use bulkhead_core::audit::{AuditBody, AuditFilter, NewAudit};
+use bulkhead_core::call::{Call, CallState};
 use bulkhead_core::clock::{Clock as _, NewId as _};
 use bulkhead_core::id::{RequestId, TenantId};
 use bulkhead_core::ports::cluster::Alone;
 use bulkhead_core::ports::egress::NoEgress;
-use bulkhead_core::ports::store::Store as _;
+use bulkhead_core::ports::store::{AcceptCall, Store as _};
 use bulkhead_core::principal::{Owner, Scope, Scopes};
 use bulkhead_core::service::keys::NewKey;
 use bulkhead_core::service::{Ports, Services};
@@ -183,6 +184,31 @@ async fn a_panic_of_the_host_ends_its_call_and_no_other() {
     }
     let (_, call) = edge.post(&format!("/v1/tasks/{good}/calls"), &json!({"tool": "echo", "arguments": {}})).await;
     assert_eq!(call["state"], "succeeded", "{call}");
+}
+
+/// As if a host had died in the middle of it: nobody runs it until somebody takes it up.
+#[tokio::test]
+async fn a_call_that_was_given_up_while_nobody_ran_it_is_not_started_again() {
+    let mut edge = Edge::new().await;
+    let owner = Owner { tenant: System.tenant_id(), user: System.user_id() };
+    edge.key = key_of(&edge.api, owner, Scopes::all()).await;
+    let path = format!("/v1/tasks/{}/calls", edge.task("echo").await);
+    let (_, like) = edge.post(&path, &json!({"tool": "echo", "arguments": {}})).await;
+    let like = edge.store.call(owner, like["id"].as_str().unwrap().parse().unwrap()).await.unwrap().unwrap();
+    for (given_up, state, attempts) in [(false, "succeeded", 2), (true, "interrupted", 1)] {
+        let running = CallState::Running { since: like.created_at };
+        let call = Arc::new(Call { id: System.call_id(), state: running, attempts: 1, ..like.clone() });
+        let accept = AcceptCall { call: call.clone(), idempotency: None, own_limits: true, events: Vec::new() };
+        edge.store.accept_call(accept).await.unwrap();
+        let path = format!("/v1/calls/{}", call.id);
+        if given_up {
+            assert_eq!(edge.post(&format!("{path}/cancel"), &json!({})).await.0, StatusCode::ACCEPTED);
+        }
+        edge.api.services.upkeep.start().await.unwrap();
+        let request = edge.request(Method::GET, &format!("{path}?wait=20"), "application/json", "");
+        let (_, call) = read(edge.send(request).await).await;
+        assert_eq!((&call["state"], &call["attempts"]), (&json!(state), &json!(attempts)), "{call}");
+    }
 }
 
 #[tokio::test]

@@ -99,7 +99,7 @@ impl Sandbox for FakeSandbox {
             input_schema: serde_json::json!({"type": "object"}),
             output_schema: None,
             capabilities: Vec::new(),
-            idempotent: false,
+            idempotent: name == Some("echo"),
         };
         let size = component.len() as u64;
         Ok(Prepared { manifest, artifact: Artifact { key, digest: key, size } })
