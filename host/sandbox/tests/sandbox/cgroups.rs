@@ -58,7 +58,10 @@ async fn a_worker_is_held_by_a_group_of_its_tenant() {
     let left = Path::new("/sys/fs/cgroup/pids").join(format!("bulkhead-{}-900/ten_x/1", std::process::id()));
     std::fs::create_dir_all(&left).unwrap();
 
-    let bench = Bench::with(|config| {
+    // Nobody's workers, which prepare a component, are not among those looked at.
+    let honest = Bench::new();
+    let prepared = honest.prepare(&crate::guests::spin()).await;
+    let bench = honest.again(|config| {
         config.cgroup_cpu = true;
         config.worker_args.push("held-by-a-group".into());
     });
@@ -68,7 +71,6 @@ async fn a_worker_is_held_by_a_group_of_its_tenant() {
     for controller in ["pids", "cpu"] {
         assert!(report.in_force.contains(&controller), "{report:?}");
     }
-    let prepared = bench.prepare(&crate::guests::spin()).await;
     let cancel = CancellationToken::new();
     let mut calls = Vec::new();
     for tenant in [1, 2] {
@@ -139,12 +141,15 @@ async fn a_worker_makes_no_more_threads_than_its_group_allows() {
 
 #[tokio::test]
 async fn none_are_made_if_they_are_switched_off() {
-    let bench = Bench::with(|config| {
+    // A process that ends is in the root group for the kernel: so not the one that
+    // prepares the component, which may still be ending.
+    let honest = Bench::new();
+    let prepared = honest.prepare(&crate::guests::spin()).await;
+    let bench = honest.again(|config| {
         config.cgroup = CgroupParent::Off;
         config.worker_args.push("held-by-none".into());
     });
     assert_eq!(bench.sandbox.cgroups().in_force, Vec::<&str>::new());
-    let prepared = bench.prepare(&crate::guests::spin()).await;
     let cancel = CancellationToken::new();
     let call = bench.spawn(bench.call(&prepared, "{}", WorkspaceAccess::None), Remember::new(), cancel.clone());
     let mut seen = Vec::new();
