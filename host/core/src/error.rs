@@ -16,7 +16,7 @@ use crate::ports::store::StoreError;
 use crate::ports::workspace::WorkspaceError;
 use crate::principal::Scope;
 use crate::quota::Extent;
-use crate::reached::{Bound, words};
+use crate::reached::{Bound, SERVER, words};
 use crate::schema::Mismatch;
 
 /// Why a use case was refused or failed.
@@ -51,7 +51,7 @@ pub enum Error {
         mismatches: Vec<Mismatch>,
     },
     /// Something is larger than allowed.
-    #[error("{what} is larger than {limit} bytes; send less, or raise it: `{key}` in bulkhead.toml")]
+    #[error("{}", too_large(.what, .key, *.limit))]
     TooLarge {
         /// What.
         what: &'static str,
@@ -180,6 +180,14 @@ impl Error {
     /// Shorthand for a field that is not valid.
     pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Invalid { field: field.into(), reason: reason.into() }
+    }
+}
+
+/// What is said of something that is too large: nobody read how large.
+fn too_large(what: &str, key: &'static str, limit: u64) -> String {
+    match SERVER.iter().any(|known| known.name == key) {
+        true => words(key, limit, format_args!("more than {limit}")),
+        false => format!("{what} is larger than {limit} bytes; send less, or raise it: `{key}` in bulkhead.toml"),
     }
 }
 

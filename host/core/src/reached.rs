@@ -50,22 +50,103 @@ pub struct ServerLimit {
     pub remedy: &'static str,
 }
 
+/// A limit that is as large for every call, and no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FixedLimit {
+    /// What it is.
+    pub spec: LimitSpec,
+    /// What helps.
+    pub remedy: &'static str,
+}
+
+const fn fixed(
+    name: &'static str,
+    unit: &'static str,
+    value: u64,
+    outcome: &'static str,
+    told: &'static str,
+    remedy: &'static str,
+) -> FixedLimit {
+    let spec = LimitSpec { name, unit, default: value, max: value, reason: "It is fixed.", outcome, told };
+    FixedLimit { spec, remedy }
+}
+
+const DROPPED: &str = "The line is dropped; the event `call.truncated` says so once.";
+const NOT_SENT: &str =
+    "The request fails in the guest (`HTTP-request-header-section-size`); `call.truncated` says so once.";
+
 /// The stack of a guest: as large for every call, because it is a part of a mapping
 /// that is laid out when a worker starts.
-pub const STACK: LimitSpec = LimitSpec {
-    name: "stack_bytes",
-    unit: "bytes",
-    default: 512 * 1024,
-    max: 512 * 1024,
-    reason: "The call stack of a guest; it is fixed.",
-    outcome: "The call is `failed` with `limit.stack`.",
-    told: "the tool's call stack ran out, all {used} bytes of it: it calls itself too deeply",
-};
+pub const STACK: FixedLimit = fixed(
+    "stack_bytes",
+    "bytes",
+    512 * 1024,
+    "The call is `failed` with `limit.stack`.",
+    "the tool's call stack ran out, all {used} bytes of it: it calls itself too deeply",
+    "ask for less at once, or change the tool to call itself less deeply",
+);
+
+/// The message of a log line, and the names and values of its fields together: as much each.
+pub const LOG_LINE: FixedLimit = fixed(
+    "log_line_bytes",
+    "bytes",
+    8 * 1024,
+    DROPPED,
+    "the tool wrote a log line with a message, or fields, of {used} bytes",
+    "change the tool to write shorter lines, or to emit parts",
+);
+
+/// Fields of a log line.
+pub const LOG_FIELDS: FixedLimit = fixed(
+    "log_fields",
+    "fields",
+    16,
+    DROPPED,
+    "the tool wrote a log line with {used} fields",
+    "change the tool to write fewer",
+);
+
+/// Requests that a call has open at once, from when one is made until its response is dropped.
+pub const HTTP_OPEN: FixedLimit = fixed(
+    "http_open_requests",
+    "requests",
+    16,
+    "The request fails in the guest (`connection-limit-reached`); the event `call.truncated` says so once.",
+    "the tool wanted to send another request while {used} were open",
+    "change the tool to read or drop a response before it sends the next request",
+);
+
+/// The head of a request: method, authority, target and fields.
+pub const HTTP_HEAD: FixedLimit = fixed(
+    "http_head_bytes",
+    "bytes",
+    64 * 1024,
+    NOT_SENT,
+    "the tool wanted to send a request with a head of {used} bytes",
+    "ask for something that takes less, or send it in the body",
+);
+
+/// Header fields of a request.
+pub const HTTP_FIELDS: FixedLimit = fixed(
+    "http_head_fields",
+    "fields",
+    128,
+    NOT_SENT,
+    "the tool wanted to send a request with {used} header fields",
+    "change the tool to send fewer",
+);
+
+/// All that are fixed.
+pub const FIXED: &[FixedLimit] = &[STACK, LOG_LINE, LOG_FIELDS, HTTP_OPEN, HTTP_HEAD, HTTP_FIELDS];
 
 /// What is said of a request for which no connection is free, by whosever limit.
 pub const NO_CONNECTION: &str = "no connection of this server was free for the request";
 
 const WAITS: &str = "The call waits (`queued`); nothing fails.";
+const PLACE: &str = "The call waits for a place; its time has not begun, and nothing fails.";
+const LARGE: &str = "Registering is refused with 413 `too_large`.";
+const REFUSED: &str = "The tool is `refused` with `too_complex`.";
+const SMALLER: &str = "Build it for size, or split it into several tools";
 const BUSY: &str = "The call is refused with 429 `busy`.";
 const FULL: &str = "Clients get 507 `workspace_full`; in the guest as `workspace_bytes` and `workspace_entries`.";
 const OVER: &str = "Refused with 422 `over_limit`.";
@@ -103,6 +184,19 @@ pub const SERVER: &[ServerLimit] = &[
         "the tool failed because its worker has no memory left for it: other calls of the tenant hold it",
         "Try again once fewer calls run",
     ),
+    limit("workers.max", "processes", PLACE, "", ""),
+    limit("workers.per_tenant", "processes", PLACE, "", ""),
+    limit("workers.calls_per_worker", "calls", PLACE, "", ""),
+    limit("tools.max_component_bytes", "bytes", LARGE, "the component has {used} bytes", SMALLER),
+    limit(
+        "tools.compile_cpu_s",
+        "seconds",
+        REFUSED,
+        "compiling the component took {used} seconds of processor",
+        SMALLER,
+    ),
+    limit("tools.compile_memory_bytes", "bytes", REFUSED, "compiling the component took {used} bytes", SMALLER),
+    limit("tools.compile_at_once", "components", "The component waits (`compiling`); nothing fails.", "", ""),
     limit("egress.max_connections", "connections", UNSENT, NO_CONNECTION, FEWER),
     limit("egress.max_connections_per_tenant", "connections", UNSENT, NO_CONNECTION, FEWER),
     limit("quota.workspace_bytes_per_user", "bytes", FULL, "all workspaces of the user hold {used} bytes", ROOM),
@@ -167,7 +261,11 @@ pub const SERVER: &[ServerLimit] = &[
 
 /// The limit of a call, or of every call, that is called `name`.
 fn spec(name: &str) -> Option<&'static LimitSpec> {
-    Limits::SPECS.iter().chain([&STACK]).find(|spec| spec.name == name)
+    Limits::SPECS.iter().find(|spec| spec.name == name).or_else(|| fixed_limit(name).map(|limit| &limit.spec))
+}
+
+fn fixed_limit(name: &str) -> Option<&'static FixedLimit> {
+    FIXED.iter().find(|limit| limit.spec.name == name)
 }
 
 fn server(name: &str) -> Option<&'static ServerLimit> {
@@ -181,12 +279,10 @@ pub fn unit(name: &str) -> &'static str {
 
 /// How the limit called `name` is raised.
 fn remedy(name: &str) -> String {
-    match (server(name), name == STACK.name) {
+    match (server(name), fixed_limit(name)) {
         (Some(limit), _) => format!("{}, or raise it: `{name}` in bulkhead.toml.", limit.remedy),
-        (None, true) => {
-            "It can't be raised: ask for less at once, or change the tool to call itself less deeply.".into()
-        }
-        (None, false) => format!(
+        (None, Some(limit)) => format!("It can't be raised: {}.", limit.remedy),
+        (None, None) => format!(
             "Ask for less, or raise it: `limits.{name}` in the request (up to the task's), in the task (up to the \
              server's), or in bulkhead.toml."
         ),
@@ -196,10 +292,10 @@ fn remedy(name: &str) -> String {
 /// A limit, its value and what was used in words, and how to raise it.
 pub fn words(name: &str, value: u64, used: impl Display) -> String {
     let told = spec(name).map(|spec| spec.told).or_else(|| server(name).map(|limit| limit.told)).unwrap_or_default();
-    let of = match (server(name), name == STACK.name) {
+    let of = match (server(name), fixed_limit(name)) {
         (Some(_), _) => "this server",
-        (None, true) => "every call",
-        (None, false) => "this call",
+        (None, Some(_)) => "every call",
+        (None, None) => "this call",
     };
     let told = told.replace("{used}", &used.to_string());
     format!("{told}; the limit `{name}` of {of} is {value} {}. {}", unit(name), remedy(name))
@@ -245,6 +341,9 @@ impl Limits {
     /// The value of the limit called `name`; 0 for a name that is not in the table.
     pub fn value_of(&self, name: &str) -> u64 {
         debug_assert!(spec(name).is_some());
+        if let Some(limit) = fixed_limit(name) {
+            return limit.spec.default;
+        }
         serde_json::to_value(self).ok().and_then(|limits| limits.get(name)?.as_u64()).unwrap_or(0)
     }
 }
@@ -299,7 +398,19 @@ mod tests {
             assert!(words.contains(&format!("`{name}` is 5 bytes, of which 4711 are used; delete")), "{words}");
             assert!(words.contains(remedy), "{words}");
         }
-        let message = words(STACK.name, STACK.default, STACK.default);
-        assert!(message.contains("all 524288 bytes") && message.contains("can't be raised"), "{message}");
+        let stack = words(STACK.spec.name, STACK.spec.default, STACK.spec.default);
+        assert!(stack.contains("all 524288 bytes"), "{stack}");
+    }
+
+    #[test]
+    fn what_is_fixed_says_that_it_is_and_what_helps() {
+        for FixedLimit { spec, remedy } in FIXED {
+            let reached = Limits::MAX.reached(spec.name, Some(4_711));
+            assert_eq!((&*reached.limit, reached.value), (spec.name, spec.default));
+            let named = format!("the limit `{}` of every call is {} {}. ", spec.name, spec.default, spec.unit);
+            let message = reached.message;
+            assert!(message.contains("4711") && message.contains(&named), "{message}");
+            assert!(message.ends_with(&format!("It can't be raised: {remedy}.")), "{message}");
+        }
     }
 }

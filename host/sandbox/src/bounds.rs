@@ -4,6 +4,14 @@
 
 use std::time::Duration;
 
+use bulkhead_core::reached::{FixedLimit, HTTP_FIELDS, HTTP_HEAD, HTTP_OPEN, LOG_FIELDS, LOG_LINE};
+
+/// One that calls are told of, which has its words with the limits.
+#[expect(clippy::cast_possible_truncation, reason = "each is small")]
+const fn fixed(limit: &FixedLimit) -> usize {
+    limit.spec.default as usize
+}
+
 /// Emission bytes that a call may have on their way to the store. A guest that
 /// is faster than the store waits once they are out.
 pub(crate) const WINDOW: usize = 256 * 1024;
@@ -39,14 +47,11 @@ pub(crate) const MAX_MEDIA_TYPE: usize = 255;
 /// Largest progress message, in bytes (`wit/tool.wit`).
 pub(crate) const MAX_PROGRESS_MESSAGE: usize = 1024;
 
-/// Largest log message, in bytes (`wit/tool.wit`).
-pub(crate) const MAX_LOG_MESSAGE: usize = 8 * 1024;
+/// Largest log message, in bytes, and as much for all fields of the line (`wit/tool.wit`).
+pub(crate) const MAX_LOG_LINE: usize = fixed(&LOG_LINE);
 
 /// Most fields of a log line (`wit/tool.wit`).
-pub(crate) const MAX_LOG_FIELDS: usize = 16;
-
-/// Most bytes of all fields of a log line together.
-pub(crate) const MAX_LOG_FIELD_BYTES: usize = 8 * 1024;
+pub(crate) const MAX_LOG_FIELDS: usize = fixed(&LOG_FIELDS);
 
 /// Largest message of a tool's error, in bytes (`wit/tool.wit`).
 pub(crate) const MAX_ERROR_MESSAGE: usize = 64 * 1024;
@@ -79,7 +84,7 @@ pub(crate) const MAX_COMPONENTS: usize = 128;
 
 /// Exchanges that a call has open at once: each holds a window of its response
 /// on both sides, and a connection of the host.
-pub(crate) const MAX_EXCHANGES: usize = 16;
+pub(crate) const MAX_EXCHANGES: usize = fixed(&HTTP_OPEN);
 
 /// Bytes of a response that are on their way to a guest which has not read
 /// them, each piece with [`EMISSION_COST`] more, so that tiny ones don't come by
@@ -94,10 +99,10 @@ pub(crate) const HTTP_PIECE: usize = 32 * 1024;
 pub(crate) const UPLOAD_WINDOW: usize = WINDOW / 2;
 
 /// Largest head of a request or response, in bytes: servers seldom take more.
-pub(crate) const MAX_HTTP_HEAD: usize = 64 * 1024;
+pub(crate) const MAX_HTTP_HEAD: usize = fixed(&HTTP_HEAD);
 
 /// Most fields of a head: each costs allocations on both sides.
-pub(crate) const MAX_HTTP_FIELDS: usize = 128;
+pub(crate) const MAX_HTTP_FIELDS: usize = fixed(&HTTP_FIELDS);
 
 /// Longest method, in bytes; the longest one registered has 17.
 pub(crate) const MAX_HTTP_METHOD: usize = 32;

@@ -58,7 +58,7 @@ impl Flavour {
 const SETTINGS_VERSION: u32 = 1;
 
 /// Wasm stack of a guest; the rest of the 1 MiB fibre is for host functions.
-const WASM_STACK: usize = STACK.default as usize;
+const WASM_STACK: usize = STACK.spec.default as usize;
 const FIBRE_STACK: usize = 1024 * 1024;
 
 /// Memory of a slot kept mapped between calls, with and without a page map

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use bulkhead_core::limits::{LimitSpec, Limits};
-use bulkhead_core::reached::{SERVER, STACK, ServerLimit, words};
+use bulkhead_core::reached::{FIXED, SERVER, STACK, ServerLimit, words};
 
 use super::Config;
 use super::keys::{Key, Kind};
@@ -160,7 +160,9 @@ fn limits() -> String {
         // Writing to a String can't fail.
         let _ = writeln!(text, "| `{name}` | {unit} | {default} | {most} | {outcome} | {told} |");
     };
-    for LimitSpec { name, unit, default, max, outcome, told, .. } in Limits::SPECS.iter().chain([&STACK]) {
+    for LimitSpec { name, unit, default, max, outcome, told, .. } in
+        Limits::SPECS.iter().chain(FIXED.iter().map(|limit| &limit.spec))
+    {
         row(name, unit, (&(*default).into(), *max), outcome, told);
     }
     let keys = Config::default().values();
@@ -183,12 +185,12 @@ fn after_limits() -> String {
          Every outcome that a limit caused has it in `fault.limit` as well (name, value, unit), every event in `limit`, \
          `value`, `used` and `message`, and problems in fields: 507 `workspace_full`, which says in words what is used of \
          which limit, in `limit`, `value`, `unit` and `used`, 422 `over_limit` of a key in `name`, `limit`, `unit` and \
-         `used`. Events lack `used` where the worker, which refuses, does not say how much was wanted (`path_bytes`, \
-         `path_depth`, `file_bytes`, `file_changes`): it was more than the value. How much of \
+         `used`. What was used or wanted of `path_bytes`, `path_depth` and `file_bytes` is the first that was refused. \
+         Without `used`, `file_changes` is not reached: a path was changed that can't be said. How much of \
          `workers.memory_per_worker_bytes` the other calls held is not known, so what is said has its value alone; of \
          connections (`egress.*`) it has the keys.\n",
         words("handles", Limits::default().handles, "N"),
-        words(STACK.name, STACK.default, STACK.default),
+        words(STACK.spec.name, STACK.spec.default, STACK.spec.default),
         words("quota.tasks_per_user", tasks, tasks),
     )
 }

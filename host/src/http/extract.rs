@@ -8,6 +8,7 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Query as AxumQuery, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
+use bulkhead_core::Error;
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::principal::Principal;
 use percent_encoding::percent_decode_str;
@@ -121,13 +122,11 @@ impl JsonBody {
 
 /// A whole body of at most `limit` bytes, which is set by `key`. Here and not in a layer
 /// of the routes: each costs every request a box and a clone of all below it.
-pub async fn body(mut request: Request, limit: usize, key: &str) -> Result<Bytes, Problem> {
+pub async fn body(mut request: Request, limit: usize, key: &'static str) -> Result<Bytes, Problem> {
     DefaultBodyLimit::max(limit).apply(&mut request);
     Bytes::from_request(request, &()).await.map_err(|rejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            let detail =
-                format!("the body is larger than `{key}` lets it be; send less, or raise that in bulkhead.toml");
-            Problem::new("too_large", detail).with("name", key)
+            Error::TooLarge { what: "the body", key, limit: limit as u64 }.into()
         } else {
             Problem::new("upload_broken", "the body could not be read to its end")
         }

@@ -61,6 +61,8 @@ struct Batch {
     changes: Vec<FileChange>,
     counts: ChangeCounts,
     unnamed: bool,
+    /// Changes of the whole call, named or not.
+    changed: u64,
     changes_lost: bool,
     created: u64,
     progress: Option<EventBody>,
@@ -279,6 +281,7 @@ impl Batch {
             Emission::Changed(change) => {
                 self.bytes += CHANGE_BYTES + change.path.len();
                 self.counts.add(change.change);
+                self.changed += 1;
                 self.created += u64::from(change.change == ChangeKind::Created);
                 self.changes.push(change);
             }
@@ -287,6 +290,9 @@ impl Batch {
                 self.created += counts.created;
                 self.counts.modified += counts.modified;
                 self.counts.deleted += counts.deleted;
+                self.changed = [counts.created, counts.modified, counts.deleted]
+                    .into_iter()
+                    .fold(self.changed, u64::saturating_add);
                 self.unnamed = true;
             }
             Emission::ChangesLost => self.changes_lost = true,
@@ -360,7 +366,9 @@ impl Batch {
         }
         let mut counts = std::mem::take(&mut self.counts);
         let changes = without_passing(std::mem::take(&mut self.changes), &mut counts);
-        let unnamed = std::mem::take(&mut self.unnamed).then(|| self.limits.reached("file_changes", None));
+        // Fewer than the limit: what has no name is a path that none of ours can say.
+        let changed = Some(self.changed).filter(|changed| *changed > self.limits.file_changes);
+        let unnamed = std::mem::take(&mut self.unnamed).then(|| self.limits.reached("file_changes", changed));
         if !changes.is_empty() || unnamed.is_some() {
             push_changes(&mut bodies, changes, counts, unnamed);
         }

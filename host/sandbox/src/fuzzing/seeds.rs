@@ -37,6 +37,8 @@ pub(super) fn guard_seeds() -> Vec<(&'static str, Vec<u8>)> {
     let output = |size: usize| about(FromWorker::Output { stream: Stream::Stderr, data: &vec![b'x'; size] });
     let log = || about(FromWorker::Log { level: LogLevel::Info, message: "m", fields: vec![("k", "v")] });
     let changed = |path: &str| about(FromWorker::Changed { changes: vec![(ChangeKind::Created, path)] });
+    let cut_off = |limit| FromWorker::Truncated { limit, wanted: None };
+    let wanted = |wanted| about(FromWorker::Truncated { limit: StreamLimit::PathBytes, wanted: Some(wanted) });
     let step = |done, total| about(FromWorker::Progress { done, total, message: Some("m") });
     let blob = |media_type| Part::Blob { media_type, data: &[0, 255] };
     let error = |code, details| done(Report::ToolError { code, message: "m", retryable: true, details });
@@ -54,11 +56,13 @@ pub(super) fn guard_seeds() -> Vec<(&'static str, Vec<u8>)> {
                     step(1, Some(2)),
                     about(FromWorker::Content(Part::Json("[]"))),
                     about(FromWorker::ChangedUnnamed { created: 1, modified: 0, deleted: 0 }),
-                    about(FromWorker::Truncated(StreamLimit::Emit)),
+                    about(cut_off(StreamLimit::Emit)),
                     done(Report::Returned(vec![])),
                 ],
             ),
         ),
+        ("wanted-too-much", seed(0x40, &[wanted(u64::MAX)])),
+        ("wanted-what-fits", seed(0x40, &[wanted(1)])),
         ("over-in-sum", seed(0x40, &[output(20), output(20)])),
         ("log-lines", seed(0x40, &[log(), log(), log(), log(), log()])),
         ("json-that-is-none", seed(0x40, &[about(FromWorker::Content(Part::Json("{")))])),
@@ -68,15 +72,9 @@ pub(super) fn guard_seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("changes-too-deep", seed(0x02, &[changed(&"d/".repeat(200))])),
         ("backwards", seed(0x40, &[step(5, None), step(4, None)])),
         ("beyond", seed(0x40, &[step(5, Some(4))])),
-        (
-            "cut-off-twice",
-            seed(
-                0x40,
-                &[about(FromWorker::Truncated(StreamLimit::Stdout)), about(FromWorker::Truncated(StreamLimit::Stdout))],
-            ),
-        ),
+        ("cut-off-twice", seed(0x40, &[about(cut_off(StreamLimit::Stdout)), about(cut_off(StreamLimit::Stdout))])),
         ("ready", seed(0, &[about(FromWorker::Ready(Walls::default()))])),
-        ("another-call", seed(0, &[frame(2, &FromWorker::Truncated(StreamLimit::Emit))])),
+        ("another-call", seed(0, &[frame(2, &cut_off(StreamLimit::Emit))])),
         ("timed-out", seed(0x10, &[done(Report::Stopped(Stop::Wall))])),
         ("timed-out-too-soon", seed(0, &[done(Report::Stopped(Stop::Wall))])),
         ("cpu-too-soon", seed(0, &[done(Report::Stopped(Stop::Cpu))])),

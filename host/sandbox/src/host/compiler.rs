@@ -134,7 +134,11 @@ impl Compiler {
         let Ok(done) = tokio::time::timeout(wall, all).await else {
             // Waited for, so that its group can go.
             let _ = child.kill().await;
-            return Err(too_complex(format!("it took longer than {wall:?} to compile")));
+            let text = format!(
+                "it took longer than {wall:?} to compile: twice the processor time that `tools.compile_cpu_s` in \
+                 bulkhead.toml allows, and five seconds"
+            );
+            return Err(too_complex(text));
         };
         let (text, status) = done.map_err(|error| SandboxError::new("the compiler could not be followed", error))?;
         let text = String::from_utf8_lossy(&text);
@@ -146,19 +150,23 @@ impl Compiler {
         }
         let signal = std::os::unix::process::ExitStatusExt::signal(&status);
         match signal.and_then(rustix::process::Signal::from_named_raw) {
-            Some(rustix::process::Signal::XCPU | rustix::process::Signal::KILL) => Err(too_complex(format!(
-                "it took more than {:?} of processor time to compile",
-                self.config.compile_cpu
-            ))),
-            Some(rustix::process::Signal::ABORT | rustix::process::Signal::SEGV | rustix::process::Signal::BUS) => Err(
-                too_complex(format!("it took more than {} MiB of memory to compile", self.config.compile_memory >> 20)),
-            ),
+            Some(rustix::process::Signal::XCPU | rustix::process::Signal::KILL) => {
+                Err(over("tools.compile_cpu_s", self.config.compile_cpu.as_secs()))
+            }
+            Some(rustix::process::Signal::ABORT | rustix::process::Signal::SEGV | rustix::process::Signal::BUS) => {
+                Err(over("tools.compile_memory_bytes", self.config.compile_memory))
+            }
             _ => {
                 let end: String = text.chars().rev().take(500).collect::<Vec<_>>().into_iter().rev().collect();
                 Err(SandboxError::because(format!("the compiler failed ({status}): {end}")).into())
             }
         }
     }
+}
+
+/// Nobody knows how much it would have taken.
+fn over(key: &'static str, value: u64) -> PrepareError {
+    too_complex(bulkhead_core::reached::words(key, value, format_args!("more than {value}")))
 }
 
 pub(super) fn too_complex(reason: String) -> PrepareError {

@@ -8,6 +8,7 @@ use bulkhead_core::grants::{SubPath, WorkspaceAccess};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::sandbox::{Emission, RunPart};
+use bulkhead_core::reached;
 use bytes::Bytes;
 
 use super::exchange::Asked;
@@ -137,7 +138,7 @@ impl Guard {
             FromWorker::Done(_) => Ok(Accepted::Done),
             FromWorker::Output { stream, data } => self.output(stream, data),
             FromWorker::Content(part) => self.content(part),
-            FromWorker::Truncated(which) => self.truncated(which),
+            FromWorker::Truncated { limit, wanted } => self.truncated(limit, wanted),
             FromWorker::Progress { done, total, message } => self.progress(done, total, message),
             FromWorker::Log { level, message, fields } => {
                 let cost = self.log(message, &fields)?;
@@ -184,12 +185,35 @@ impl Guard {
         Ok(Accepted::Part(part.into(), cost))
     }
 
-    fn truncated(&mut self, which: StreamLimit) -> Result<Accepted, Violation> {
+    fn truncated(&mut self, which: StreamLimit, wanted: Option<u64>) -> Result<Accepted, Violation> {
         if self.truncated.contains(&which) {
             return Err(Violation("a stream was cut off twice"));
         }
         self.truncated.push(which);
-        Ok(free(Emission::Truncated { limit: which.name(), used: self.used(which) }))
+        let used = match self.of_one_wish(which) {
+            None if wanted.is_some() => return Err(Violation("it says how much was wanted of what adds up")),
+            None => self.used(which),
+            Some(limit) if wanted.is_none_or(|wanted| wanted <= limit) => {
+                return Err(Violation("it refused what is within its limit"));
+            }
+            Some(_) => wanted,
+        };
+        Ok(free(Emission::Truncated { limit: which.name(), used }))
+    }
+
+    /// The value of a limit that one wish alone can be over. Whether the guest wished that
+    /// only the worker knows; it can lie to nobody but the call's owner.
+    fn of_one_wish(&self, which: StreamLimit) -> Option<u64> {
+        match which {
+            StreamLimit::PathBytes => Some(self.limits.path_bytes),
+            StreamLimit::PathDepth => Some(self.limits.path_depth),
+            StreamLimit::FileBytes => Some(self.limits.file_bytes),
+            StreamLimit::LogLine => Some(reached::LOG_LINE.spec.default),
+            StreamLimit::LogFields => Some(reached::LOG_FIELDS.spec.default),
+            StreamLimit::HttpHead => Some(reached::HTTP_HEAD.spec.default),
+            StreamLimit::HttpFields => Some(reached::HTTP_FIELDS.spec.default),
+            _ => None,
+        }
     }
 
     /// What the call used of a limit, as the host counted it, or as being refused means.
@@ -202,11 +226,9 @@ impl Guard {
             StreamLimit::LogLines => Some(self.log_lines),
             StreamLimit::OpenFiles => Some(self.limits.open_files),
             StreamLimit::ListingEntries => Some(self.limits.listing_entries),
-            StreamLimit::PathBytes
-            | StreamLimit::PathDepth
-            | StreamLimit::FileBytes
-            | StreamLimit::WorkspaceBytes
-            | StreamLimit::WorkspaceEntries => None,
+            StreamLimit::HttpOpen => Some(reached::HTTP_OPEN.spec.default),
+            // Of one wish, or what the host knows by its own measure.
+            _ => None,
         }
     }
 
@@ -230,9 +252,8 @@ impl Guard {
 
     fn log(&mut self, message: &str, fields: &[(&str, &str)]) -> Result<usize, Violation> {
         let field_bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let too_large = message.len() > bounds::MAX_LOG_MESSAGE
-            || fields.len() > bounds::MAX_LOG_FIELDS
-            || field_bytes > bounds::MAX_LOG_FIELD_BYTES;
+        let largest = message.len().max(field_bytes);
+        let too_large = largest > bounds::MAX_LOG_LINE || fields.len() > bounds::MAX_LOG_FIELDS;
         if too_large {
             return Err(Violation("a log line that is too large"));
         }
@@ -331,12 +352,32 @@ mod tests {
             assert!(guard().accept(message).is_err(), "{text}");
         }
         let mut guard = guard();
-        assert!(guard.accept(FromWorker::Truncated(StreamLimit::Emit)).is_ok());
-        assert!(guard.accept(FromWorker::Truncated(StreamLimit::Emit)).is_err());
+        let cut_off = |limit, wanted| FromWorker::Truncated { limit, wanted };
+        assert!(guard.accept(cut_off(StreamLimit::Emit, None)).is_ok());
+        assert!(guard.accept(cut_off(StreamLimit::Emit, None)).is_err());
+        assert!(guard.accept(cut_off(StreamLimit::Stdout, Some(1 << 40))).is_err());
         assert!(guard.accept(FromWorker::Progress { done: 5, total: None, message: None }).is_ok());
         assert!(guard.accept(FromWorker::Progress { done: 4, total: None, message: None }).is_err());
         let mut reader = Guard::new(Limits::default(), WorkspaceAccess::Read);
         assert!(reader.accept(FromWorker::Changed { changes: vec![(ChangeKind::Created, "a")] }).is_err());
+    }
+
+    #[test]
+    fn what_was_wanted_of_a_limit_is_more_than_it_allows() {
+        let cut_off = |limit, wanted| FromWorker::Truncated { limit, wanted };
+        let limits = Limits::default();
+        for (limit, value) in [
+            (StreamLimit::PathBytes, limits.path_bytes),
+            (StreamLimit::PathDepth, limits.path_depth),
+            (StreamLimit::FileBytes, limits.file_bytes),
+        ] {
+            for wanted in [None, Some(0), Some(value)] {
+                assert!(guard().accept(cut_off(limit, wanted)).is_err(), "{limit:?} {wanted:?}");
+            }
+            let accepted = guard().accept(cut_off(limit, Some(value + 1)));
+            let Ok(Accepted::Emissions(emissions, 0)) = accepted else { panic!("{limit:?}: {accepted:?}") };
+            assert_eq!(emissions, [Emission::Truncated { limit: limit.name(), used: Some(value + 1) }]);
+        }
     }
 
     #[test]

@@ -179,7 +179,9 @@ impl Known<'_> {
                 let (name, value) = ("workers.memory_per_worker_bytes", self.worker_memory);
                 quoting(Fault::over(code::MEMORY, name, value, value).retryable())
             }
-            wire::Fault::Stack => quoting(Fault::over(code::STACK, STACK.name, STACK.default, STACK.default)),
+            wire::Fault::Stack => {
+                quoting(Fault::over(code::STACK, STACK.spec.name, STACK.spec.default, STACK.spec.default))
+            }
             wire::Fault::Exit { code: status } => {
                 let text = format!("the tool ended itself with exit code {status}; a tool should return from `call`");
                 Ok(Fault::new(code::EXIT, with_stderr(&text, stderr)))

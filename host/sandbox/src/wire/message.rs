@@ -4,6 +4,7 @@ use bulkhead_core::event::{ChangeKind, LogLevel, Stream};
 use bulkhead_core::grants::WorkspaceAccess;
 use bulkhead_core::limits::Limits;
 use bulkhead_core::ports::egress::{EgressError, Scheme};
+use bulkhead_core::reached;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::engine::Flavour;
@@ -163,8 +164,9 @@ pub(crate) enum FromWorker<'a> {
     /// A part.
     #[serde(borrow)]
     Content(Part<'a>),
-    /// Something was dropped for the first time.
-    Truncated(StreamLimit),
+    /// Something was dropped for the first time; how much was wanted, of a limit that
+    /// one wish alone can be over.
+    Truncated { limit: StreamLimit, wanted: Option<u64> },
     /// Progress.
     Progress { done: u64, total: Option<u64>, message: Option<&'a str> },
     /// A log line.
@@ -218,6 +220,11 @@ pub(crate) enum StreamLimit {
     PathDepth,
     ListingEntries,
     FileBytes,
+    LogLine,
+    LogFields,
+    HttpOpen,
+    HttpHead,
+    HttpFields,
 }
 
 impl StreamLimit {
@@ -236,6 +243,11 @@ impl StreamLimit {
             Self::PathDepth => "path_depth",
             Self::ListingEntries => "listing_entries",
             Self::FileBytes => "file_bytes",
+            Self::LogLine => reached::LOG_LINE.spec.name,
+            Self::LogFields => reached::LOG_FIELDS.spec.name,
+            Self::HttpOpen => reached::HTTP_OPEN.spec.name,
+            Self::HttpHead => reached::HTTP_HEAD.spec.name,
+            Self::HttpFields => reached::HTTP_FIELDS.spec.name,
         }
     }
 }

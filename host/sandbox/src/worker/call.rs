@@ -345,6 +345,11 @@ impl Call {
 
     /// Says once that a stream is cut off.
     pub(super) fn truncated(&self, which: StreamLimit) {
+        self.refused(which, None);
+    }
+
+    /// Says once that something was refused, of which so much was wanted.
+    pub(super) fn refused(&self, which: StreamLimit, wanted: Option<u64>) {
         let mut output = lock(&self.output);
         if output.truncated.contains(&which) {
             return;
@@ -352,7 +357,7 @@ impl Call {
         output.truncated.push(which);
         drop(output);
         self.flush();
-        self.send_free(&FromWorker::Truncated(which));
+        self.send_free(&FromWorker::Truncated { limit: which, wanted });
     }
 
     /// Sends the output of this pass.

@@ -127,10 +127,16 @@ impl log::Host for State {
     ) -> wasmtime::Result<()> {
         let field_bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
         let bytes = (message.len() + field_bytes) as u64;
-        let too_large = message.len() > bounds::MAX_LOG_MESSAGE
-            || fields.len() > bounds::MAX_LOG_FIELDS
-            || field_bytes > bounds::MAX_LOG_FIELD_BYTES;
-        if too_large || self.log_bytes + bytes > self.call.limits.log_bytes {
+        let largest = message.len().max(field_bytes);
+        if fields.len() > bounds::MAX_LOG_FIELDS {
+            self.call.refused(StreamLimit::LogFields, Some(fields.len() as u64));
+            return Ok(());
+        }
+        if largest > bounds::MAX_LOG_LINE {
+            self.call.refused(StreamLimit::LogLine, Some(largest as u64));
+            return Ok(());
+        }
+        if self.log_bytes + bytes > self.call.limits.log_bytes {
             self.call.truncated(StreamLimit::LogBytes);
             return Ok(());
         }

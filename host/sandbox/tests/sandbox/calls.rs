@@ -126,6 +126,24 @@ async fn parts_are_capped_and_a_large_one_passes() {
     assert_eq!(kinds, [false, true]);
 }
 
+/// Raising `log_bytes` would not help: so it is told by its own name.
+#[tokio::test]
+async fn a_log_line_that_no_call_may_write_is_told_as_such() {
+    let mut bench = Bench::new();
+    bench.limits.host_memory_bytes = 64 << 20;
+    for (component, attack, told) in [
+        ("hostile/hostmem.wasm", "log", ("log_line_bytes", 48 << 20)),
+        ("hostile/flood.wasm", "log_fields", ("log_fields", 64)),
+    ] {
+        let prepared = bench.prepare(&guests::built(component)).await;
+        let sink = Remember::new();
+        let run = bench.call(&prepared, &format!(r#"{{"attack": "{attack}"}}"#), WorkspaceAccess::None);
+        let outcome = bench.sandbox.run(run, sink.clone(), CancellationToken::new()).await.unwrap();
+        assert_eq!(summary(&outcome), "succeeded", "{attack}");
+        assert_eq!(sink.all(), [Emission::Truncated { limit: told.0, used: Some(told.1) }]);
+    }
+}
+
 #[tokio::test]
 async fn a_cancelled_call_may_end_by_itself_or_is_stopped() {
     let mut bench = Bench::new();

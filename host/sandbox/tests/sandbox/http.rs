@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bulkhead_core::grants::WorkspaceAccess;
 use bulkhead_core::outcome::{Content, Ending, Outcome};
 use bulkhead_core::ports::egress::{Body, EgressError, IncomingResponse, Scheme};
-use bulkhead_core::ports::sandbox::{GuestRequest, Run, Sandbox};
+use bulkhead_core::ports::sandbox::{Emission, GuestRequest, Run, Sandbox};
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use serde_json::{Value, json};
@@ -278,7 +278,7 @@ async fn a_body_that_is_never_finished_does_not_look_whole() {
 async fn exchanges_go_on_beside_each_other_and_few_are_open() {
     let bench = Bench::new();
     let together = Arc::new(Barrier::new(16));
-    let sink = Remember::answering(0, move |request: GuestRequest| {
+    let sink = Remember::answering(1, move |request: GuestRequest| {
         let together = together.clone();
         async move {
             // Answered only once all sixteen are there.
@@ -295,6 +295,7 @@ async fn exchanges_go_on_beside_each_other_and_few_are_open() {
             assert_eq!(got["error"], "ConnectionLimitReached");
         }
     }
+    assert_eq!(sink.all(), [Emission::Truncated { limit: "http_open_requests", used: Some(16) }]);
     // One after the other there is no such limit.
     let sink = Remember::answering(0, |_| async { response(200, whole("")) });
     let got = responses(&bench, &json!({ "requests": requests }), &sink).await;
@@ -443,7 +444,7 @@ async fn a_slow_store_does_not_hold_up_exchanges() {
 #[tokio::test]
 async fn heads_are_bounded_on_both_ways() {
     let bench = Bench::new();
-    let sink = Remember::answering(0, |request: GuestRequest| async move {
+    let sink = Remember::answering(2, |request: GuestRequest| async move {
         let fields = |count, size| vec![("x".to_owned(), Bytes::from(vec![b'z'; size])); count];
         let header = match request.target.as_str() {
             "/large" => fields(1, 70_000),
@@ -479,6 +480,15 @@ async fn heads_are_bounded_on_both_ways() {
         "HeaderError::Forbidden",
     ];
     assert_eq!(errors, wanted);
+    let told: Vec<_> = sink
+        .all()
+        .into_iter()
+        .map(|emission| match emission {
+            Emission::Truncated { limit, used: Some(used) } => (limit, used),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let [("http_head_fields", 129), ("http_head_bytes", 70_000..71_000)] = told[..] else { panic!("{told:?}") };
 }
 
 #[tokio::test]
@@ -503,7 +513,7 @@ async fn a_flood_of_requests_costs_no_more_than_a_few() {
     let (counted, highest) = (now.clone(), most.clone());
     for attack in ["many", "dropped", "upload", "reach"] {
         let (counted, highest) = (counted.clone(), highest.clone());
-        let sink = Remember::answering(0, move |_| {
+        let sink = Remember::answering(1, move |_| {
             let (counted, highest) = (counted.clone(), highest.clone());
             async move {
                 struct Open(Arc<AtomicUsize>);

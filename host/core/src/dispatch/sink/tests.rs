@@ -99,9 +99,14 @@ fn changes_are_split_and_counted_once() {
         flags.push(*incomplete);
     }
     let Some(EventBody::FilesChanged { reached: Some(reached), .. }) = bodies.last() else { panic!("{bodies:?}") };
-    assert_eq!((&*reached.limit, reached.value), ("file_changes", 1_000));
+    assert_eq!((&*reached.limit, reached.value, reached.used), ("file_changes", 1_000, None));
     assert_eq!((named, created, deleted), (510, 515, 2));
     assert_eq!(flags, [false, true]);
+    // Of the whole call, and not of what was stored last.
+    batch.add(Emission::ChangedUnnamed(ChangeCounts { created: 0, modified: 600, deleted: 0 }));
+    let [EventBody::FilesChanged { reached: Some(reached), .. }] = &batch.take(true)[..] else { panic!("one event") };
+    assert_eq!(reached.used, Some(1_117));
+    assert!(reached.message.contains("1117"), "{}", reached.message);
 }
 
 #[test]

@@ -37,15 +37,16 @@ impl View<'_> {
 
     fn checked_from(&self, from: u64, path: &str) -> FsResult<u64> {
         let limits = &self.call.limits;
-        if path.len() as u64 > limits.path_bytes {
-            return Err(self.too_long(StreamLimit::PathBytes).into());
+        let bytes = path.len() as u64;
+        if bytes > limits.path_bytes {
+            return Err(self.too_long(StreamLimit::PathBytes, bytes).into());
         }
         let (most, end) = depths(from, path);
-        if most > limits.path_depth { Err(self.too_long(StreamLimit::PathDepth).into()) } else { Ok(end) }
+        if most > limits.path_depth { Err(self.too_long(StreamLimit::PathDepth, most).into()) } else { Ok(end) }
     }
 
-    fn too_long(&self, limit: StreamLimit) -> ErrorCode {
-        self.call.truncated(limit);
+    fn too_long(&self, limit: StreamLimit, wanted: u64) -> ErrorCode {
+        self.call.refused(limit, Some(wanted));
         ErrorCode::NameTooLong
     }
 

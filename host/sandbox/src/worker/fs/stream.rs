@@ -124,7 +124,7 @@ impl Writer {
 /// Refuses to make a file larger than the call may.
 pub(super) fn check_size(call: &Call, end: u64, size: u64) -> io::Result<()> {
     if end > call.limits.file_bytes && end > size {
-        call.truncated(StreamLimit::FileBytes);
+        call.refused(StreamLimit::FileBytes, Some(end));
         return Err(rustix::io::Errno::FBIG.into());
     }
     Ok(())

@@ -13,7 +13,7 @@ use wasmtime_wasi_http::Error;
 use super::super::call::Call;
 use super::error;
 use crate::bounds::{EMISSION_COST, HTTP_PIECE, MAX_EXCHANGES};
-use crate::wire::{FromWorker, Request};
+use crate::wire::{FromWorker, Request, StreamLimit};
 
 /// The exchanges that a call has open. Allocates nothing for a call without.
 #[derive(Default)]
@@ -114,6 +114,8 @@ impl Handle {
     pub(super) fn open(call: &Arc<Call>) -> Result<Self, Error> {
         let mut exchanges = call.exchanges();
         if exchanges.open.len() >= MAX_EXCHANGES {
+            drop(exchanges);
+            call.truncated(StreamLimit::HttpOpen);
             return Err(error::of(EgressError::LimitReached));
         }
         let exchange = Arc::<Exchange>::default();

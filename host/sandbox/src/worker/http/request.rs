@@ -9,11 +9,12 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
+use super::super::call::Call;
 use super::body::Incoming;
 use super::exchange::{Handle, Voice};
 use super::{Response, error};
 use crate::bounds::{self, HTTP_PIECE, UPLOAD_WINDOW};
-use crate::wire::{FromWorker, Request};
+use crate::wire::{FromWorker, Request, StreamLimit};
 
 /// Sends a request and waits for the head of its response.
 pub(super) async fn send(
@@ -23,7 +24,7 @@ pub(super) async fn send(
     options: RequestOptions,
 ) -> Result<Response, Error> {
     let has_body = !body.is_end_stream();
-    let size = checked(&request(head, options, has_body))?;
+    let size = checked(exchange.call(), &request(head, options, has_body))?;
     let begin = || exchange.begin(request(head, options, has_body));
     if !exchange.call().send_within(UPLOAD_WINDOW, size, begin).await {
         return Err(error::of(EgressError::Internal));
@@ -69,7 +70,7 @@ fn request(head: &http::request::Parts, options: RequestOptions, has_body: bool)
 }
 
 /// Its size, if it is one that the host takes.
-fn checked(request: &Request<'_>) -> Result<usize, Error> {
+fn checked(call: &Call, request: &Request<'_>) -> Result<usize, Error> {
     let size = request.size();
     if request.method.len() > bounds::MAX_HTTP_METHOD || request.method == "CONNECT" {
         return Err(Error::HttpRequestMethodInvalid);
@@ -77,7 +78,11 @@ fn checked(request: &Request<'_>) -> Result<usize, Error> {
     if request.authority.is_empty() || request.authority.len() > bounds::MAX_HTTP_AUTHORITY {
         return Err(Error::HttpRequestUriInvalid);
     }
-    if size > bounds::MAX_HTTP_HEAD || request.header.len() > bounds::MAX_HTTP_FIELDS {
+    let (fields, most) = (request.header.len(), bounds::MAX_HTTP_FIELDS);
+    if size > bounds::MAX_HTTP_HEAD || fields > most {
+        let (limit, wanted) =
+            if fields > most { (StreamLimit::HttpFields, fields) } else { (StreamLimit::HttpHead, size) };
+        call.refused(limit, Some(wanted as u64));
         return Err(Error::HttpRequestHeaderSectionSize(u32::try_from(size).ok()));
     }
     Ok(size)
