@@ -152,10 +152,19 @@ impl Server {
 
     /// Runs the command line on this server's data directory.
     pub fn cli(&self, arguments: &[&str]) -> std::process::Output {
+        self.cli_as(self.key.as_deref(), arguments)
+    }
+
+    /// The same with a key of somebody else.
+    pub fn cli_with(&self, key: &str, arguments: &[&str]) -> std::process::Output {
+        self.cli_as(Some(key), arguments)
+    }
+
+    fn cli_as(&self, key: Option<&str>, arguments: &[&str]) -> std::process::Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("BULKHEAD_DATA", self.data()).env("BULKHEAD_URL", &self.url);
-        if let Some(key) = &self.key {
+        if let Some(key) = key {
             command.env("BULKHEAD_KEY", key);
         }
         // It is the same store that the command line works on.

@@ -81,6 +81,8 @@ pub(super) const TABLE: &[(&str, &str, Guard)] = &[
     ("get", "/v1/tools/{tool}", Owned(Op::ToolsGet)),
     ("get", "/v1/tools/{tool}/events", Owned(Op::ToolsFollow)),
     ("delete", "/v1/tools/{tool}", Owned(Op::ToolsDelete)),
+    ("get", "/v1/volumes", Scoped(Op::VolumesList)),
+    ("post", "/v1/volumes/{volume}/retire", Scoped(Op::VolumesRetire)),
 ];
 
 pub(super) struct Things {
@@ -105,6 +107,7 @@ impl Things {
             .replace("{path}", "a.txt")
             .replace("{deleted}", &self.deleted)
             .replace("{upload}", &self.upload)
+            .replace("{volume}", "vol_of_nobody")
             + if template.ends_with("/preview") { "?path=a.txt" } else { "" }
     }
 }
@@ -324,6 +327,8 @@ fn the_owner_is_given_what_strangers_are_refused() {
             "audit.list_own",
             "tools.register",
             "tools.list",
+            "volumes.list",
+            "volumes.retire",
             "metrics.get"
         ]
     );

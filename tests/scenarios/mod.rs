@@ -36,5 +36,6 @@ mod steps;
 mod streams;
 mod tokens;
 mod users;
+mod volumes;
 mod walls;
 mod wasi_03;

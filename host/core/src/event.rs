@@ -178,6 +178,10 @@ pub enum EventBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<Overdue>,
     },
+    /// The task's workspace is lost with the hosts that reached it: the task takes no calls
+    /// and can't be restored.
+    #[serde(rename = "task.workspace_lost")]
+    TaskWorkspaceLost {},
     /// The task is deleted. The last event of a task that is not restored and was not kept.
     #[serde(rename = "task.deleted")]
     TaskDeleted {

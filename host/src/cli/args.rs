@@ -73,6 +73,9 @@ pub(super) enum Command {
     /// List, inspect and register tools
     #[command(subcommand)]
     Tools(Tools),
+    /// List where workspaces of several hosts lie, and give up what is lost for good
+    #[command(subcommand)]
+    Volumes(Volumes),
     /// Make, list, rotate and revoke API keys, in the data directory of this machine
     #[command(subcommand)]
     Keys(Keys),
@@ -139,6 +142,26 @@ pub(super) enum Tools {
         /// Register it for every tenant; needs the scope operator:tools
         #[arg(long)]
         operator: bool,
+    },
+}
+
+/// `volumes`. The key needs the scope operator:admin.
+#[derive(Debug, Subcommand)]
+pub(super) enum Volumes {
+    /// List the volumes, the hosts that reach them, and how many tasks lie there
+    List {
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Give up a volume whose hosts never come back: its tasks can be deleted then
+    Retire {
+        #[command(flatten)]
+        server: Server,
+        /// The volume, as `volumes list` shows it
+        volume: String,
+        /// Why: it is on record
+        #[arg(long)]
+        reason: String,
     },
 }
 

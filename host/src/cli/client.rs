@@ -60,6 +60,12 @@ impl Client {
         Ok((status != 200, body))
     }
 
+    /// Does something that an operator says why.
+    pub(super) fn act(&self, path: &str, reason: &str) -> Result<Value, Failure> {
+        let request = self.request("POST", path).header("bulkhead-reason", reason);
+        self.send(request.body(())).map(|(_, body)| body)
+    }
+
     fn request(&self, method: &str, path: &str) -> ureq::http::request::Builder {
         let request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         match &self.key {

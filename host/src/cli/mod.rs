@@ -23,6 +23,7 @@ mod serve;
 mod tools;
 mod trace;
 mod units;
+mod volumes;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -99,6 +100,7 @@ fn command(arguments: Arguments, output: &Output) -> Result<Exit, Failure> {
         Command::Serve => serve::serve(global.load()?),
         Command::Run(run) => run::run(global.load()?, run, output),
         Command::Tools(tools) => tools::tools(&global, tools, output),
+        Command::Volumes(volumes) => volumes::volumes(volumes, output),
         Command::Keys(keys) => keys::keys(global.load()?, keys, output),
         Command::Audit(command) => audit::audit(global.load()?, command, output),
         Command::Policy(command) => policy::policy(&global, command, output),

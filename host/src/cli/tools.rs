@@ -64,7 +64,7 @@ fn list(client: &Client, output: &Output) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 

@@ -32,6 +32,7 @@ pub mod tasks;
 pub mod tickets;
 pub mod tools;
 pub mod uploads;
+pub mod volumes;
 pub mod wire;
 
 use std::sync::Arc;
@@ -192,6 +193,8 @@ fn owned_routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(contents::put))
         .routes(routes!(uploads::begin))
         .routes(routes!(tools::register))
+        .routes(routes!(volumes::list))
+        .routes(routes!(volumes::retire))
         // Streamed; the file layer has the limit.
         .routes(routes!(tasks::create_from_archive))
         .routes(routes!(files::read, files::write, files::delete))

@@ -189,6 +189,8 @@ pub struct Stream<E = Subscription> {
     standing: Standing,
     why: Option<Why>,
     metrics: Arc<Metrics>,
+    /// Of the request that opened it, whose id is the stream's.
+    span: tracing::Span,
     _gauge: StreamGauge,
     _place: Place,
 }
@@ -206,7 +208,8 @@ impl<E> Stream<E> {
         let gauge = metrics.stream_opened();
         let until = tokio::time::Instant::now() + options.age;
         let taken = Instant::now();
-        Self { events, stop, options, until, taken, standing, why: None, metrics, _gauge: gauge, _place: place }
+        let span = tracing::Span::current();
+        Self { events, stop, options, until, taken, standing, why: None, metrics, span, _gauge: gauge, _place: place }
     }
 
     /// When [`Stream::lasts`] is to be asked.
@@ -274,6 +277,7 @@ impl<E> Drop for Stream<E> {
         // Dropped from outside: the connection broke.
         let why = self.why.unwrap_or_else(|| self.broke());
         self.metrics.stream_ended(why.name());
+        tracing::debug!(parent: &self.span, reason = why.name(), "a stream ended");
     }
 }
 

@@ -91,6 +91,8 @@ operations! {
     ToolsGet = "tools.get", ToolsRead, Own;
     ToolsFollow = "tools.follow", ToolsRead, Own;
     ToolsDelete = "tools.delete", ToolsWrite, Own;
+    VolumesList = "volumes.list", OperatorAdmin, Own;
+    VolumesRetire = "volumes.retire", OperatorAdmin, Own;
     MetricsGet = "metrics.get", MetricsRead, Own;
 }
 

@@ -234,6 +234,26 @@ pub enum AuditBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<Overdue>,
     },
+    /// A task's workspace was given up: it lay on a volume that was retired.
+    #[serde(rename = "task.workspace_lost")]
+    TaskWorkspaceLost {
+        /// The volume.
+        volume: String,
+    },
+    /// The operator began to give up a volume with all that lies on it.
+    #[serde(rename = "volume.retired")]
+    VolumeRetired {
+        /// The volume.
+        volume: String,
+        /// Tasks whose workspaces lie there.
+        tasks: u64,
+        /// The administrator's tenant.
+        by_tenant: TenantId,
+        /// The administrator.
+        by_user: UserId,
+        /// Why.
+        reason: String,
+    },
     /// A task takes calls again.
     #[serde(rename = "task.restored")]
     TaskRestored {},

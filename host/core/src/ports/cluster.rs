@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::call::Call;
+use crate::clock::Timestamp;
 use crate::event::Seq;
 use crate::id::TaskId;
 use crate::ports::store::{Store, StoreError};
@@ -47,6 +48,39 @@ pub struct Orphan {
     pub call: Call,
     /// Whether its workspace can be reached from here.
     pub reachable: bool,
+}
+
+/// A host, as it told the others when it last started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its data directory: `host_…`.
+    pub host: String,
+    /// Where hosts reach it; empty if it did not say.
+    pub address: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// Until when it may be believed to live, unless it renews.
+    pub lease_until: Timestamp,
+    /// When it ended, by itself or because it was late.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// Where workspaces lie: the data directory of one host, or what several share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// `vol_…` if it is shared, else the id of its host.
+    pub id: String,
+    /// The hosts that reach it, of those that lived within the last day.
+    pub hosts: Vec<Member>,
+    /// Tasks whose workspaces lie there, or did until they are deleted for good.
+    pub tasks: u64,
+}
+
+impl Volume {
+    /// A host that reaches it and has not ended.
+    pub fn reached_by(&self) -> Option<&Member> {
+        self.hosts.iter().find(|host| host.ended_at.is_none())
+    }
 }
 
 /// The other hosts.
@@ -86,6 +120,17 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// Takes over up to `limit` tools that nobody compiles who lives.
     async fn take_over_tools(&self, limit: u32) -> Result<Vec<Tool>, StoreError>;
+
+    /// Every volume that a host told of or a task lies on; none if this host is alone.
+    async fn volumes(&self) -> Result<Vec<Volume>, StoreError>;
+
+    /// Holds here, and gives, up to `limit` tasks of a volume that no host which lives
+    /// reaches, and that is not this host's: those in which no call is open.
+    async fn hold_lost(&self, volume: &str, limit: u32) -> Result<Vec<Task>, StoreError>;
+
+    /// The workspaces of those of these tasks of `volume` that this host holds count as
+    /// lying here from now on.
+    async fn bring_home(&self, volume: &str, tasks: &[TaskId]) -> Result<(), StoreError>;
 
     /// The number of the newest event of each of these tasks.
     async fn newest(&self, tasks: &[TaskId]) -> Result<Vec<(TaskId, Seq)>, StoreError>;
@@ -145,6 +190,18 @@ impl Cluster for Alone {
 
     async fn take_over_tools(&self, _: u32) -> Result<Vec<Tool>, StoreError> {
         self.store.compiling_tools().await
+    }
+
+    async fn volumes(&self) -> Result<Vec<Volume>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn hold_lost(&self, _: &str, _: u32) -> Result<Vec<Task>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn bring_home(&self, _: &str, _: &[TaskId]) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn newest(&self, _: &[TaskId]) -> Result<Vec<(TaskId, Seq)>, StoreError> {

@@ -240,6 +240,40 @@ impl Tasks {
         Ok(())
     }
 
+    /// Notes that a task's workspace is lost. Where a task is archived, failed, or deleted
+    /// and kept, nothing was to be had of it but by restoring it, which says so.
+    pub(super) async fn give_up(&self, task: &Task, volume: &str) -> Result<(), Error> {
+        let _turn = self.parts.turns.take(task.id).await;
+        let task = self.now(task).await?;
+        let Task { id, owner, state, .. } = task;
+        let record = AuditBody::TaskWorkspaceLost { volume: volume.into() };
+        let event = EventBody::TaskWorkspaceLost {};
+        let (to, failure, event) = match state {
+            TaskState::Ready => (Some(TaskState::Archived), None, event),
+            TaskState::Initializing => {
+                let reason = "the host that filled the workspace is lost".to_owned();
+                (Some(TaskState::Failed), Some(reason.clone()), EventBody::TaskFailed { reason })
+            }
+            TaskState::Archived | TaskState::Failed | TaskState::Deleted => (None, None, event),
+        };
+        let moved = match to {
+            Some(to) => self.move_to(&task, to, failure.as_deref(), &[event], Some(record.clone())).await?,
+            None => {
+                let at = self.parts.ports.ids.now();
+                self.parts.ports.store.append_audit(vec![NewAudit::new(at, owner, id, None, &record)]).await?;
+                if state == TaskState::Archived {
+                    self.tell(&task, vec![NewEvent::new(at, None, &event)]).await;
+                }
+                true
+            }
+        };
+        if !moved {
+            return Err(wrong_state(&task, state, "it changed in this moment; say it again".into()));
+        }
+        self.forget(&task).await;
+        self.parts.quotas.archived(owner, id, Extent::default()).await
+    }
+
     /// Removes it, and all that is kept of it but record and events.
     async fn remove_now(&self, task: &Task, reason: Option<Overdue>) -> Result<(), Error> {
         let Task { id, owner, .. } = *task;
@@ -299,8 +333,11 @@ impl Tasks {
     /// Tells of a step. It is news, not state: if it can't be stored, the step goes on.
     pub(super) async fn step(&self, task: &Task, step: TaskStep, status: StepStatus, said: Step) {
         let body = said.event(step, status);
+        self.tell(task, vec![NewEvent::new(self.parts.ports.ids.now(), None, &body)]).await;
+    }
+
+    async fn tell(&self, task: &Task, events: Vec<NewEvent>) {
         let ports = &self.parts.ports;
-        let events = vec![NewEvent::new(ports.ids.now(), None, &body)];
         match ports.store.append_events(task.id, events.clone()).await {
             Ok(Some(appended)) => {
                 ports.meter.events_appended(1);

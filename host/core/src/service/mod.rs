@@ -17,6 +17,7 @@ pub mod tickets;
 pub mod tools;
 mod turns;
 pub mod upkeep;
+pub mod volumes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,6 +118,8 @@ pub struct Services {
     pub grants: grants::Grants,
     /// The other hosts.
     pub hosts: hosts::Hosts,
+    /// Where workspaces lie.
+    pub volumes: volumes::Volumes,
     /// API keys.
     pub keys: keys::Keys,
     /// Sessions.
@@ -184,6 +187,7 @@ impl Services {
             files: files.clone(),
             grants: grants::Grants::new(ports.clone(), dispatcher.clone(), policies),
             hosts: hosts::Hosts::new(ports.clone(), access.clone()),
+            volumes: volumes::Volumes::new(ports.clone(), access.clone(), tasks.clone()),
             keys: keys::Keys::new(ports.store.clone(), ports.ids.clone()).softened_by(softened),
             sessions: sessions::Sessions::new(ports.clone()),
             tickets: tickets::Tickets::new(ports.store.clone(), ports.ids.clone()),

@@ -91,8 +91,8 @@ pub struct AuditRecordBody {
     /// `access.refused`, `access.would_refuse`, `admin.accessed`, `call.ended`, `call.revoked`,
     /// `capability.decided`, `grant.given`, `grant.revoked`, `http.decided`, `http.refused`, `key.created`,
     /// `key.revoked`, `key.rotated`, `question.answered`, `question.asked`, `task.archived`,
-    /// `task.created`, `task.deleted`, `task.deleting`, `task.restored`, `ticket.given`,
-    /// `tool.deleted`, `tool.registered` or `workspace.opened`.
+    /// `task.created`, `task.deleted`, `task.deleting`, `task.restored`, `task.workspace_lost`,
+    /// `ticket.given`, `tool.deleted`, `tool.registered`, `volume.retired` or `workspace.opened`.
     pub kind: String,
     /// What was done or decided, and by which rule.
     #[schema(value_type = Object)]

@@ -12,8 +12,8 @@ pub struct EventBody<'a> {
     pub seq: u64,
     /// RFC 3339, UTC.
     pub at: String,
-    /// `task.created`, `task.step`, `task.ready`, `task.failed`, `task.archived`, `task.deleted`,
-    /// `task.purged`, `call.queued`, `call.started`, `call.requeued`, `call.output`, `call.content`,
+    /// `task.created`, `task.step`, `task.ready`, `task.failed`, `task.archived`,
+    /// `task.workspace_lost`, `task.deleted`, `task.purged`, `call.queued`, `call.started`, `call.requeued`, `call.output`, `call.content`,
     /// `call.truncated`, `call.progress`, `call.log`, `call.waiting`, `call.answered`, `call.http`,
     /// `files.changed` or `call.ended`.
     #[serde(rename = "type")]

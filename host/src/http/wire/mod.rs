@@ -10,6 +10,7 @@ mod key;
 mod session;
 mod task;
 mod tool;
+mod volume;
 
 use bulkhead_core::limits::Limits;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,7 @@ pub use key::{KeyBody, WhoAmI};
 pub use session::{NewSession, SessionBody};
 pub use task::{ArchiveQuery, CeilingBody, LifecycleBody, NewTaskBody, SourceBody, TaskBody};
 pub use tool::{ManifestBody, PinnedToolBody, ProgressBody, Rejection, ToolBody};
+pub use volume::{RetiredBody, VolumeBody};
 
 /// Most things on one page.
 pub const MAX_PAGE: u32 = 200;

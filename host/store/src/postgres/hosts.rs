@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bulkhead_core::event::Seq;
 use bulkhead_core::id::TaskId;
-use bulkhead_core::ports::cluster::{Cluster, Holder, Lease, Orphan};
+use bulkhead_core::ports::cluster::{Cluster, Holder, Lease, Orphan, Volume};
 use bulkhead_core::ports::store::StoreError;
 use bulkhead_core::task::{Task, TaskState};
 use bulkhead_core::tool::Tool;
@@ -23,7 +23,7 @@ use sqlx::Row as _;
 use tokio::sync::watch;
 
 use super::statement::{Statement, Work, unreadable};
-use super::{PostgresStore, calls, tasks, tools};
+use super::{PostgresStore, calls, tasks, tools, volumes};
 use crate::rows::Reading;
 
 /// Tasks that are remembered as held; more are asked for again.
@@ -249,6 +249,18 @@ impl Cluster for PostgresStore {
 
     async fn take_over_tools(&self, limit: u32) -> Result<Vec<Tool>, StoreError> {
         tools::take_over(self, limit).await
+    }
+
+    async fn volumes(&self) -> Result<Vec<Volume>, StoreError> {
+        volumes::all(self).await
+    }
+
+    async fn hold_lost(&self, volume: &str, limit: u32) -> Result<Vec<Task>, StoreError> {
+        volumes::hold_lost(self, volume, limit).await
+    }
+
+    async fn bring_home(&self, volume: &str, tasks: &[TaskId]) -> Result<(), StoreError> {
+        volumes::bring_home(self, volume, tasks).await
     }
 
     async fn newest(&self, tasks: &[TaskId]) -> Result<Vec<(TaskId, Seq)>, StoreError> {

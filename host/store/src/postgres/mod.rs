@@ -37,6 +37,7 @@ mod tests;
 mod tickets;
 mod tools;
 mod turns;
+mod volumes;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -219,6 +219,12 @@ pub(super) async fn take_over(store: &PostgresStore, state: TaskState, limit: u3
     store.read(select.bind(ids).bind(state.as_str())).await?.all::<TaskRow, _>()
 }
 
+/// Those of these tasks that are there.
+pub(super) async fn named(store: &PostgresStore, ids: Vec<String>) -> Result<Vec<Task>, StoreError> {
+    let select = Statement::new(select_task!("id = ANY($1) ORDER BY id"));
+    store.read(select.bind(ids)).await?.all::<TaskRow, _>()
+}
+
 pub(super) async fn note_extent(store: &PostgresStore, task: TaskId, extent: Extent) -> Result<(), StoreError> {
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let update = Statement::new(

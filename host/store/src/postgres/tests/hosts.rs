@@ -237,6 +237,36 @@ async fn tools_and_half_filled_tasks_are_taken_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_lies_on_a_lost_volume_can_be_given_up_and_nothing_else() {
+    let (name, [a, b]) = two().await;
+    let world = World::new(a.clone());
+    let (idle, busy) = (world.ready_task(owner(1)).await, world.ready_task(owner(2)).await);
+    world.accept(&world.running_call(&busy)).await;
+    let tasks_of = async |volume: &str| {
+        let volumes = b.volumes().await.unwrap();
+        volumes.into_iter().find(|found| found.id == volume).map(|found| (found.reached_by().is_some(), found.tasks))
+    };
+    assert_eq!((tasks_of("a").await, tasks_of("b").await), (Some((true, 2)), Some((true, 0))));
+    assert_eq!(b.hold_lost("a", 9).await.unwrap(), [], "its host lives");
+    late(&name, "a");
+    assert_eq!(b.take_over(0).await.unwrap(), []);
+    assert_eq!(tasks_of("a").await, Some((false, 2)));
+    assert_eq!(b.hold_lost("b", 9).await.unwrap(), [], "it is this host's own");
+    let lost = b.hold_lost("a", 9).await.unwrap();
+    assert_eq!(lost.iter().map(|task| task.id).collect::<Vec<_>>(), [idle.id], "in the other a call is open");
+    assert!(matches!(a.append_events(idle.id, vec![event(1)]).await, Err(StoreError::NotHeld(_))));
+    b.bring_home("a", &[idle.id, busy.id]).await.unwrap();
+    assert_eq!(b.hold(idle.id).await.unwrap(), Some(Holder::Here));
+    assert_eq!(b.hold(busy.id).await.unwrap(), Some(Holder::Nobody));
+    assert_eq!((tasks_of("a").await, tasks_of("b").await), (Some((false, 1)), Some((true, 1))));
+    // Should it come back: what was not given up is its own still.
+    let again = joined(&postgres().socket_url(&name), host("a")).await;
+    assert_eq!(again.hold(idle.id).await.unwrap(), elsewhere("b"));
+    assert_eq!(again.hold(busy.id).await.unwrap(), Some(Holder::Here));
+    assert_eq!(b.hold_lost("a", 9).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn components_are_there_for_all() {
     let (name, [a, b]) = two().await;
     let (bytes, digest) = (bytes::Bytes::from(vec![7; 3 << 20]), Digest::of(&[7; 3 << 20]));
