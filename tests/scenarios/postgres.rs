@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::hosts::until;
 use crate::harness::postgres::{PASSWORD, postgres};
 use crate::harness::proxy::{Proxy, Weather};
 use crate::harness::{Client, Options, Server};
@@ -21,6 +22,31 @@ fn server(port: u16) -> (Server, String) {
 
 fn seqs(events: &[Value]) -> Vec<u64> {
     events.iter().map(|event| event["seq"].as_u64().unwrap()).collect()
+}
+
+/// However many guess keys, and however slow the store is to say that there are none.
+#[test]
+fn who_guesses_keys_does_not_take_the_database_from_others() {
+    // A key that has the form of one, and is another server's.
+    let guessed = Server::start(Options::default()).key().to_owned();
+    let (server, database) = server(postgres().port());
+    let client = server.client();
+    let stranger = client.with_key(Some(&guessed));
+    std::thread::scope(|scope| {
+        // Each look for a key waits for this.
+        scope.spawn(|| postgres().psql(&database, "BEGIN; LOCK TABLE bulkhead.api_keys; SELECT pg_sleep(3)").unwrap());
+        let locked = "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+                      WHERE c.relname = 'api_keys' AND l.mode = 'AccessExclusiveLock'";
+        client.get("/v1/whoami").expect(200);
+        until("the table is locked", || postgres().psql(&database, locked).unwrap() == "1");
+        for _ in 0..40 {
+            scope.spawn(|| stranger.get("/v1/tasks").problem(401, "invalid_key"));
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let begun = Instant::now();
+        client.task();
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    });
 }
 
 #[test]

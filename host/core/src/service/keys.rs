@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use thiserror::Error as ThisError;
+use tokio::sync::Semaphore;
 
 use crate::access::rules::{Rule, Softened};
 use crate::audit::{AuditBody, NewAudit};
@@ -19,6 +20,12 @@ use crate::principal::{Credential, Owner, Principal, Scopes};
 const TRUSTED: Duration = Duration::from_secs(3);
 /// Keys kept in memory.
 const KEPT: u64 = 10_000;
+/// How long a key that was let in once is looked up without waiting behind unknown ones.
+const MET: Duration = Duration::from_secs(24 * 60 * 60);
+/// Unknown keys that are looked up at once: who guesses has this much of the store.
+const STRANGERS_AT_ONCE: usize = 2;
+/// How long an unknown key waits for its turn.
+const STRANGERS_WAIT: Duration = Duration::from_secs(5);
 /// `last_used_at` is written at most this often, in milliseconds.
 const TOUCH_EVERY_MS: u64 = 60_000;
 
@@ -49,6 +56,10 @@ pub struct Keys {
     store: Arc<dyn Store>,
     ids: Arc<dyn Ids>,
     trusted: Cache<KeyId, KeyRecord>,
+    /// Those that were let in of late.
+    met: Cache<KeyId, ()>,
+    /// Turns of all others.
+    strangers: Semaphore,
     /// Owners that came with a token and are stored.
     known: Cache<Owner, ()>,
     /// Whether keys that expired are let through; never on the command line.
@@ -72,7 +83,9 @@ impl Keys {
     /// The use cases upon a store.
     pub fn new(store: Arc<dyn Store>, ids: Arc<dyn Ids>) -> Self {
         let trusted = Cache::builder().max_capacity(KEPT).time_to_live(TRUSTED).build();
-        Self { store, ids, trusted, known: Cache::new(KEPT), softened: None }
+        let met = Cache::builder().max_capacity(KEPT).time_to_idle(MET).build();
+        let strangers = Semaphore::new(STRANGERS_AT_ONCE);
+        Self { store, ids, trusted, met, strangers, known: Cache::new(KEPT), softened: None }
     }
 
     pub(super) fn softened_by(mut self, softened: Arc<Softened>) -> Self {
@@ -130,7 +143,7 @@ impl Keys {
         let key = ApiKey::parse(text)?;
         let record = match self.trusted.get(key.id()) {
             Some(record) => record,
-            None => self.store.key(key.id()).await?.ok_or(KeyRefused::Unknown)?,
+            None => self.look_up(key.id()).await?.ok_or(KeyRefused::Unknown)?,
         };
         // The secret first: only its holder learns that a key is expired.
         if !key.matches(&record.hash) {
@@ -146,6 +159,19 @@ impl Keys {
         let principal = Principal::new(record.owner, record.scopes, Credential::Key(record.id.clone()));
         self.note_use(record, now).await;
         Ok(principal)
+    }
+
+    /// Whoever was let in before does not wait behind those who guess.
+    async fn look_up(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        let _turn = match self.met.contains_key(id) {
+            true => None,
+            false => {
+                let turn = tokio::time::timeout(STRANGERS_WAIT, self.strangers.acquire()).await;
+                let busy = || StoreError::Unavailable("too many unknown keys are being looked up".into());
+                Some(turn.map_err(|_| busy())?)
+            }
+        };
+        self.store.key(id).await
     }
 
     /// Whether a key that was good still is: what goes on ends with it.
@@ -185,6 +211,7 @@ impl Keys {
             }
         }
         if stale || !self.trusted.contains_key(&record.id) {
+            self.met.insert(record.id.clone(), ());
             self.trusted.insert(record.id.clone(), record);
         }
     }
