@@ -43,7 +43,14 @@ fn run(attack: &str) -> Outcome {
             }
         }
         "many_directories" => repeat(|n| fs::create_dir(format!("/dir-{n}"))),
-        "many_links" => repeat(|n| fs::hard_link("/file", format!("/link-{n}"))),
+        // Of more than one file: a file system has a bound of its own for the names of each.
+        "many_links" => repeat(|n| {
+            let file = format!("/file-{}", n / 1_000);
+            if n % 1_000 == 0 {
+                File::create(&file)?;
+            }
+            fs::hard_link(file, format!("/link-{n}"))
+        }),
         // Each one deeper: whoever walks or deletes this must not recurse.
         "deep" => {
             let mut path = String::from("/deep");
