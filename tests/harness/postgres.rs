@@ -4,6 +4,7 @@
 //! It ends with the process of the tests, whatever ends that: a shell between them
 //! waits for the end of a pipe that only the tests hold.
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
@@ -148,15 +149,41 @@ impl Postgres {
 
     /// What `psql` prints, without ornament; its complaint if it fails.
     pub fn psql(&self, database: &str, sql: &str) -> Result<String, String> {
-        let output = Command::new(programs().join("psql"))
-            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-c", sql, "-h"])
-            .arg(&self.directory)
-            .args(["-p", &self.port.to_string()])
-            .env("PGOPTIONS", "-c client_min_messages=warning")
-            .output()
-            .unwrap();
+        let output = self.command(database).args(["-c", sql]).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// Holds a table for itself until what is returned is dropped.
+    pub fn locked(&self, database: &str, table: &str) -> Locked {
+        let mut psql = self.command(database).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let statements = format!("BEGIN; LOCK TABLE {table};\n\\echo locked\n");
+        psql.stdin.as_mut().unwrap().write_all(statements.as_bytes()).unwrap();
+        let mut said = String::new();
+        BufReader::new(psql.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "locked\n");
+        Locked(psql)
+    }
+
+    fn command(&self, database: &str) -> Command {
+        let mut command = Command::new(programs().join("psql"));
+        command
+            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-h"])
+            .arg(&self.directory)
+            .args(["-p", &self.port.to_string()])
+            .env("PGOPTIONS", "-c client_min_messages=warning");
+        command
+    }
+}
+
+/// A table that is held by a session of its own.
+pub struct Locked(Child);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // The end of its input ends the session.
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
     }
 }
 

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::hosts::until;
 use crate::harness::postgres::{PASSWORD, postgres};
 use crate::harness::proxy::{Proxy, Weather};
 use crate::harness::{Client, Options, Server};
@@ -33,12 +32,9 @@ fn who_guesses_keys_does_not_take_the_database_from_others() {
     let client = server.client();
     let stranger = client.with_key(Some(&guessed));
     std::thread::scope(|scope| {
-        // Each look for a key waits for this.
-        scope.spawn(|| postgres().psql(&database, "BEGIN; LOCK TABLE bulkhead.api_keys; SELECT pg_sleep(3)").unwrap());
-        let locked = "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
-                      WHERE c.relname = 'api_keys' AND l.mode = 'AccessExclusiveLock'";
         client.get("/v1/whoami").expect(200);
-        until("the table is locked", || postgres().psql(&database, locked).unwrap() == "1");
+        // Each look for a key waits for this.
+        let locked = postgres().locked(&database, "bulkhead.api_keys");
         for _ in 0..40 {
             scope.spawn(|| stranger.get("/v1/tasks").problem(401, "invalid_key"));
         }
@@ -46,6 +42,7 @@ fn who_guesses_keys_does_not_take_the_database_from_others() {
         let begun = Instant::now();
         client.task();
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        drop(locked);
     });
 }
 
