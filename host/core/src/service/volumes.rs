@@ -7,6 +7,8 @@
 //! can be deleted and its time can end like any other. A step that is left half done is
 //! taken up by saying it again: the task lies on the lost volume until all else is done.
 
+use std::sync::Arc;
+
 use super::Ports;
 use super::tasks::Tasks;
 use crate::access::{Access, Permit};
@@ -30,12 +32,12 @@ pub struct Retired {
 /// The use cases of volumes.
 pub struct Volumes {
     ports: Ports,
-    access: std::sync::Arc<Access>,
+    access: Arc<Access>,
     tasks: Tasks,
 }
 
 impl Volumes {
-    pub(super) fn new(ports: Ports, access: std::sync::Arc<Access>, tasks: Tasks) -> Self {
+    pub(super) fn new(ports: Ports, access: Arc<Access>, tasks: Tasks) -> Self {
         Self { ports, access, tasks }
     }
 
