@@ -37,6 +37,8 @@ pub struct WasmConfig {
     pub domains: Option<Arc<dyn Domains>>,
     /// How far workers are kept apart, and what if a part of the wall is missing.
     pub isolation: Isolation,
+    /// Whether workers have users of their own, where that can be.
+    pub own_users: bool,
     /// Where groups are made that bound workers and compilers, if they may be.
     pub cgroup: CgroupParent,
     /// Whether they share the processor between tenants, too.
@@ -92,6 +94,7 @@ impl WasmConfig {
             compile_args: vec!["compile".into()],
             domains: None,
             isolation: Isolation::Required,
+            own_users: true,
             cgroup: CgroupParent::Auto,
             cgroup_cpu: false,
             cache_dir: cache_dir.into(),

@@ -398,7 +398,7 @@ async fn sandbox(
     tracing::info!(
         limited = groups.in_force.join(", "),
         without = groups.without.join(", "),
-        user = WasmSandbox::user_of_workers(),
+        user = WasmSandbox::user_of_workers(&walls),
         "control groups and user of workers"
     );
     let missing: Vec<&str> = walls.missing().into_iter().map(Part::name).collect();

@@ -28,6 +28,17 @@ choices! {
 }
 
 choices! {
+    /// Whether workers have users of their own.
+    OwnUsers {
+        /// Where a server that is root can give them.
+        #[default]
+        Auto = "auto",
+        /// No.
+        Off = "off",
+    }
+}
+
+choices! {
     /// Whether control groups bound workers and compilers.
     Cgroup {
         /// Where the server may make them.

@@ -32,7 +32,7 @@ use bulkhead_store::{PostgresUrl, RedisUrl};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use choices::{Always, Auth, Cgroup, Isolation, KernelQuota, LogFormat, Rule, Synchronous};
+pub use choices::{Always, Auth, Cgroup, Isolation, KernelQuota, LogFormat, OwnUsers, Rule, Synchronous};
 pub use error::{ConfigError, Fault, Origin};
 pub use sections::{
     Access, AuditHeads, Cluster, Dispatch, EgressLimits, Experimental, FileRules, Http, Import, Keep, Lifecycle, Log,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::choices::{Always, Auth, Cgroup, Isolation, KernelQuota, LogFormat, Rule, Synchronous};
+use super::choices::{Always, Auth, Cgroup, Isolation, KernelQuota, LogFormat, OwnUsers, Rule, Synchronous};
 use super::keys::{Key, Kind};
 use crate::tokens::Issuer;
 
@@ -153,6 +153,8 @@ section! {
         start_timeout_ms: u64 = 10_000, number("milliseconds", 100, 600_000);
         /// How long workers may take to end when the server stops; then they are killed.
         shutdown_grace_ms: u64 = 2_000, number("milliseconds", 0, 60_000);
+        /// Whether each worker has a user of its own, who owns no file but sees its workspaces as its own. `auto`: if the server is root and its data lies on a file system that can show files as another's (ext4, xfs, btrfs); `bulkhead doctor` tells. What an operator gives to another user or group in a workspace can't be written to by tools then. `off`: workers have the server's user.
+        own_users: OwnUsers = OwnUsers::Auto, OwnUsers::KIND;
         /// Whether control groups bound workers and compilers: memory and threads of each. `auto`: in the server's own group if that was handed to it (`Delegate=yes` of systemd, or the topmost group of a container); `bulkhead doctor` tells which. `off`: none.
         cgroup: Cgroup = Cgroup::Auto, Cgroup::KIND;
         /// A group to use instead of the server's own, as `/proc/self/cgroup` would write it: `/bulkhead`. It must be there, without processes, and this user must be able to make groups in it.

@@ -18,7 +18,7 @@ use bulkhead_sandbox::{CgroupParent, WasmConfig};
 use bulkhead_store::{HostConfig, PostgresConfig, PostgresUrl, RedisConfig, RedisUrl, SharedRate, SqliteConfig};
 use bulkhead_workspace::import::{ImportConfig, ImportLimits};
 
-use super::{Cgroup, Config, Isolation, KernelQuota, Rule, Synchronous};
+use super::{Cgroup, Config, Isolation, KernelQuota, OwnUsers, Rule, Synchronous};
 use crate::egress::EgressConfig;
 use crate::rates::RateConfig;
 use crate::tokens::TokensConfig;
@@ -283,6 +283,7 @@ impl Config {
                 Isolation::Required => bulkhead_sandbox::Isolation::Required,
                 Isolation::BestEffort => bulkhead_sandbox::Isolation::BestEffort,
             },
+            own_users: workers.own_users == OwnUsers::Auto,
             cgroup: match (workers.cgroup, workers.cgroup_parent.as_os_str().is_empty()) {
                 (Cgroup::Off, _) => CgroupParent::Off,
                 (Cgroup::Auto, true) => CgroupParent::Auto,

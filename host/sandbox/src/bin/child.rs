@@ -46,6 +46,7 @@ const DONE: [u8; 8] = [10, 0, 0, 0, 0, 0, 0, 0];
 
 /// Kinds of the host's messages that matter here.
 const BIND: u8 = 1;
+const LEAVE: u8 = 16;
 const LOAD: u8 = 2;
 const START: u8 = 6;
 
@@ -60,11 +61,13 @@ fn false_worker(how: &str) -> std::io::Result<()> {
         socket.read_exact(&mut body)?;
         let call = u32::from_le_bytes(call);
         match body.split_first() {
+            // It says that it left the server's user, and did not; or that it can't.
+            Some((&LEAVE, _)) => socket.write_all(&frame(0, &[16, u8::from(how == "says-it-left")]))?,
             // Told to leave the network, it can't work where that leads.
             Some((&BIND, [_, 1, ..])) if how == "no-namespace" => std::process::exit(77),
             // Ready, behind all walls, or without Landlock.
             Some((&BIND, _)) => {
-                socket.write_all(&frame(0, &[0, 1, 1, 1, u8::from(how != "unwalled"), 1, 1, 1, 1, 1, 1]))?
+                socket.write_all(&frame(0, &[0, 1, 1, 1, u8::from(how != "unwalled"), 1, 1, 1, 1, 1, 1, 0, 0]))?
             }
             Some((&LOAD, component)) => socket.write_all(&frame(0, &[&[1], component].concat()))?,
             Some((&START, _)) => misbehave(&mut socket, call, how)?,
@@ -133,7 +136,7 @@ fn http(socket: &mut UnixStream, call: u32, how: &str) -> std::io::Result<()> {
 
 fn misbehave(socket: &mut UnixStream, call: u32, how: &str) -> std::io::Result<()> {
     match how {
-        "behave" | "unwalled" | "no-namespace" => socket.write_all(&frame(call, &DONE)),
+        "behave" | "unwalled" | "no-namespace" | "says-it-left" => socket.write_all(&frame(call, &DONE)),
         // Goes on where nobody hears it.
         "hang-up" => {
             socket.shutdown(std::net::Shutdown::Both)?;

@@ -17,9 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// `<directory of the own workspaces> <secret of somebody else> <port of a listener> [part,…]`:
 /// puts the wall up itself, without these parts.
 pub(crate) fn main(args: &[String]) -> io::Result<()> {
-    let named = args.get(3).map_or("", String::as_str);
-    let without: Vec<Part> =
-        Part::ALL.into_iter().filter(|part| named.split(',').any(|name| name == part.name())).collect();
+    let without = without(args);
     let directory: OwnedFd = std::fs::File::open(args.first().ok_or(io::ErrorKind::InvalidInput)?)?.into();
     let prey = Prey::new(directory, args, parent())?;
     // As a service may be started.
@@ -30,12 +28,18 @@ pub(crate) fn main(args: &[String]) -> io::Result<()> {
     Ok(())
 }
 
+/// The parts named by the fourth argument.
+fn without(args: &[String]) -> Vec<Part> {
+    let named = args.get(3).map_or("", String::as_str);
+    Part::ALL.into_iter().filter(|part| named.split(',').any(|name| name == part.name())).collect()
+}
+
 /// A worker that the host started, bound, and believes in; it writes down what it
 /// reached where it may write, then serves. Arguments as of [`main`].
 pub(crate) fn worker(args: &[String]) -> ExitCode {
     // Asked for now, because behind the wall nobody may.
     let parent = parent();
-    taken_over_worker_main(|directory, walls| {
+    taken_over_worker_main(&without(args), |directory, walls| {
         // One of nobody's describes the tool, and has nowhere to write.
         let Some(directory) = directory else { return };
         let report =
@@ -241,6 +245,20 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     ("bounds.sparse_write", |prey| {
         let file = open_at(prey, Path::new("sparse"), OFlags::CREATE | OFlags::WRONLY)?;
         Ok(rustix::io::pwrite(&file, b"x", 2 << 30).map(drop)?)
+    }),
+    ("bounds.threads", |_| {
+        let ending = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let wait = || {
+                while !ending.load(Relaxed) {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+            };
+            let started = (0..100)
+                .try_for_each(|_| std::thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, wait).map(drop));
+            ending.store(true, Relaxed);
+            started
+        })
     }),
     // What only root may: a file that nobody may read, its owner neither.
     ("root.unreadable", |prey| read_at(prey, Path::new("unreadable"))),

@@ -188,7 +188,7 @@ fn answer(args: &[String]) -> wasmtime::Result<Report> {
 /// Reads and writes what is open already, and nothing else: its root is empty.
 fn shut_in(required: bool, namespaces: bool) -> wasmtime::Result<()> {
     let left = if namespaces { &[][..] } else { &[Part::NetworkNamespace] };
-    let walls = walls::shut_in(walls::give_up(left), [], Code::Never, &[]);
+    let walls = walls::shut_in(walls::give_up(None, bounds::COMPILER_THREADS, left), [], Code::Never, &[]);
     let missing: Vec<&str> = walls.missing().into_iter().map(Part::name).collect();
     if required && !missing.is_empty() {
         return Err(wasmtime::format_err!("nothing is compiled without: {}", missing.join(", ")));

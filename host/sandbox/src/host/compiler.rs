@@ -18,14 +18,13 @@ use super::spawn::{Spawner, command};
 use crate::compile::{Heard, Mode, Report};
 use crate::config::WasmConfig;
 use crate::walls::NO_NAMESPACE;
+use crate::walls::bounds::COMPILER_THREADS;
 
 /// Most that a compile child may say.
 const MAX_REPORT: u64 = 4 << 20;
 
 /// What the kernel keeps for a compile child beside its memory, in bytes.
 const BESIDE: u64 = 64 << 20;
-/// Its threads; it makes one per core.
-const THREADS: u64 = 1_024;
 
 /// Starts compile children, a few at once.
 pub(super) struct Compiler {
@@ -98,7 +97,7 @@ impl Compiler {
         let child = spawner.spawn(command).await.map_err(failed)?;
         // Before it is sent anything, so that what it uses is counted there.
         let (cgroups, pid) = (self.cgroups.clone(), child.id());
-        let allowance = Allowance { memory: self.config.compile_memory.saturating_add(BESIDE), pids: THREADS };
+        let allowance = Allowance { memory: self.config.compile_memory.saturating_add(BESIDE), pids: COMPILER_THREADS };
         let held = tokio::task::spawn_blocking(move || cgroups.hold("compile", allowance, pid)).await;
         let report = self.follow(child, component, tell).await;
         // Nobody waits for that.

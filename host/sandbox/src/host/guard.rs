@@ -132,7 +132,7 @@ impl Guard {
     /// Checks a message about the call.
     pub(super) fn accept(&mut self, message: FromWorker<'_>) -> Result<Accepted, Violation> {
         match message {
-            FromWorker::Ready(_) | FromWorker::Loaded { .. } | FromWorker::LoadFailed { .. } => {
+            FromWorker::Ready(_) | FromWorker::Left(_) | FromWorker::Loaded { .. } | FromWorker::LoadFailed { .. } => {
                 Err(Violation("a message of the worker came as one of a call"))
             }
             FromWorker::Done(_) => Ok(Accepted::Done),

@@ -1,5 +1,6 @@
 //! The host's side: processes, checks, cache.
 
+mod apart;
 mod artifacts;
 mod cgroups;
 mod clock;
@@ -120,9 +121,10 @@ impl WasmSandbox {
         self.host.cgroups.report()
     }
 
-    /// Whose rights to files workers have, for people.
-    pub fn user_of_workers() -> String {
+    /// Whose rights to files workers behind these walls have, for people.
+    pub fn user_of_workers(walls: &Walls) -> String {
         match rustix::process::geteuid() {
+            _ if walls.own_user => "each its own, who owns nothing".into(),
             root if root.is_root() => {
                 "root, as the server: without capabilities, but root's own files are its own".into()
             }

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::apart::{self, Apart, View};
 use super::cgroups::{Allowance, Cell, Cgroups};
 use super::pump::{Gone, pump};
 use super::spawn::{Spawner, command};
@@ -28,13 +29,12 @@ use super::waiting::{Process, Waiting};
 use super::worker::Worker;
 use crate::config::{Isolation, WasmConfig};
 use crate::engine::{self, Flavour};
+use crate::walls::bounds::WORKER_THREADS;
 use crate::wire::Bind;
 
 /// Memory of a worker beside its guests', in bytes: its own, pages of files that
 /// it writes, what the kernel keeps for it.
 const BESIDE: u64 = 320 << 20;
-/// Threads of a worker; it makes some five.
-const THREADS: u64 = 64;
 
 /// What the pool has done and holds, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,6 +95,8 @@ pub(super) struct Pool {
     pub(super) counters: Counters,
     swap: Swap,
     leave_network: AtomicBool,
+    /// Whether workers have users of their own.
+    pub(super) apart: Apart,
     /// The directory of artefacts.
     artifacts: Arc<OwnedFd>,
     cgroups: Arc<Cgroups>,
@@ -140,6 +142,7 @@ impl Pool {
             );
         }
         let pool = Arc::new(Self {
+            apart: Apart::new(config.own_users),
             config,
             spawner: Spawner::start()?,
             waiting: Waiting::default(),
@@ -255,7 +258,7 @@ impl Pool {
         let (pool, started) = (self.clone(), worker.clone());
         self.tasks.spawn(async move {
             let (gone, cell) = match pool.spawn_bound(&started, home, flavour, slots).await {
-                Ok((socket, child)) => {
+                Ok(Process { socket, child, .. }) => {
                     let placed = pool.place_in_group(home, flavour, &child);
                     // What it reads is hostile: should it panic, this worker ends and no other.
                     let pumped = AssertUnwindSafe(pump(&started, socket, child, placed)).catch_unwind().await;
@@ -288,7 +291,7 @@ impl Pool {
         let owner = home.map_or_else(|| "nobody".into(), |home| home.tenant.to_string());
         let pool = engine::Pool { flavour, slots: self.config.calls_per_worker, pagemap_scan: false };
         let memory = self.config.memory_per_worker.saturating_add(BESIDE).saturating_add(pool.mapped());
-        tokio::task::spawn_blocking(move || cgroups.hold(&owner, Allowance { memory, pids: THREADS }, pid))
+        tokio::task::spawn_blocking(move || cgroups.hold(&owner, Allowance { memory, pids: WORKER_THREADS }, pid))
     }
 
     /// Starts a process and says what it is for.
@@ -298,13 +301,14 @@ impl Pool {
         home: Option<Home>,
         flavour: Flavour,
         slots: u32,
-    ) -> io::Result<(OwnedFd, Child)> {
+    ) -> io::Result<Process> {
         let domain = match (home, &self.config.domains) {
             (Some(home), Some(domains)) => {
                 Some(domains.domain(home.tenant, home.task).await.map_err(io::Error::other)?)
             }
             _ => None,
         };
+        let (process, view) = self.process_for(domain.as_ref()).await?;
         let bind = Bind {
             has_domain: domain.is_some(),
             leave_network: self.leave_network.load(Relaxed),
@@ -314,8 +318,28 @@ impl Pool {
             pagemap_scan: worker.scans,
             flavour,
         };
-        worker.bind(bind, self.artifacts.clone(), domain);
-        self.process().await
+        worker.bind(bind, self.artifacts.clone(), domain, view);
+        Ok(process)
+    }
+
+    /// A process, and how it sees the directories that it may reach if its user is not ours.
+    async fn process_for(self: &Arc<Self>, domain: Option<&Arc<OwnedFd>>) -> io::Result<(Process, Option<View>)> {
+        if self.apart.is_wanted()
+            && let Some(Err(error)) = domain.map(|domain| apart::is_ours(domain))
+        {
+            tracing::warn!(%error, "a worker has the server's user: with its own it could write nothing there");
+            return Ok((self.spawn_process(false).await?, None));
+        }
+        let process = self.process().await?;
+        let Some(user) = &process.user else { return Ok((process, None)) };
+        match View::new(user, &self.artifacts, domain) {
+            Ok(view) => Ok((process, Some(view))),
+            Err(error) => {
+                self.apart.failed(&error);
+                // It has nothing of anybody's yet.
+                Ok((self.spawn_process(false).await?, None))
+            }
+        }
     }
 
     /// Whether workers move into a network namespace of their own.
@@ -323,11 +347,18 @@ impl Pool {
         self.leave_network.load(Relaxed)
     }
 
-    pub(super) async fn spawn_process(&self) -> io::Result<Process> {
+    /// Starts a process, with a user of its own if that is wanted and can be.
+    pub(super) async fn spawn_process(&self, apart: bool) -> io::Result<Process> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         let mut command = command(&self.config.exe, &self.config.worker_args);
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::piped());
-        Ok((ours, self.spawner.spawn(command).await?))
+        let mut process = Process { socket: ours, child: self.spawner.spawn(command).await?, user: None };
+        if apart && let Err(error) = self.apart.settle(&mut process, self.config.start_timeout).await {
+            self.apart.failed(&error);
+            // Dropped, it is killed: it can't go back to the user that it left.
+            return Box::pin(self.spawn_process(false)).await;
+        }
+        Ok(process)
     }
 
     /// Takes a worker that is gone out of the pool.

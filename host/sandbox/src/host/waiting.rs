@@ -10,10 +10,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::process::Child;
 
+use super::apart::OwnUser;
 use super::pool::Pool;
 
-/// A worker process and the host's end of its socket.
-pub(super) type Process = (OwnedFd, Child);
+/// A worker process.
+pub(super) struct Process {
+    /// The host's end of its socket.
+    pub(super) socket: OwnedFd,
+    pub(super) child: Child,
+    /// Its own, unless that is the server's.
+    pub(super) user: Option<OwnUser>,
+}
 
 /// Those that wait.
 #[derive(Default)]
@@ -36,10 +43,10 @@ impl Waiting {
     /// The one that has waited longest and is still there.
     fn take(&self) -> Option<Process> {
         let mut state = self.state();
-        while let Some((socket, mut child)) = state.ready.pop_front() {
+        while let Some(mut process) = state.ready.pop_front() {
             // Somebody may have killed it meanwhile.
-            if matches!(child.try_wait(), Ok(None)) {
-                return Some((socket, child));
+            if matches!(process.child.try_wait(), Ok(None)) {
+                return Some(process);
             }
         }
         None
@@ -77,7 +84,7 @@ impl Waiting {
             state.closed = true;
             std::mem::take(&mut state.ready)
         };
-        for (socket, mut child) in all {
+        for Process { socket, mut child, .. } in all {
             drop(socket);
             let _ = child.start_kill();
             let _ = child.wait().await;
@@ -92,7 +99,7 @@ impl Pool {
         self.start_ahead();
         match waiting {
             Some(process) => Ok(process),
-            None => self.spawn_process().await,
+            None => self.spawn_process(self.apart.is_wanted()).await,
         }
     }
 
@@ -100,7 +107,7 @@ impl Pool {
     pub(super) fn start_ahead(self: &Arc<Self>) {
         while self.waiting.wants(self.config.waiting_workers) {
             let pool = self.clone();
-            self.tasks.spawn(async move { pool.waiting.came(pool.spawn_process().await) });
+            self.tasks.spawn(async move { pool.waiting.came(pool.spawn_process(pool.apart.is_wanted()).await) });
         }
     }
 }

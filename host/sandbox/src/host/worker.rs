@@ -13,6 +13,7 @@ use bulkhead_core::id::TaskId;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::apart::View;
 use super::clock::monotonic_ns;
 use super::exchange::Asked;
 use super::guard::{Guard, RawPart};
@@ -160,6 +161,8 @@ pub(super) struct Inner {
     /// Why it must run nothing.
     pub(super) unfit: Option<String>,
     walls: Walls,
+    /// How it sees files, if its user is not the server's.
+    view: Option<View>,
 }
 
 /// A worker process.
@@ -219,6 +222,7 @@ impl Worker {
             violation: None,
             unfit: None,
             walls: Walls::default(),
+            view: None,
         };
         Self {
             inner: Mutex::new(inner),
@@ -236,13 +240,16 @@ impl Worker {
 
     /// Says what the worker is for, and what it may reach: artefacts are loaded by
     /// descriptor, which is a file that is opened once more, so they may be read.
-    pub(super) fn bind(&self, bind: Bind, artifacts: Arc<OwnedFd>, domain: Option<Arc<OwnedFd>>) {
-        let outbox = &mut self.inner().outbox;
-        outbox.push_with(0, &ToWorker::Artifacts, artifacts);
+    /// All of that as its `view` has it, if it has one.
+    pub(super) fn bind(&self, bind: Bind, artifacts: Arc<OwnedFd>, domain: Option<Arc<OwnedFd>>, view: Option<View>) {
+        let mut inner = self.inner();
+        let (artifacts, domain) = view.as_ref().map_or((artifacts, domain), View::roots);
+        inner.outbox.push_with(0, &ToWorker::Artifacts, artifacts);
         match domain {
-            Some(domain) => outbox.push_with(0, &ToWorker::Bind(bind), domain),
-            None => outbox.push(0, &ToWorker::Bind(bind)),
+            Some(domain) => inner.outbox.push_with(0, &ToWorker::Bind(bind), domain),
+            None => inner.outbox.push(0, &ToWorker::Bind(bind)),
         }
+        inner.view = view;
     }
 
     /// Takes note of the walls it says it is behind. Nothing hostile was in it
@@ -320,7 +327,8 @@ impl Worker {
         let guard = Guard::new(start.limits.clone(), start.access).with_parts(wanted.parts);
         for RunPart { path, access, directory } in wanted.parts {
             let part = ToWorker::Part { path: path.as_str(), access: *access };
-            inner.outbox.push_with(id, &part, directory.clone());
+            let directory = inner.seen(directory);
+            inner.outbox.push_with(id, &part, directory);
         }
         inner.outbox.push(id, &ToWorker::Start(start));
         let (happened, happens) = mpsc::unbounded_channel();
@@ -342,7 +350,8 @@ impl Worker {
         if let Some(component) = out {
             inner.outbox.push(0, &ToWorker::Unload { component });
         }
-        inner.outbox.push_with(0, &ToWorker::Load { component }, artifact.clone());
+        let artifact = inner.seen(artifact);
+        inner.outbox.push_with(0, &ToWorker::Load { component }, artifact);
         inner.loads += 1;
         drop(inner);
         self.wake.notify_one();
@@ -465,8 +474,14 @@ impl Inner {
         if let Some(task) = out {
             self.outbox.push(0, &ToWorker::Forget { task });
         }
-        self.outbox.push_with(0, &ToWorker::Workspace { task: id }, directory.clone());
+        let directory = self.seen(directory);
+        self.outbox.push_with(0, &ToWorker::Workspace { task: id }, directory);
         id
+    }
+
+    /// A file or directory as the worker sees it.
+    fn seen(&self, file: &Arc<OwnedFd>) -> Arc<OwnedFd> {
+        self.view.as_ref().map_or_else(|| file.clone(), |view| view.of(file))
     }
 
     /// Counts an answer to `Load`; false if none was to come.

@@ -7,6 +7,7 @@ use std::io;
 use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::privileges::Namespaces;
 use crate::bounds::MAX_FILE_SIZE;
 
 /// Descriptors that the process may have open: a worker's calls' handles share them.
@@ -15,6 +16,12 @@ const DESCRIPTORS: u64 = 16 * 1024;
 /// The stack of the first thread, as it is by default. `RLIMIT_DATA` does not count it, and
 /// a server may be started without a limit.
 const STACK: u64 = 8 << 20;
+
+/// Threads of a worker, which makes some five.
+pub(crate) const WORKER_THREADS: u64 = 64;
+
+/// Threads of a compiler, which makes one for each core.
+pub(crate) const COMPILER_THREADS: u64 = 1_024;
 
 /// Largest file that a child of ours makes: a workspace's, or an artefact.
 const FILE: u64 = MAX_FILE_SIZE;
@@ -48,6 +55,22 @@ pub(crate) fn at_most(resource: Resource, wanted: u64) -> io::Result<()> {
 /// no right; lowering it again takes the file, which is out of reach behind the wall.
 pub(super) fn go_first() -> bool {
     std::fs::write("/proc/self/oom_score_adj", "1000").is_ok()
+}
+
+/// Bounds the threads of a process whose user has no others: that user is `its_own`, or the
+/// kernel counts a user's threads by namespace, which Linux does since 5.14. Root may have
+/// any number, and other users' processes elsewhere would count. False if it can't be.
+pub(super) fn few_threads(threads: u64, its_own: bool, namespaces: Namespaces) -> bool {
+    let counted = its_own || (namespaces == Namespaces::OfItsUser && is_since(5, 14));
+    counted && at_most(Resource::Nproc, threads).is_ok()
+}
+
+/// Whether the kernel is of this version or later.
+fn is_since(major: u32, minor: u32) -> bool {
+    let name = rustix::system::uname();
+    let mut numbers = name.release().to_str().unwrap_or_default().split(|char: char| !char.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|number| number.parse::<u32>().ok());
+    (number(), number()) >= (Some(major), Some(minor))
 }
 
 /// Whether the process is bounded, its memory included.

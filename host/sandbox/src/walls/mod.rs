@@ -12,6 +12,8 @@
 //! | network namespace | every interface | root, or user namespaces |
 //! | no other groups | what the server's supplementary groups may | root, or a server without any |
 //! | not dumpable | being traced, or read through `/proc`, by others of the user | always there |
+//! | own user | what belongs to the server's user, files above all; being who others are | root with CAP_SYS_ADMIN, user namespaces, and a file system that maps owners |
+//! | few threads | threads without end | a user of its own, or a user namespace (Linux 5.14) |
 //! | first to go | the server's life, and others', when the machine runs out of memory | `/proc` |
 //! | own root directory | the names of all files but those of its own directory | root, or user namespaces |
 //!
@@ -23,6 +25,7 @@
 //!
 //! Put up while the process is one thread: threads that come later inherit it.
 
+pub(crate) mod apart;
 pub(crate) mod bounds;
 mod files;
 mod inherited;
@@ -35,8 +38,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use apart::Apart;
 pub use inherited::close_inherited;
 pub(crate) use privileges::NO_NAMESPACE;
+use privileges::Namespaces;
 pub(crate) use syscalls::Code;
 
 /// Which parts are in force.
@@ -62,6 +67,10 @@ pub struct Walls {
     pub own_root: bool,
     /// The kernel ends it before anything else when the machine runs out of memory.
     pub first_to_go: bool,
+    /// Its user is not the server's, nor any other process's.
+    pub own_user: bool,
+    /// No more threads than a worker needs.
+    pub few_threads: bool,
 }
 
 /// A part of the second wall.
@@ -87,11 +96,15 @@ pub enum Part {
     OwnRoot,
     /// See [`Walls::first_to_go`].
     FirstToGo,
+    /// See [`Walls::own_user`].
+    OwnUser,
+    /// See [`Walls::few_threads`].
+    FewThreads,
 }
 
 impl Part {
     /// All of them; the extras last.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::NoNewPrivs,
         Self::Capabilities,
         Self::Bounds,
@@ -102,6 +115,8 @@ impl Part {
         Self::NotDumpable,
         Self::OwnRoot,
         Self::FirstToGo,
+        Self::OwnUser,
+        Self::FewThreads,
     ];
 
     /// The name of the part, for people.
@@ -117,6 +132,8 @@ impl Part {
             Self::NotDumpable => "not dumpable",
             Self::OwnRoot => "own root directory",
             Self::FirstToGo => "first to go when memory runs out",
+            Self::OwnUser => "a user of its own",
+            Self::FewThreads => "few threads",
         }
     }
 
@@ -132,6 +149,11 @@ impl Part {
             Self::Groups => "a server that has none, or is root",
             Self::OwnRoot => "Linux 5.2, and root with CAP_SYS_ADMIN or user namespaces",
             Self::FirstToGo => "`/proc/self/oom_score_adj`, to be written by the user of the server",
+            Self::OwnUser => {
+                "a server that is root with CAP_SYS_ADMIN, user namespaces, and its data on a file system that maps \
+                 owners: ext4, xfs, btrfs"
+            }
+            Self::FewThreads => "a user of its own, or user namespaces and Linux 5.14",
         }
     }
 
@@ -155,6 +177,8 @@ impl Walls {
             Part::NotDumpable => self.not_dumpable,
             Part::OwnRoot => self.own_root,
             Part::FirstToGo => self.first_to_go,
+            Part::OwnUser => self.own_user,
+            Part::FewThreads => self.few_threads,
         }
     }
 
@@ -184,21 +208,28 @@ pub(crate) struct Begun {
 
 /// Gives up privileges and the network: to be done before the engine is made,
 /// which keeps descriptors that are judged by the rights of whoever opened them.
-pub(crate) fn give_up(without: &[Part]) -> Begun {
+/// Who is `apart` has given up some of it. `threads` is how many it needs at most.
+pub(crate) fn give_up(apart: Option<Apart>, threads: u64, without: &[Part]) -> Begun {
     let wanted = |part| !without.contains(&part);
     // Before the rest: later it could not open the file.
     let first_to_go = wanted(Part::FirstToGo) && bounds::go_first();
     // In a user namespace groups can't be given up any more.
     let groups = wanted(Part::Groups) && privileges::leave_groups();
-    let network_namespace = wanted(Part::NetworkNamespace) && privileges::leave_network();
+    let namespaces = match apart {
+        Some(_) => Namespaces::OfItsUser,
+        None if wanted(Part::NetworkNamespace) => privileges::leave_network(),
+        None => Namespaces::None,
+    };
     let descriptors = root::descriptors(wanted(Part::OwnRoot));
     // What changing the root needs is kept until then, and is of no use for
     // what the engine opens.
     let kept = if descriptors.is_some() { CapabilitySet::SYS_CHROOT } else { CapabilitySet::empty() };
     let walls = Walls {
         first_to_go,
-        network_namespace,
+        network_namespace: namespaces != Namespaces::None,
         groups,
+        own_user: apart.is_some(),
+        few_threads: wanted(Part::FewThreads) && bounds::few_threads(threads, apart.is_some(), namespaces),
         no_new_privs: wanted(Part::NoNewPrivs) && rustix::thread::set_no_new_privs(true).is_ok(),
         capabilities: wanted(Part::Capabilities) && privileges::drop_capabilities(kept),
         ..Walls::default()
@@ -248,5 +279,5 @@ pub fn put_up(root: BorrowedFd<'_>, without: &[Part]) -> Walls {
         // The walls tell whether it worked.
         let _ = bounds::bound().and_then(|()| bounds::at_most(rustix::process::Resource::Data, 1 << 30));
     }
-    shut_in(give_up(without), [(root, Reach::Workspaces)], Code::Loaded, without)
+    shut_in(give_up(None, bounds::WORKER_THREADS, without), [(root, Reach::Workspaces)], Code::Loaded, without)
 }

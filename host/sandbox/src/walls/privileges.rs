@@ -6,22 +6,34 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 use nix::sched::{CloneFlags, unshare};
 
 /// Namespaces that a worker has no use for, each new and empty.
-const EMPTY: CloneFlags = CloneFlags::CLONE_NEWNET.union(CloneFlags::CLONE_NEWIPC).union(CloneFlags::CLONE_NEWUTS);
+pub(super) const EMPTY: CloneFlags =
+    CloneFlags::CLONE_NEWNET.union(CloneFlags::CLONE_NEWIPC).union(CloneFlags::CLONE_NEWUTS);
 
 /// The exit status of a worker that is stuck in a user namespace without a user;
 /// where this happens, the host's workers do without from then on.
 pub(crate) const NO_NAMESPACE: i32 = 77;
 
+/// Which namespaces the process made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Namespaces {
+    /// None could be made.
+    None,
+    /// Empty ones, among them none of users.
+    Empty,
+    /// Those, and one of users, by which the kernel counts what a user has.
+    OfItsUser,
+}
+
 /// Moves into an empty network namespace: as root, or by a user namespace in
 /// which this user is itself and nobody else is anybody.
-pub(super) fn leave_network() -> bool {
+pub(super) fn leave_network() -> Namespaces {
     if unshare(EMPTY).is_ok() {
-        return true;
+        return Namespaces::Empty;
     }
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     // With its own mounts, of which a copy may then be made.
     if unshare(EMPTY | CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).is_err() {
-        return false;
+        return Namespaces::None;
     }
     // Unmapped, the process could make no file in a workspace.
     let write = |name: &str, text: String| std::fs::write(format!("/proc/self/{name}"), text);
@@ -32,7 +44,7 @@ pub(super) fn leave_network() -> bool {
         // There is no way back out of the namespace, and none to work in it.
         std::process::exit(NO_NAMESPACE);
     }
-    true
+    Namespaces::OfItsUser
 }
 
 /// Gives every capability up but those `kept`, of which none is gained, for

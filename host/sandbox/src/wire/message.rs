@@ -63,6 +63,10 @@ pub(crate) enum ToWorker<'a> {
     /// A part of the workspace for the call whose `Start` comes next: the
     /// directory whose descriptor comes with this frame.
     Part { path: &'a str, access: WorkspaceAccess },
+    /// Before the first message: the worker should leave the server's user.
+    Leave,
+    /// Before the first message: who it left that user for is settled.
+    Settled,
 }
 
 /// What a worker is for. The directory that it may reach, if any, comes with
@@ -202,6 +206,8 @@ pub(crate) enum FromWorker<'a> {
     HttpTaken { exchange: u32, bytes: u32 },
     /// The guest is done with an exchange: the last of every one.
     HttpDropped { exchange: u32 },
+    /// It left the server's user, or can't.
+    Left(bool),
 }
 
 /// A stream that can be cut off.

@@ -14,4 +14,4 @@ pub(crate) use message::{
     Bind, Description, Done, Entry, Fault, FromWorker, Measured, Part, Report, Request, Start, Stop, StreamLimit,
     ToWorker, Wanted, WantedAccess, fields_size,
 };
-pub(crate) use socket::{Received, Socket, recv};
+pub(crate) use socket::{Received, Socket, recv, send};

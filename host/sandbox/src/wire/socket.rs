@@ -73,7 +73,7 @@ fn watch<T: AsFd + AsRawFd>(socket: T, interest: Interest) -> io::Result<AsyncFd
 }
 
 /// Sends until everything is sent (`true`) or the socket is full (`false`).
-fn send(socket: BorrowedFd<'_>, outbox: &mut Outbox) -> Result<bool, Errno> {
+pub(crate) fn send(socket: BorrowedFd<'_>, outbox: &mut Outbox) -> Result<bool, Errno> {
     while !outbox.nothing_queued() {
         let Some(segment) = outbox.front_mut() else { break };
         let bytes = [IoSlice::new(&segment.bytes[segment.sent..])];

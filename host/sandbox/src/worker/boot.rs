@@ -23,8 +23,8 @@ use super::serve::{End, Server};
 use super::state::State;
 use crate::bounds::MAX_TO_WORKER;
 use crate::engine::{Pool, runner};
-use crate::walls::{self, Code, Part, Reach, Walls, bounds, close_inherited};
-use crate::wire::{Bind, Inbox, Received, ToWorker, decode, recv};
+use crate::walls::{self, Apart, Code, Part, Reach, Walls, apart, bounds, close_inherited};
+use crate::wire::{Bind, FromWorker, Inbox, Outbox, Received, ToWorker, decode, recv, send};
 
 /// Slots beside those that calls are counted by: each thread of guests may have
 /// one that ended, and was told to the host, and is being given back.
@@ -37,15 +37,15 @@ const OWN_MEMORY: u64 = 192 << 20;
 /// Standard input, because that is a descriptor which a parent can hand over
 /// without unsafe code on either side.
 pub fn worker_main() -> ExitCode {
-    end(boot(|_, _| ()))
+    end(boot(&[], |_, _| ()))
 }
 
 /// The same, of a worker that is taken over before it runs its first guest: for
-/// tests that show what it still reaches. What takes it over is given what it was
-/// bound to.
+/// tests that show what it still reaches, `without` parts of the wall. What takes it over
+/// is given what it was bound to.
 #[cfg(feature = "probe")]
-pub fn taken_over_worker_main(exploit: impl FnOnce(Option<BorrowedFd<'_>>, &Walls)) -> ExitCode {
-    end(boot(exploit))
+pub fn taken_over_worker_main(without: &[Part], exploit: impl FnOnce(Option<BorrowedFd<'_>>, &Walls)) -> ExitCode {
+    end(boot(without, exploit))
 }
 
 fn end(end: wasmtime::Result<End>) -> ExitCode {
@@ -62,13 +62,13 @@ fn fail(reason: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Comes up, and serves. `bound_to` is called once the walls are up, with the
+/// Comes up, and serves, behind all of the wall but the parts named. `bound_to` is called once the walls are up, with the
 /// directory that the worker was bound to.
-fn boot(bound_to: impl FnOnce(Option<BorrowedFd<'_>>, &Walls)) -> wasmtime::Result<End> {
+fn boot(without: &[Part], bound_to: impl FnOnce(Option<BorrowedFd<'_>>, &Walls)) -> wasmtime::Result<End> {
     alone()?;
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
     let (mut inbox, mut descriptors) = (Inbox::default(), VecDeque::new());
-    let Some(bind) = bound(&socket, &mut inbox, &mut descriptors)? else { return Ok(End::Told) };
+    let Some((bind, apart)) = bound(&socket, &mut inbox, &mut descriptors)? else { return Ok(End::Told) };
     let missing = || wasmtime::format_err!("the first message came without its descriptors");
     let artifacts = descriptors.pop_front().ok_or_else(missing)?;
     let domain = if bind.has_domain { Some(descriptors.pop_front().ok_or_else(missing)?) } else { None };
@@ -76,7 +76,7 @@ fn boot(bound_to: impl FnOnce(Option<BorrowedFd<'_>>, &Walls)) -> wasmtime::Resu
     let pool = Pool { flavour, slots: bind.slots.max(1) + SPARE, pagemap_scan };
     let nice = limits(&bind, pool)?;
     let left = if bind.leave_network { &[][..] } else { &[Part::NetworkNamespace] };
-    let walls = walls::give_up(left);
+    let walls = walls::give_up(apart, bounds::WORKER_THREADS, &[without, left].concat());
     let engine = runner(pool)?;
     let linker = linker(&engine, flavour)?;
     // Made now, because making it takes calls that serving does not.
@@ -87,7 +87,7 @@ fn boot(bound_to: impl FnOnce(Option<BorrowedFd<'_>>, &Walls)) -> wasmtime::Resu
         Some((artifacts.as_fd(), Reach::Artifacts)),
         domain.as_ref().map(|domain| (domain.as_fd(), Reach::Workspaces)),
     ];
-    let walls = walls::shut_in(walls, grants.into_iter().flatten(), Code::Loaded, &[]);
+    let walls = walls::shut_in(walls, grants.into_iter().flatten(), Code::Loaded, without);
     bound_to(domain.as_ref().map(AsFd::as_fd), &walls);
     drop((domain, artifacts));
     serve(socket, &bind, walls, Up { engine, linker, runtime, second, nice }, inbox, descriptors)
@@ -102,18 +102,33 @@ fn alone() -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// Waits for the first message.
-fn bound(socket: &OwnedFd, inbox: &mut Inbox, descriptors: &mut VecDeque<OwnedFd>) -> wasmtime::Result<Option<Bind>> {
+/// Waits for the first message, and for what comes before it.
+fn bound(
+    socket: &OwnedFd,
+    inbox: &mut Inbox,
+    descriptors: &mut VecDeque<OwnedFd>,
+) -> wasmtime::Result<Option<(Bind, Option<Apart>)>> {
+    let (mut leaving, mut apart) = (None, None);
     loop {
         if let Some((call, body)) = inbox.next(|_| MAX_TO_WORKER)? {
-            return match decode(call, body)? {
-                ToWorker::Artifacts => continue,
-                ToWorker::Bind(bind) => Ok(Some(bind)),
-                ToWorker::Shutdown => Ok(None),
-                _ => Err(wasmtime::format_err!("the first message does not bind")),
-            };
-        }
-        if let Received::End = recv(socket.as_fd(), inbox, Some(descriptors), true)? {
+            match decode(call, body)? {
+                ToWorker::Artifacts => {}
+                ToWorker::Leave => {
+                    leaving = apart::leave();
+                    let mut outbox = Outbox::default();
+                    outbox.push(0, &FromWorker::Left(leaving.is_some()));
+                    // There is room: it is the first thing that this process says.
+                    send(socket.as_fd(), &mut outbox)?;
+                }
+                ToWorker::Settled => {
+                    let left = leaving.take().ok_or_else(|| wasmtime::format_err!("it had not left its user"))?;
+                    apart = Some(left.settle()?);
+                }
+                ToWorker::Bind(bind) => return Ok(Some((bind, apart))),
+                ToWorker::Shutdown => return Ok(None),
+                _ => return Err(wasmtime::format_err!("the first message does not bind")),
+            }
+        } else if let Received::End = recv(socket.as_fd(), inbox, Some(descriptors), true)? {
             return Ok(None);
         }
     }

@@ -110,7 +110,9 @@ impl Server {
 
     fn handle(&mut self, call: u32, message: ToWorker<'_>) -> Result<(), End> {
         match message {
-            ToWorker::Bind(_) | ToWorker::Artifacts => return Err(End::Failed("bound twice".into())),
+            ToWorker::Bind(_) | ToWorker::Artifacts | ToWorker::Leave | ToWorker::Settled => {
+                return Err(End::Failed("bound twice".into()));
+            }
             ToWorker::Shutdown => return Err(End::Told),
             ToWorker::Load { component } => {
                 let artifact = self.descriptor()?;

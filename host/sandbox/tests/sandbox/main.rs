@@ -21,6 +21,8 @@ mod http;
 mod http_request;
 mod lifecycle;
 #[cfg(feature = "probe")]
+mod own_user;
+#[cfg(feature = "probe")]
 mod walls;
 mod wasi_03;
 mod workers;

@@ -35,7 +35,7 @@ pub(super) fn all(config: &Config) -> Vec<Check> {
         landlock(),
         walls(config, worker.as_ref().map(|(walls, _)| walls)),
         extras(worker.as_ref().map(|(walls, _)| walls)),
-        user(),
+        user(worker.as_ref().ok().map(|(walls, _)| walls)),
         addresses(),
         mappings(),
         descriptors(),
@@ -122,11 +122,12 @@ fn extras(worker: Result<&Walls, &String>) -> Check {
     Check::new("worker extras", Optional, without.is_empty(), found, remedy)
 }
 
-/// Workers are what the server is: workspaces are its own files.
-fn user() -> Check {
-    let remedy = "run the server as a user of its own: then a worker that was taken over owns none of root's files";
-    let is_root = rustix::process::geteuid().is_root();
-    Check::new("worker user", Recommended, !is_root, WasmSandbox::user_of_workers(), remedy)
+/// A server that is root gives each worker a user of its own, if it can.
+fn user(walls: Option<&Walls>) -> Check {
+    let remedy = "see `worker extras`, or run the server as a user of its own: then a worker that was taken over owns none of root's files";
+    let walls = walls.copied().unwrap_or_default();
+    let owns_nothing = walls.own_user || !rustix::process::geteuid().is_root();
+    Check::new("worker user", Recommended, owns_nothing, WasmSandbox::user_of_workers(&walls), remedy)
 }
 
 /// Asks a real worker, which ends at once.
