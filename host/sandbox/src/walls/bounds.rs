@@ -5,7 +5,7 @@
 use std::io;
 
 use nix::sys::signal::{SigSet, Signal};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use super::privileges::Namespaces;
 use crate::bounds::MAX_FILE_SIZE;
@@ -59,9 +59,10 @@ pub(super) fn go_first() -> bool {
 
 /// Bounds the threads of a process whose user has no others: that user is `its_own`, or the
 /// kernel counts a user's threads by namespace, which Linux does since 5.14. Root may have
-/// any number, and other users' processes elsewhere would count. False if it can't be.
+/// any number, whatever namespace it is in; of others, processes elsewhere would count.
+/// False if it can't be.
 pub(super) fn few_threads(threads: u64, its_own: bool, namespaces: Namespaces) -> bool {
-    let counted = its_own || (namespaces == Namespaces::OfItsUser && is_since(5, 14));
+    let counted = its_own || (namespaces == Namespaces::OfItsUser && !geteuid().is_root() && is_since(5, 14));
     counted && at_most(Resource::Nproc, threads).is_ok()
 }
 

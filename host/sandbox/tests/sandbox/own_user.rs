@@ -13,13 +13,18 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{Bench, Remember, summary};
-use crate::walls::{Laid, Reached, has_namespaces, is_root, running, status};
+use crate::walls::{Laid, Reached, has_namespaces, may_administer, running, status};
 
-/// Whether a worker can have one here.
+/// Whether a worker can have one here: asked without any of the code that is tested.
 fn can_be() -> bool {
-    let can = is_root() && has_namespaces(None);
+    const EXT4: i64 = 0xef53;
+    const XFS: i64 = 0x5846_5342;
+    const BTRFS: i64 = 0x9123_683e;
+    let kind = rustix::fs::statfs(&std::env::temp_dir()).unwrap().f_type;
+    let maps_owners = [EXT4, XFS, BTRFS].contains(&i64::from(kind));
+    let can = may_administer() && has_namespaces(None) && maps_owners;
     if !can {
-        println!("only root can give users away, where there are user namespaces");
+        println!("only root can give users away, where there are user namespaces, on ext4, XFS or btrfs");
     }
     can
 }
@@ -96,7 +101,7 @@ async fn a_worker_makes_no_threads_without_end() {
 async fn each_worker_is_another_user_and_files_are_the_server_s() {
     let bench = Bench::with(|config| config.worker_args.push("users-of-their-own".into()));
     let walls = bench.sandbox.check_walls().await.unwrap();
-    assert_eq!(walls.own_user, can_be());
+    assert!(walls.own_user || !can_be());
     let prepared = bench.prepare(&touch()).await;
     let outcome = bench.run(bench.call(&prepared, CREATE, WorkspaceAccess::ReadWrite)).await.unwrap();
     assert_eq!(summary(&outcome), "succeeded", "{outcome:?}");
