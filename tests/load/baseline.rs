@@ -14,7 +14,7 @@ use bulkhead_core::grants::{Ceiling, Grants, WorkspaceAccess};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::outcome::{Content, Ending, Outcome};
 use bulkhead_core::ports::store::{AcceptCall, EndCall, Store as _};
-use bulkhead_core::principal::Owner;
+use bulkhead_core::principal::{By, Owner};
 use bulkhead_core::task::{Source, Task, TaskState};
 use bulkhead_core::tool::ToolSet;
 use bulkhead_store::{SqliteConfig, SqliteStore, Synchronous};
@@ -111,6 +111,7 @@ fn call(task: &Task) -> (AcceptCall, EndCall) {
         id,
         task: task.id,
         owner: task.owner,
+        by: By(Some("key:0123456789ab".into())),
         tool_name: "echo".into(),
         tool: ids.tool_id(),
         tool_digest: Digest::of(b""),

@@ -8,7 +8,7 @@ use bulkhead::components::ComponentFiles;
 use bulkhead::config::{Config, Synchronous};
 use bulkhead::metrics::{Metrics, Readings};
 use bulkhead::system::System;
-use bulkhead_core::access::{FrozenTask, Operation};
+use bulkhead_core::access::{CallableTask, Operation};
 use bulkhead_core::limits::LimitsPatch;
 use bulkhead_core::ports::cluster::Alone;
 use bulkhead_core::ports::egress::NoEgress;
@@ -74,7 +74,7 @@ async fn services(data: &std::path::Path, full: bool) -> Services {
     Services::new(ports, config.service())
 }
 
-async fn task(services: &Services) -> Arc<FrozenTask> {
+async fn task(services: &Services) -> Arc<CallableTask> {
     let (owner, _) = services.keys.first_owner().await.unwrap();
     let principal = Principal::new(owner, Scopes::all(), Credential::None);
     let permit = services.access.permit(&principal, Operation::ToolsRegister).await.unwrap();
@@ -92,10 +92,10 @@ async fn task(services: &Services) -> Arc<FrozenTask> {
         lifetimes: Default::default(),
     };
     let task = services.tasks.create(&permit, new).await.unwrap();
-    services.access.frozen_task(&principal, Operation::CallsCreate, task.id).await.unwrap()
+    Arc::new(services.access.frozen_task(&principal, Operation::CallsCreate, task.id).await.unwrap())
 }
 
-async fn load(services: &Arc<Services>, task: &Arc<FrozenTask>, clients: usize, span: Duration) -> Figures {
+async fn load(services: &Arc<Services>, task: &Arc<CallableTask>, clients: usize, span: Duration) -> Figures {
     let begun = Instant::now();
     let loops: Vec<_> = (0..clients)
         .map(|_| {

@@ -100,6 +100,7 @@ fn an_administrator_reads_and_ends_with_a_reason_and_does_nothing_else() {
                 let data = &records.last().unwrap()["data"];
                 assert_eq!((&data["operation"], &data["reason"]), (&json!(operation.name()), &json!("on call")));
                 assert_eq!(data["by_user"], OTHER_USER);
+                assert!(data["credential"].as_str().unwrap().starts_with("key:"), "{data}");
             }
             if ends(operation) {
                 things = make(&owner);

@@ -74,6 +74,12 @@ fn what_was_done_is_recorded_and_an_owner_reads_its_own() {
         "task.deleted",
     ];
     assert_eq!(kinds(&all), expected);
+    // Whoever has the database can make a key: nobody says who. The rest is by that key.
+    assert_eq!(all[0]["data"].get("credential"), None);
+    let key = format!("key:{}", all[0]["data"]["key"].as_str().unwrap());
+    for record in &all[1..] {
+        assert_eq!(record["data"]["credential"], key, "{record}");
+    }
     let ended = &all[3];
     assert_eq!((&ended["task"], &ended["call"]), (&json!(task), &call["id"]));
     let data = &ended["data"];
@@ -97,6 +103,31 @@ fn what_was_done_is_recorded_and_an_owner_reads_its_own() {
         server.client_with(&["--tenant", me["tenant"].as_str().unwrap(), "--user", "usr_01jd8n2m4v0000000000000001"]);
     assert_eq!(kinds(&records(&colleague, "")), ["key.created"]);
     assert!(verify(&server, &[]).0);
+}
+
+/// Two keys of one user are told apart, and neither says who is asked for what by the other.
+#[test]
+fn a_record_names_the_key_that_was_used() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    client.register("fixtures/echo");
+    let task = client.task();
+    let me = client.get("/v1/whoami").expect(200);
+    let other =
+        server.client_with(&["--tenant", me["tenant"].as_str().unwrap(), "--user", me["user"].as_str().unwrap()]);
+    client.call(&task, "echo", json!({"text": "x"}));
+    other.call(&task, "echo", json!({"text": "x"}));
+    other.post(&format!("/v1/tasks/{task}/archive"), &json!({})).expect(204);
+    let made = records(&client, "&kind=key.created");
+    let key = |index: usize| json!(format!("key:{}", made[index]["data"]["key"].as_str().unwrap()));
+    let credentials = |kind: &str| -> Vec<Value> {
+        let records = records(&client, &format!("&task={task}&kind={kind}"));
+        records.into_iter().map(|mut record| record["data"]["credential"].take()).collect()
+    };
+    assert_ne!(key(0), key(1));
+    assert_eq!(credentials("task.created"), [key(0)]);
+    assert_eq!(credentials("call.ended"), [key(0), key(1)]);
+    assert_eq!(credentials("task.archived"), [key(1)]);
 }
 
 /// What was refused to a client, oldest first.
@@ -231,6 +262,10 @@ fn the_log_is_whole_after_kill_9_and_every_end_is_in_it_once() {
     }
     assert!(calls.len() > 20, "only {} calls", calls.len());
     assert_eq!(ends, calls, "each call that ended has its record, once");
+    // It names the key, whoever ended it.
+    let key = records(&client, "&kind=key.created").swap_remove(0)["data"]["key"].as_str().unwrap().to_owned();
+    let named = |record: &Value| record["data"]["credential"] == format!("key:{key}");
+    assert!(records(&client, "&kind=call.ended").iter().all(named));
     assert!(verify(&server, &[]).0);
 }
 

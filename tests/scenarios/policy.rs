@@ -117,6 +117,9 @@ fn a_call_waits_for_its_owner_and_does_what_the_answer_says() {
     assert!(told.windows(4).any(|window| window == wanted), "{told:?}");
     let asked = ["question.asked", "question.answered", "question.asked", "question.answered"];
     assert_eq!(kinds(&client, &task), asked);
+    let audit = client.get(&format!("/v1/audit?task={task}&kind=question.answered")).expect(200);
+    let credential = &audit["items"][0]["data"]["credential"];
+    assert!(credential.as_str().unwrap().starts_with("key:"), "who answered is on record: {audit}");
 }
 
 #[test]
@@ -131,6 +134,7 @@ fn nobody_s_answer_is_a_no_and_waiting_costs_no_wall_time() {
     assert_eq!((&call["state"], &call["grants"]["workspace"]), (&json!("succeeded"), &json!("read")), "{call}");
     let audit = client.get(&format!("/v1/audit?task={task}&kind=question.answered")).expect(200);
     assert_eq!(audit["items"][0]["data"]["answered"], false, "{audit}");
+    assert_eq!(audit["items"][0]["data"].get("credential"), None, "nobody answered: {audit}");
     // A client that gives up ends it.
     let call = begin(&client, &task, "sleeper_rw", json!({"ms": 1}));
     until(&client, &call, "waiting");

@@ -39,10 +39,14 @@ fn a_token_is_a_user_with_what_its_issuer_gives() {
     assert_eq!(users[0]["scopes"].as_array().unwrap().len(), WORK.split(' ').count(), "{}", users[0]);
 
     // A whole task's life, by a token.
-    let alice = bearer(&keys[2].sign(&one.claims("alice", WORK)));
+    let mut named = one.claims("alice", WORK);
+    named["jti"] = "7f3a:1".into();
+    let alice = bearer(&keys[2].sign(&named));
     let things = make(&alice);
     let call = alice.call(&things.task, "echo", json!({"text": "by token"}));
     assert_eq!(Client::text_of(&call), "by token");
+    let record = alice.get(&format!("/v1/audit?task={}&kind=call.ended", things.task)).expect(200);
+    assert_eq!(record["items"][0]["data"]["credential"], "token:7f3a:1");
 
     // The same name by another issuer, in another organisation, or locally is somebody else.
     let mut umbrella = one.claims("alice", WORK);

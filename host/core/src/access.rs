@@ -7,6 +7,7 @@ mod admin;
 pub mod operation;
 pub mod rules;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::grants::Ceiling;
 use crate::id::{CallId, SessionId, TaskId};
 use crate::limits::Limits;
 use crate::ports::store::{Store, StoreError, Thing};
-use crate::principal::{Owner, Principal, Scope};
+use crate::principal::{By, Owner, Principal, Scope};
 use crate::session::Session;
 use crate::task::{Task, TaskState};
 use crate::tool::ToolSet;
@@ -57,9 +58,15 @@ impl Permit {
 #[derive(Clone, Debug)]
 pub struct OwnedTask {
     task: Task,
+    by: By,
 }
 
 impl OwnedTask {
+    /// Who asked for it.
+    pub fn by(&self) -> &By {
+        &self.by
+    }
+
     /// The task, as it was when it was checked.
     pub fn task(&self) -> &Task {
         &self.task
@@ -101,6 +108,28 @@ pub struct FrozenTask {
     pub limits: Limits,
     /// Its ceiling of grants.
     pub ceiling: Ceiling,
+}
+
+/// The same, and who asked for it.
+#[derive(Clone, Debug)]
+pub struct CallableTask {
+    task: Arc<FrozenTask>,
+    by: By,
+}
+
+impl CallableTask {
+    /// Who asked for it.
+    pub fn by(&self) -> &By {
+        &self.by
+    }
+}
+
+impl Deref for CallableTask {
+    type Target = FrozenTask;
+
+    fn deref(&self) -> &FrozenTask {
+        &self.task
+    }
 }
 
 /// A call that was checked to be the principal's.
@@ -199,7 +228,7 @@ impl Access {
             Some(task) => task,
             None => Box::pin(self.others_task(principal, operation, id)).await?,
         };
-        Ok(OwnedTask { task })
+        Ok(OwnedTask { task, by: principal.into() })
     }
 
     async fn others_task(&self, principal: &Principal, operation: Operation, id: TaskId) -> Result<Task, Error> {
@@ -216,9 +245,9 @@ impl Access {
         principal: &Principal,
         operation: Operation,
         id: TaskId,
-    ) -> Result<Arc<FrozenTask>, Error> {
+    ) -> Result<CallableTask, Error> {
         let permit = self.permit(principal, operation).await?;
-        match self.frozen(permit.owner(), id).await {
+        let found = match self.frozen(permit.owner(), id).await {
             Err(Error::NotFound { .. }) => {
                 // Rare and large: in a box it is no part of what each request moves.
                 let others = async {
@@ -228,7 +257,8 @@ impl Access {
                 Box::pin(others).await
             }
             found => found,
-        }
+        };
+        Ok(CallableTask { task: found?, by: principal.into() })
     }
 
     /// The same for the host itself, which has the owner from a record.

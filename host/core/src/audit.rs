@@ -15,7 +15,7 @@ pub use self::body::{AuditBody, Decision, OpenedPart};
 use self::chain::Chain;
 use crate::clock::Timestamp;
 use crate::id::{CallId, TaskId, UserId};
-use crate::principal::Owner;
+use crate::principal::{By, Owner};
 
 /// A record on its way into the log: everything but its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,18 @@ impl NewAudit {
         let (kind, data) = body.encode();
         let (chain, user) = (Chain::Tenant(owner.tenant), Some(owner.user));
         Self { at, chain, user, task: task.into(), call: call.into(), kind, data }
+    }
+
+    /// The same, of who did it: `credential` in its data, beside the user.
+    #[must_use]
+    pub fn by(mut self, by: &By) -> Self {
+        if let (Some(by), Some(members)) = (&by.0, self.data.strip_suffix('}')) {
+            let separator = if members.ends_with('{') { "" } else { "," };
+            // A text: serializing it can't fail.
+            let by = serde_json::to_string(&**by).unwrap_or_default();
+            self.data = format!(r#"{members}{separator}"credential":{by}}}"#).into();
+        }
+        self
     }
 
     /// A record of what concerns no tenant alone.
@@ -100,4 +112,23 @@ pub struct Audit {
     pub number: u64,
     /// The rest.
     pub record: NewAudit,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::TenantId;
+
+    #[test]
+    fn a_record_says_who_beside_the_user() {
+        let owner = Owner { tenant: TenantId::from_parts(1, 1), user: UserId::from_parts(1, 1) };
+        let record = |body| NewAudit::new(Timestamp::from_millis(1), owner, None, None, &body);
+        let key = By(Some("key:k".into()));
+        assert_eq!(&*record(AuditBody::TaskRestored {}).by(&key).data, r#"{"credential":"key:k"}"#);
+        let body = AuditBody::CallRevoked { reason: "}".into() };
+        assert_eq!(&*record(body.clone()).by(&key).data, r#"{"reason":"}","credential":"key:k"}"#);
+        let token = By(Some("token:a\"}".into()));
+        assert_eq!(&*record(body.clone()).by(&token).data, r#"{"reason":"}","credential":"token:a\"}"}"#);
+        assert_eq!(record(body.clone()).by(&By::HOST), record(body));
+    }
 }

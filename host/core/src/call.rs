@@ -12,7 +12,7 @@ use crate::grants::Grants;
 use crate::id::{CallId, TaskId, ToolId};
 use crate::limits::Limits;
 use crate::outcome::Outcome;
-use crate::principal::Owner;
+use crate::principal::{By, Owner};
 
 /// Most attempts of a call: starts of its guest. The second is made only if its host
 /// failed during the first and its tool is declared idempotent.
@@ -151,6 +151,8 @@ pub struct Call {
     pub task: TaskId,
     /// Whose it is.
     pub owner: Owner,
+    /// By what its owner was recognised who asked for it.
+    pub by: By,
     /// The name of the tool.
     pub tool_name: String,
     /// The tool.

@@ -172,16 +172,41 @@ pub enum Credential {
     Token {
         /// From when on it is refused.
         until: Timestamp,
+        /// What its issuer calls it (`jti`, RFC 7519 §4.1.7), if that is a short word.
+        id: Option<Arc<str>>,
     },
 }
 
-/// As it is stored with a ticket: `key:` and its id, `token:` and milliseconds, or nothing.
+/// As it is stored with a ticket: `key:` and its id, `token:`, milliseconds, and if it has
+/// one `:` and its id, or nothing.
 impl fmt::Display for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => Ok(()),
             Self::Key(id) => write!(f, "key:{id}"),
-            Self::Token { until } => write!(f, "token:{}", until.as_millis()),
+            Self::Token { until, id: None } => write!(f, "token:{}", until.as_millis()),
+            Self::Token { until, id: Some(id) } => write!(f, "token:{}:{id}", until.as_millis()),
+        }
+    }
+}
+
+/// Who did something, as the audit log names it beside the user: `key:` and the id of the
+/// key that was used, or `token:` and what its issuer calls it. None: the host did it by
+/// itself, or nobody needs to say who they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct By(pub Option<Arc<str>>);
+
+impl By {
+    /// Nobody but the host.
+    pub const HOST: Self = Self(None);
+}
+
+impl From<&Principal> for By {
+    fn from(principal: &Principal) -> Self {
+        match &principal.credential {
+            Credential::None => Self::HOST,
+            Credential::Key(id) => Self(Some(format!("key:{id}").into())),
+            Credential::Token { id, .. } => Self(Some(format!("token:{}", id.as_deref().unwrap_or_default()).into())),
         }
     }
 }
@@ -199,9 +224,11 @@ impl FromStr for Credential {
             return KeyId::parse(id).map(Self::Key).map_err(|_| NoCredential);
         }
         match text.strip_prefix("token:") {
-            Some(millis) => {
+            Some(token) => {
+                let (millis, id) =
+                    token.split_once(':').map_or((token, None), |(millis, id)| (millis, Some(id.into())));
                 let until = millis.parse().map(Timestamp::from_millis).map_err(|_| NoCredential)?;
-                Ok(Self::Token { until })
+                Ok(Self::Token { until, id })
             }
             None if text.is_empty() => Ok(Self::None),
             None => Err(NoCredential),
@@ -268,8 +295,8 @@ mod tests {
     #[test]
     fn credentials_round_trip() {
         let key = Credential::Key(KeyId::parse("0123456789ab").expect("an id"));
-        let token = Credential::Token { until: Timestamp::from_millis(7) };
-        for credential in [Credential::None, key, token] {
+        let token = |id: Option<&str>| Credential::Token { until: Timestamp::from_millis(7), id: id.map(Into::into) };
+        for credential in [Credential::None, key, token(None), token(Some("a:b"))] {
             assert_eq!(credential.to_string().parse(), Ok(credential));
         }
         for bad in ["key:", "key:x y", "token:", "token:x", "other"] {

@@ -156,7 +156,7 @@ async fn principal(api: &Api, headers: &HeaderMap) -> Result<Principal, Problem>
 async fn token_holder(api: &Api, tokens: &Tokens, token: &str) -> Result<Principal, Problem> {
     let holder = tokens.verify(token).await?;
     api.services.keys.admit(holder.owner).await.map_err(bulkhead_core::Error::from)?;
-    Ok(Principal::new(holder.owner, holder.scopes, Credential::Token { until: holder.until }))
+    Ok(Principal::new(holder.owner, holder.scopes, Credential::Token { until: holder.until, id: holder.id }))
 }
 
 impl From<TokenRefused> for Problem {

@@ -27,7 +27,7 @@ impl Standing {
         let (key, left) = match credential {
             Credential::None => (None, NEVER),
             Credential::Key(id) => (Some(id.clone()), EVERY),
-            Credential::Token { until } => (None, Duration::from_millis(until.millis_since(api.ids.now()))),
+            Credential::Token { until, .. } => (None, Duration::from_millis(until.millis_since(api.ids.now()))),
         };
         Self { api: api.clone(), key, due: Instant::now() + left.min(NEVER) }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::foreign;
@@ -15,6 +16,9 @@ use super::issuer::{Issuer, Tenancy};
 
 /// Longest subject and name of a tenant, in bytes (OpenID Connect says 255).
 const MAX_NAME: usize = 255;
+
+/// Longest id of a token that is written down, in bytes.
+const MAX_ID: usize = 128;
 
 /// The claims, each once: of two of one name, two readers would believe
 /// different ones.
@@ -45,12 +49,14 @@ impl<'de> Deserialize<'de> for Claims {
 }
 
 /// What became of a token's claims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Accepted {
     pub(super) owner: Owner,
     pub(super) scopes: Scopes,
     /// From when on it is refused, the leeway included.
     pub(super) until: Timestamp,
+    /// Its id, for the audit log.
+    pub(super) id: Option<Arc<str>>,
 }
 
 impl Claims {
@@ -105,7 +111,14 @@ impl Claims {
                 return Err(TokenRefused::Invalid("it is not valid yet (`nbf`, `iat`)"));
             }
         }
-        Ok(Accepted { owner: self.owner(issuer)?, scopes: self.scopes(issuer), until })
+        Ok(Accepted { owner: self.owner(issuer)?, scopes: self.scopes(issuer), until, id: self.id() })
+    }
+
+    /// What its issuer calls it: a word that is not long, of characters that can be seen. Any
+    /// other names nothing.
+    fn id(&self) -> Option<Arc<str>> {
+        let short = |id: &&str| (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+        self.text("jti").filter(short).map(Into::into)
     }
 
     fn owner(&self, issuer: &Issuer) -> Result<Owner, TokenRefused> {

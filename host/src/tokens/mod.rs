@@ -73,7 +73,7 @@ pub enum TokenRefused {
 }
 
 /// Who holds a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// Tenant and user.
     pub owner: Owner,
@@ -81,6 +81,8 @@ pub struct Holder {
     pub scopes: Scopes,
     /// From when on it is refused.
     pub until: Timestamp,
+    /// What its issuer calls it, if that is a short word.
+    pub id: Option<Arc<str>>,
 }
 
 /// What was done, for metrics.
@@ -106,7 +108,7 @@ struct Counts {
 }
 
 /// A token that was found good, with what that stands on.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Good {
     accepted: Accepted,
     issuer: usize,
@@ -196,8 +198,9 @@ impl Tokens {
         match self.check(token).await {
             Ok(good) => {
                 self.counts.verified.fetch_add(1, Relaxed);
+                let holder = holder(good.accepted.clone());
                 self.good.insert(digest, good);
-                Ok(holder(good.accepted))
+                Ok(holder)
             }
             Err(refused) => {
                 self.counts.refused.fetch_add(1, Relaxed);
@@ -236,7 +239,7 @@ impl Tokens {
 }
 
 fn holder(accepted: Accepted) -> Holder {
-    Holder { owner: accepted.owner, scopes: accepted.scopes, until: accepted.until }
+    Holder { owner: accepted.owner, scopes: accepted.scopes, until: accepted.until, id: accepted.id }
 }
 
 /// The key that a token names, and the set that it is of. A set that does not

@@ -30,7 +30,7 @@ use bulkhead_core::id::{CallId, TaskId, TenantId, ToolId, UserId};
 use bulkhead_core::limits::{Limits, Usage};
 use bulkhead_core::outcome::{Content, Ending, Outcome};
 use bulkhead_core::ports::store::{AcceptCall, Accepted, EndCall, Store};
-use bulkhead_core::principal::Owner;
+use bulkhead_core::principal::{By, Owner};
 use bulkhead_core::task::{Source, Task, TaskState};
 use bulkhead_core::tool::ToolSet;
 use bulkhead_store::{PostgresConfig, PostgresStore, PostgresUrl, SqliteConfig, SqliteStore, Synchronous};
@@ -181,6 +181,7 @@ fn call(client: u64, number: u64) -> Call {
         id: CallId::from_parts(1_800_000_000_000 + number, u128::from(client) << 32 | u128::from(number)),
         task: task_id(client),
         owner: owner(),
+        by: By(Some("key:0123456789ab".into())),
         tool_name: "read_file".into(),
         tool: ToolId::from_parts(1, 1),
         tool_digest: Digest::of(b"tool"),

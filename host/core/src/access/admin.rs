@@ -73,7 +73,9 @@ impl Access {
             reason: principal.reason.as_ref().map(|reason| reason.as_str().to_owned()),
         };
         let About { task, call } = about(&found);
-        self.store.append_audit(vec![NewAudit::new(self.softened.ids.now(), whose, task, call, &body)]).await?;
+        self.store
+            .append_audit(vec![NewAudit::new(self.softened.ids.now(), whose, task, call, &body).by(&principal.into())])
+            .await?;
         self.softened.admin_accessed();
         tracing::info!(
             operation = operation.name(), thing = thing.id(), of = %whose.user, by = %who.user,

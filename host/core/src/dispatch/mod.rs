@@ -375,7 +375,7 @@ impl Inner {
         let task = self.parts.access.frozen(call.owner, call.task).await.ok();
         let workspace = lock(&self.active).get(&call.id).and_then(|active| active.workspace);
         let body = AuditBody::call_ended(call, outcome, task.as_ref().map(|task| &task.limits), workspace);
-        NewAudit::new(at, call.owner, call.task, call.id, &body)
+        NewAudit::new(at, call.owner, call.task, call.id, &body).by(&call.by)
     }
 
     /// Stores the end of a call, unless it has one; tells who waits.

@@ -18,6 +18,7 @@ use crate::grants::Capability;
 use crate::id::{CallId, GrantId, QuestionId};
 use crate::pause::Pauses;
 use crate::ports::store::StoreError;
+use crate::principal::By;
 
 /// A question that waits for its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,11 +44,13 @@ pub struct Answer {
     pub part: Option<Capability>,
     /// False if nobody said so, and it is taken for a no.
     pub answered: bool,
+    /// Who.
+    pub by: By,
 }
 
 impl Answer {
     /// What nobody's answer is taken for.
-    const NOBODY: Self = Self { allowed: false, grant: None, part: None, answered: false };
+    const NOBODY: Self = Self { allowed: false, grant: None, part: None, answered: false, by: By::HOST };
 }
 
 /// Questions that are open.
@@ -134,7 +137,8 @@ impl Inner {
         self.tell(call.id, None);
         let (allowed, answered) = (answer.as_ref().is_some_and(|answer| answer.allowed), answer.is_some());
         let body = AuditBody::QuestionAnswered { question: question.id, allowed, answered };
-        let recorded = self.record(call, body).await;
+        let by = answer.as_ref().map_or(&By::HOST, |answer| &answer.by);
+        let recorded = self.recorded(call, body, by).await;
         let late = !answered && !cancel.is_cancelled();
         let reached = late.then(|| call.limits.reached("answer_ms", Some(call.limits.answer_ms)));
         // Whatever else fails: the call goes on, and its state says so.
@@ -183,7 +187,12 @@ impl Inner {
 
     /// Writes down what was decided about a call.
     pub(super) async fn record(&self, call: &Call, body: AuditBody) -> Result<(), StoreError> {
-        let record = NewAudit::new(self.parts.ids.now(), call.owner, call.task, Some(call.id), &body);
+        self.recorded(call, body, &By::HOST).await
+    }
+
+    /// The same, of who decided it.
+    async fn recorded(&self, call: &Call, body: AuditBody, by: &By) -> Result<(), StoreError> {
+        let record = NewAudit::new(self.parts.ids.now(), call.owner, call.task, Some(call.id), &body).by(by);
         self.parts.store.append_audit(vec![record]).await
     }
 }

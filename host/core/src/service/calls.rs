@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::{Ports, ServiceConfig};
-use crate::access::{FrozenTask, OwnedCall, OwnedTask};
+use crate::access::{CallableTask, FrozenTask, OwnedCall, OwnedTask};
 use crate::call::{Call, CallState, ListedCall};
 use crate::clock::NewId as _;
 use crate::dispatch::{Asked, Dispatcher, LoadedTool, Submission, Waiter};
@@ -50,7 +50,7 @@ impl Calls {
     /// # Errors
     /// If the tool is unknown, the arguments don't fit, or a limit is over its
     /// ceiling; the [`Submission`] says what comes after.
-    pub async fn submit(&self, task: &FrozenTask, new: NewCall<'_>) -> Result<Submission, Error> {
+    pub async fn submit(&self, task: &CallableTask, new: NewCall<'_>) -> Result<Submission, Error> {
         let pinned = task.tools.get(new.tool).ok_or_else(|| unknown_tool(task, new.tool))?;
         if let Some(idempotency) = &new.idempotency {
             check_key(&idempotency.key)?;
@@ -69,6 +69,7 @@ impl Calls {
             id: self.ports.ids.call_id(),
             task: task.id,
             owner: task.owner,
+            by: task.by().clone(),
             tool_name: pinned.name.clone(),
             tool: pinned.id,
             tool_digest: pinned.digest,

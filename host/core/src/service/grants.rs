@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::grants::{Capability, Grant};
 use crate::id::{CallId, GrantId, QuestionId, TaskId};
 use crate::policy::{Explained, Policies, Policy, Subject};
-use crate::principal::Owner;
+use crate::principal::{By, Owner};
 use crate::task::TaskState;
 
 /// Longest life of a grant, in seconds: a year.
@@ -57,7 +57,7 @@ impl Grants {
     /// If it is not valid or outside of the task's ceiling, the task has too
     /// many, or the store fails.
     pub async fn give(&self, task: &OwnedTask, new: NewGrant) -> Result<Grant, Error> {
-        let task = task.task();
+        let (task, by) = (task.task(), task.by());
         if task.state == TaskState::Deleted {
             return Err(Error::not_found("task", task.id));
         }
@@ -66,10 +66,10 @@ impl Grants {
             let why = format!("the task was made without `{}`; make one that allows it", new.capability);
             return Err(Error::invalid("capability", why));
         }
-        self.store(task.owner, task.id, new).await
+        self.store(task.owner, task.id, by, new).await
     }
 
-    async fn store(&self, owner: Owner, task: TaskId, new: NewGrant) -> Result<Grant, Error> {
+    async fn store(&self, owner: Owner, task: TaskId, by: &By, new: NewGrant) -> Result<Grant, Error> {
         if new.uses == Some(0) {
             return Err(Error::invalid("uses", "a grant can be used once at least"));
         }
@@ -94,7 +94,7 @@ impl Grants {
             expires_at: grant.expires_at.map(|at| at.to_string()),
             uses: grant.uses_left,
         };
-        let record = NewAudit::new(now, owner, task, None, &body);
+        let record = NewAudit::new(now, owner, task, None, &body).by(by);
         if self.ports.store.create_grant(&grant, MAX_GRANTS, record).await? {
             Ok(grant)
         } else {
@@ -116,8 +116,9 @@ impl Grants {
     /// # Errors
     /// If the task has no such grant, or the store fails.
     pub async fn revoke(&self, task: &OwnedTask, id: GrantId) -> Result<u32, Error> {
-        let (task, now) = (task.task(), self.ports.ids.now());
-        let record = NewAudit::new(now, task.owner, task.id, None, &AuditBody::GrantRevoked { grant: id });
+        let (task, by, now) = (task.task(), task.by(), self.ports.ids.now());
+        let body = AuditBody::GrantRevoked { grant: id };
+        let record = NewAudit::new(now, task.owner, task.id, None, &body).by(by);
         if !self.ports.store.revoke_grant(task.id, id, now, record).await? {
             return Err(Error::not_found("grant", id));
         }
@@ -156,7 +157,7 @@ impl Grants {
             }
             None => (None, None),
         };
-        if self.dispatcher.answer(call.id, id, Answer { allowed, grant, part, answered: true }) {
+        if self.dispatcher.answer(call.id, id, Answer { allowed, grant, part, answered: true, by: task.by().clone() }) {
             return Ok(());
         }
         // Somebody else was first, or time was up: then nothing was granted.

@@ -18,9 +18,30 @@ use crate::event::{EventBody, NewEvent, StepStatus, TaskStep};
 use crate::ports::archive::{ArchiveError, Packed, Place};
 use crate::ports::import::Imported;
 use crate::ports::workspace::WorkspaceError;
+use crate::principal::By;
 use crate::quota::Extent;
 use crate::steps;
 use crate::task::{KeptStep, Overdue, Task, TaskState};
+
+/// Why something becomes of a task.
+#[derive(Clone, Debug)]
+pub(super) struct Cause {
+    /// None if somebody asked for it.
+    reason: Option<Overdue>,
+    by: By,
+}
+
+impl Cause {
+    fn asked(task: &OwnedTask) -> Self {
+        Self { reason: None, by: task.by().clone() }
+    }
+}
+
+impl From<Overdue> for Cause {
+    fn from(reason: Overdue) -> Self {
+        Self { reason: Some(reason), by: By::HOST }
+    }
+}
 
 impl Tasks {
     /// Takes no calls until restored; its workspace is packed once the calls that go
@@ -29,8 +50,8 @@ impl Tasks {
     /// # Errors
     /// If the task is neither ready nor archived, or the store fails.
     pub async fn archive(&self, task: &OwnedTask) -> Result<(), Error> {
-        let (this, task) = (self.clone(), task.task().clone());
-        self.on_its_own(async move { this.put_aside(&task, None).await }).await
+        let (this, cause, task) = (self.clone(), Cause::asked(task), task.task().clone());
+        self.on_its_own(async move { this.put_aside(&task, &cause).await }).await
     }
 
     /// Takes calls again: one that is archived, or deleted and kept. Its workspace is
@@ -39,8 +60,8 @@ impl Tasks {
     /// # Errors
     /// If there is nothing to be restored, no room for it, or the store fails.
     pub async fn restore(&self, task: &OwnedTask) -> Result<(), Error> {
-        let (this, task) = (self.clone(), task.task().clone());
-        self.on_its_own(async move { this.bring_back(&task).await }).await
+        let (this, by, task) = (self.clone(), task.by().clone(), task.task().clone());
+        self.on_its_own(async move { this.bring_back(&task, &by).await }).await
     }
 
     /// Cancels the task's calls. Its workspace is kept for a while, in which it can be
@@ -50,8 +71,8 @@ impl Tasks {
     /// # Errors
     /// If the store or the file layer fails.
     pub async fn delete(&self, task: &OwnedTask, purge: bool) -> Result<(), Error> {
-        let (this, task) = (self.clone(), task.task().clone());
-        self.on_its_own(async move { this.remove(&task, purge, None).await }).await
+        let (this, cause, task) = (self.clone(), Cause::asked(task), task.task().clone());
+        self.on_its_own(async move { this.remove(&task, purge, &cause).await }).await
     }
 
     /// Not undone by a client that goes away in the middle.
@@ -68,10 +89,11 @@ impl Tasks {
         now.ok_or_else(|| Error::not_found("task", task.id))
     }
 
-    pub(super) async fn put_aside(&self, task: &Task, reason: Option<Overdue>) -> Result<(), Error> {
+    pub(super) async fn put_aside(&self, task: &Task, cause: &Cause) -> Result<(), Error> {
         let turn = self.parts.turns.take(task.id).await;
+        let reason = cause.reason;
         let (event, record) = (EventBody::TaskArchived { reason }, AuditBody::TaskArchived { reason });
-        if !self.move_to(task, TaskState::Archived, None, &[event], Some(record)).await? {
+        if !self.move_to(task, TaskState::Archived, None, &[event], Some((record, &cause.by))).await? {
             return match self.now(task).await?.state {
                 TaskState::Archived => Ok(()),
                 state => Err(wrong_state(task, state, "only a ready task can be archived".into())),
@@ -127,7 +149,7 @@ impl Tasks {
         self.stepped(task, TaskStep::Pack, begun, done).await;
     }
 
-    async fn bring_back(&self, task: &Task) -> Result<(), Error> {
+    async fn bring_back(&self, task: &Task, by: &By) -> Result<(), Error> {
         let _turn = self.parts.turns.take(task.id).await;
         let mut task = self.now(task).await?;
         let Task { id, owner, .. } = task;
@@ -157,7 +179,7 @@ impl Tasks {
                 return Err(wrong_state(&task, task.state, "its workspace is gone; delete the task".into()));
             }
         }
-        let record = Some(AuditBody::TaskRestored {});
+        let record = Some((AuditBody::TaskRestored {}, by));
         if !self.move_to(&task, TaskState::Ready, None, &[EventBody::TaskReady {}], record).await? {
             let state = self.now(&task).await?.state;
             return Err(wrong_state(&task, state, "it changed in this moment".into()));
@@ -207,18 +229,19 @@ impl Tasks {
         }
     }
 
-    pub(super) async fn remove(&self, task: &Task, purge: bool, reason: Option<Overdue>) -> Result<(), Error> {
+    pub(super) async fn remove(&self, task: &Task, purge: bool, cause: &Cause) -> Result<(), Error> {
         let _turn = self.parts.turns.take(task.id).await;
         let task = self.now(task).await?;
         let Task { id, owner, state, kept_until, .. } = task;
         if state == TaskState::Deleted && (kept_until.is_none() || !purge) {
             return Ok(());
         }
-        let deleting = AuditBody::TaskDeleting { reason };
-        let record = NewAudit::new(self.parts.ports.ids.now(), owner, id, None, &deleting);
+        let Cause { reason, by } = cause;
+        let deleting = AuditBody::TaskDeleting { reason: *reason };
+        let record = NewAudit::new(self.parts.ports.ids.now(), owner, id, None, &deleting).by(by);
         self.parts.ports.store.append_audit(vec![record]).await?;
         if kept_until.is_some() {
-            return self.purge(&task, reason).await;
+            return self.purge(&task, cause).await;
         }
         // First put aside: from here on no call is accepted. If the host dies in
         // between, the task is archived and can be deleted again.
@@ -227,14 +250,14 @@ impl Tasks {
         self.forget(&task).await;
         let keep = self.parts.keep_deleted_ms;
         if purge || keep == 0 || !matches!(state, TaskState::Ready | TaskState::Archived) {
-            return self.remove_now(&task, reason).await;
+            return self.remove_now(&task, cause).await;
         }
         let at = self.parts.ports.ids.now();
         let until = at.plus_millis(keep);
         let kept_until = Some(until.to_string());
-        let event = EventBody::TaskDeleted { reason, kept_until: kept_until.clone() };
+        let event = EventBody::TaskDeleted { reason: *reason, kept_until: kept_until.clone() };
         let record = AuditBody::TaskDeleted { limits: task.limits.clone(), kept_until };
-        if self.step_kept(&task, KeptStep::Keep(until), event, record).await? {
+        if self.step_kept(&task, KeptStep::Keep(until), event, (record, by)).await? {
             self.parts.quotas.keep(owner, id, true);
         }
         Ok(())
@@ -242,7 +265,7 @@ impl Tasks {
 
     /// Notes that a task's workspace is lost. Where a task is archived, failed, or deleted
     /// and kept, nothing was to be had of it but by restoring it, which says so.
-    pub(super) async fn give_up(&self, task: &Task, volume: &str) -> Result<(), Error> {
+    pub(super) async fn give_up(&self, task: &Task, volume: &str, by: &By) -> Result<(), Error> {
         let _turn = self.parts.turns.take(task.id).await;
         let task = self.now(task).await?;
         let Task { id, owner, state, .. } = task;
@@ -257,10 +280,10 @@ impl Tasks {
             TaskState::Archived | TaskState::Failed | TaskState::Deleted => (None, None, event),
         };
         let moved = match to {
-            Some(to) => self.move_to(&task, to, failure.as_deref(), &[event], Some(record.clone())).await?,
+            Some(to) => self.move_to(&task, to, failure.as_deref(), &[event], Some((record.clone(), by))).await?,
             None => {
                 let at = self.parts.ports.ids.now();
-                self.parts.ports.store.append_audit(vec![NewAudit::new(at, owner, id, None, &record)]).await?;
+                self.parts.ports.store.append_audit(vec![NewAudit::new(at, owner, id, None, &record).by(by)]).await?;
                 if state == TaskState::Archived {
                     self.tell(&task, vec![NewEvent::new(at, None, &event)]).await;
                 }
@@ -275,13 +298,13 @@ impl Tasks {
     }
 
     /// Removes it, and all that is kept of it but record and events.
-    async fn remove_now(&self, task: &Task, reason: Option<Overdue>) -> Result<(), Error> {
+    async fn remove_now(&self, task: &Task, Cause { reason, by }: &Cause) -> Result<(), Error> {
         let Task { id, owner, .. } = *task;
         self.parts.ports.workspaces.remove(owner.tenant, id).await?;
         // State and last event in one commit: a reader that sees the one has the other.
         let record = AuditBody::TaskDeleted { limits: task.limits.clone(), kept_until: None };
-        let event = EventBody::TaskDeleted { reason, kept_until: None };
-        self.move_to(task, TaskState::Deleted, None, &[event], Some(record)).await?;
+        let event = EventBody::TaskDeleted { reason: *reason, kept_until: None };
+        self.move_to(task, TaskState::Deleted, None, &[event], Some((record, by))).await?;
         // What was still being filled in meanwhile.
         self.parts.ports.workspaces.remove(owner.tenant, id).await?;
         self.parts.quotas.end(owner, id);
@@ -289,19 +312,26 @@ impl Tasks {
     }
 
     /// Removes what is kept of a deleted task.
-    async fn purge(&self, task: &Task, reason: Option<Overdue>) -> Result<(), Error> {
+    async fn purge(&self, task: &Task, Cause { reason, by }: &Cause) -> Result<(), Error> {
         self.parts.ports.workspaces.remove(task.owner.tenant, task.id).await?;
+        let reason = *reason;
         let (event, record) = (EventBody::TaskPurged { reason }, AuditBody::TaskPurged { reason });
-        self.step_kept(task, KeptStep::Purge, event, record).await?;
+        self.step_kept(task, KeptStep::Purge, event, (record, by)).await?;
         self.parts.quotas.end(task.owner, task.id);
         Ok(())
     }
 
-    async fn step_kept(&self, task: &Task, step: KeptStep, event: EventBody, record: AuditBody) -> Result<bool, Error> {
+    async fn step_kept(
+        &self,
+        task: &Task,
+        step: KeptStep,
+        event: EventBody,
+        (record, by): (AuditBody, &By),
+    ) -> Result<bool, Error> {
         let (ports, id) = (&self.parts.ports, task.id);
         let at = ports.ids.now();
         let events = vec![NewEvent::new(at, None, &event)];
-        let record = NewAudit::new(at, task.owner, id, None, &record);
+        let record = NewAudit::new(at, task.owner, id, None, &record).by(by);
         let stepped = ports.store.step_kept(id, step, at, events.clone(), Some(record)).await?;
         if let Some(appended) = stepped {
             ports.meter.events_appended(1);

@@ -134,9 +134,9 @@ impl Overseer {
         let (tasks, task) = (self.tasks.clone(), task.clone());
         let end = async move {
             match why {
-                Overdue::Idle => tasks.put_aside(&task, Some(why)).await,
-                Overdue::ArchivedLong | Overdue::Age => tasks.remove(&task, false, Some(why)).await,
-                Overdue::DeletedLong => tasks.remove(&task, true, Some(why)).await,
+                Overdue::Idle => tasks.put_aside(&task, &why.into()).await,
+                Overdue::ArchivedLong | Overdue::Age => tasks.remove(&task, false, &why.into()).await,
+                Overdue::DeletedLong => tasks.remove(&task, true, &why.into()).await,
             }
         };
         self.tasks.on_its_own(end).await

@@ -25,6 +25,7 @@ use crate::limits::{Limits, LimitsPatch};
 use crate::ports::import::{Import, ImportError, Imported};
 use crate::ports::store::Page;
 use crate::ports::workspace::ByteStream;
+use crate::principal::By;
 use crate::quota::{Extent, Quotas};
 use crate::reached::Reached;
 use crate::steps;
@@ -160,7 +161,7 @@ impl Tasks {
         let events: Vec<_> = bodies.iter().map(|body| NewEvent::new(now, None, body)).collect();
         let body =
             AuditBody::TaskCreated { tools: tools.digest, limits: task.limits.clone(), ceiling: task.ceiling.clone() };
-        let record = NewAudit::new(now, task.owner, task.id, None, &body);
+        let record = NewAudit::new(now, task.owner, task.id, None, &body).by(&permit.principal().into());
         task.last_seq = self.parts.ports.store.create_task(&task, &tools, events, record).await?.last;
         steps::reach("task.created");
         self.parts.quotas.begin(task.owner, task.id);
@@ -263,10 +264,10 @@ impl Tasks {
         to: TaskState,
         failure: Option<&str>,
         bodies: &[EventBody],
-        record: Option<AuditBody>,
+        record: Option<(AuditBody, &By)>,
     ) -> Result<bool, Error> {
         let (id, now) = (task.id, self.parts.ports.ids.now());
-        let record = record.map(|body| NewAudit::new(now, task.owner, id, None, &body));
+        let record = record.map(|(body, by)| NewAudit::new(now, task.owner, id, None, &body).by(by));
         let events: Vec<_> = bodies.iter().map(|body| NewEvent::new(now, None, body)).collect();
         let moved = self.parts.ports.store.move_task(id, to, failure, now, events.clone(), record).await?;
         if let Some(appended) = moved {

@@ -34,7 +34,7 @@ impl Tickets {
         let credential = by.credential.clone();
         let record = TicketRecord { hash: ticket.hash(), owner: task.owner, credential, task: task.id, expires_at };
         let body = AuditBody::TicketGiven { expires_at: expires_at.to_string() };
-        let audit = NewAudit::new(now, task.owner, task.id, None, &body);
+        let audit = NewAudit::new(now, task.owner, task.id, None, &body).by(&by.into());
         if !self.store.create_ticket(&record, MAX_TICKETS, now, audit).await? {
             let (what, remedy) = ("tickets that were not used yet", "use one, or wait until one has expired");
             return Err(Error::OverLimit { what, limit: MAX_TICKETS.into(), remedy });

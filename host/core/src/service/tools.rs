@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::id::{TenantId, ToolId};
 use crate::ports::sandbox::{PrepareError, SandboxError, Stage};
 use crate::ports::store::Page;
-use crate::principal::{Owner, Scope};
+use crate::principal::{By, Principal, Scope};
 use crate::quota::Extent;
 use crate::reached::Bound;
 use crate::shares::Shares;
@@ -182,7 +182,7 @@ impl Tools {
         } else {
             ToolOwner::Tenant(permit.owner().tenant)
         };
-        self.register_by(Some(permit.owner()), owner, component).await
+        self.register_by(Some(permit.principal()), owner, component).await
     }
 
     /// Checks that the principal may change the operator's tools.
@@ -201,7 +201,12 @@ impl Tools {
         self.register_by(None, owner, component).await
     }
 
-    async fn register_by(&self, by: Option<Owner>, owner: ToolOwner, component: Bytes) -> Result<(Tool, bool), Error> {
+    async fn register_by(
+        &self,
+        by: Option<&Principal>,
+        owner: ToolOwner,
+        component: Bytes,
+    ) -> Result<(Tool, bool), Error> {
         let inner = &self.inner;
         if component.is_empty() {
             return Err(Error::invalid("body", "is empty; send the bytes of a WebAssembly component"));
@@ -340,7 +345,7 @@ impl Tools {
             self.for_operator(permit).await?;
         }
         let body = AuditBody::ToolDeleted { tool: id, digest: tool.digest };
-        let record = recorded(self.inner.ports.ids.now(), tool.owner, Some(permit.owner()), &body);
+        let record = recorded(self.inner.ports.ids.now(), tool.owner, Some(permit.principal()), &body);
         if self.inner.ports.store.delete_tool(tool.owner, id, record).await? {
             return Ok(());
         }
@@ -374,12 +379,13 @@ impl Tools {
 }
 
 /// A record about a tool, in the chain of its owner; by the host itself if by nobody.
-fn recorded(at: Timestamp, owner: ToolOwner, by: Option<Owner>, body: &AuditBody) -> NewAudit {
+fn recorded(at: Timestamp, owner: ToolOwner, by: Option<&Principal>, body: &AuditBody) -> NewAudit {
     let chain = match owner {
         ToolOwner::Operator => Chain::Operator,
         ToolOwner::Tenant(tenant) => Chain::Tenant(tenant),
     };
-    NewAudit { chain, user: by.map(|owner| owner.user), ..NewAudit::of_operator(at, body) }
+    let record = NewAudit { chain, user: by.map(|by| by.user), ..NewAudit::of_operator(at, body) };
+    record.by(&by.map_or(By::HOST, By::from))
 }
 
 impl Inner {

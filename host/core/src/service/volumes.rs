@@ -15,6 +15,7 @@ use crate::access::{Access, Permit};
 use crate::audit::{AuditBody, NewAudit};
 use crate::error::Error;
 use crate::ports::cluster::Volume;
+use crate::principal::By;
 
 /// Tasks that are given up in one request.
 const AT_ONCE: u32 = 200;
@@ -55,7 +56,7 @@ impl Volumes {
     /// # Errors
     /// If no reason is given, there is no such volume, a host reaches it, or the store fails.
     pub async fn retire(&self, permit: &Permit, id: &str) -> Result<Retired, Error> {
-        let by = permit.owner();
+        let (by, who) = (permit.owner(), By::from(permit.principal()));
         let Some(reason) = &permit.principal().reason else {
             return Err(Error::invalid("Bulkhead-Reason", "say in this header why the volume is given up"));
         };
@@ -74,11 +75,11 @@ impl Volumes {
             by_user: by.user,
             reason: reason.as_str().into(),
         };
-        self.ports.store.append_audit(vec![NewAudit::of_operator(self.ports.ids.now(), &body)]).await?;
+        self.ports.store.append_audit(vec![NewAudit::of_operator(self.ports.ids.now(), &body).by(&who)]).await?;
         tracing::warn!(volume = id, tasks = volume.tasks, by = %by.user, "a volume is given up");
         let lost = self.ports.cluster.hold_lost(id, AT_ONCE).await?;
         for task in &lost {
-            self.tasks.give_up(task, id).await?;
+            self.tasks.give_up(task, id, &who).await?;
         }
         let ids: Vec<_> = lost.iter().map(|task| task.id).collect();
         self.ports.cluster.bring_home(id, &ids).await?;

@@ -20,8 +20,8 @@ fn can_be() -> bool {
     const EXT4: i64 = 0xef53;
     const XFS: i64 = 0x5846_5342;
     const BTRFS: i64 = 0x9123_683e;
-    let kind = rustix::fs::statfs(&std::env::temp_dir()).unwrap().f_type;
-    let maps_owners = [EXT4, XFS, BTRFS].contains(&i64::from(kind));
+    let kind = rustix::fs::statfs(std::env::temp_dir()).unwrap().f_type;
+    let maps_owners = [EXT4, XFS, BTRFS].contains(&kind);
     let can = may_administer() && has_namespaces(None) && maps_owners;
     if !can {
         println!("only root can give users away, where there are user namespaces, on ext4, XFS or btrfs");

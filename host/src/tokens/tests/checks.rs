@@ -24,7 +24,7 @@ async fn each_algorithm_is_checked_by_its_key() {
     assert!(holders.windows(2).all(|pair| pair[0] == pair[1]), "one user, however signed");
     let key = SigningKey::new("ES384", "k");
     let setting = Setting::of(vec![configured(json!({"algorithms": ["ES384"]}))], Answer::Ok(set(&[&key])));
-    assert_eq!(setting.verify(&key.sign(&alice())).await, Ok(holders[0]));
+    assert_eq!(setting.verify(&key.sign(&alice())).await, Ok(holders[0].clone()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use bulkhead_core::id::{GrantId, TaskId, UploadId};
 use bulkhead_core::key::KeyRecord;
 use bulkhead_core::ports::files::FileStep;
 use bulkhead_core::ports::store::{AcceptCall, Accepted, Idempotency, Store};
-use bulkhead_core::principal::Credential;
+use bulkhead_core::principal::{By, Credential};
 use bulkhead_core::quota::Extent;
 use bulkhead_core::session::Session;
 use bulkhead_core::task::{Task, TaskState};
@@ -93,7 +93,9 @@ pub(crate) async fn fill(store: Arc<dyn Store>) -> Filled {
     store.append_events(one.id, (0..50).map(event).collect()).await.unwrap();
     let upload = fill_files(&*store, &world, &one).await;
     assert!(store.create_ticket(&ticket(&one), 9, at(0), audit()).await.unwrap());
-    let (short, long, running) = (world.running_call(&one), world.running_call(&one), world.running_call(&one));
+    // Earlier versions did not know who asked for a call.
+    let running_call = || Call { by: By::HOST, ..world.running_call(&one) };
+    let (short, long, running) = (running_call(), running_call(), running_call());
     for call in [&short, &long] {
         world.accept(call).await;
     }

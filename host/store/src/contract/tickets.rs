@@ -15,7 +15,7 @@ fn ticket(name: &str, task: u64, until: i64) -> TicketRecord {
     TicketRecord {
         hash: Digest::of(name.as_bytes()),
         owner: owner(1),
-        credential: Credential::Token { until: at(until) },
+        credential: Credential::Token { until: at(until), id: Some("a:b".into()) },
         task: TaskId::from_parts(task, 0),
         expires_at: at(until),
     }

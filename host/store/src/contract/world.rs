@@ -13,7 +13,7 @@ use bulkhead_core::id::{CallId, SessionId, TaskId, TenantId, ToolId, UserId};
 use bulkhead_core::limits::{Limits, Usage};
 use bulkhead_core::outcome::{Content, Ending, Outcome};
 use bulkhead_core::ports::store::{AcceptCall, Accepted, Appended, EndCall, Idempotency, Page, Store};
-use bulkhead_core::principal::Owner;
+use bulkhead_core::principal::{By, Owner};
 use bulkhead_core::session::Session;
 use bulkhead_core::task::{Lifetimes, Source, Task, TaskState};
 use bulkhead_core::tool::{Artifact, Manifest, PinnedTool, Tool, ToolOwner, ToolSet, ToolState};
@@ -167,6 +167,7 @@ impl World {
             state: CallState::Queued,
             limits: Limits::default(),
             grants: Grants::workspace(WorkspaceAccess::ReadWrite),
+            by: By(Some("key:a".into())),
             attempts: 0,
             created_at: at(number as i64),
         }

@@ -26,7 +26,7 @@ use crate::rows::{CallRow, OUTCOME_END, Reading, json};
 macro_rules! select_call {
     ($condition:literal) => {
         concat!(
-            "SELECT c.id, c.task_id, c.tenant_id, c.user_id, c.state, c.attempts, c.created_at, c.started_at,
+            "SELECT c.id, c.task_id, c.tenant_id, c.user_id, c.credential, c.state, c.attempts, c.created_at, c.started_at,
                     c.ended_at, c.tool_name, c.tool_id, c.tool_digest, c.grants, c.arguments, c.outcome,
                     coalesce(nullif(c.limits, ''), (SELECT limits FROM tasks WHERE id = c.task_id)) AS limits
              FROM calls c WHERE ",
@@ -42,8 +42,8 @@ const ACCEPT: Texts = append_sql!(
     " AND tenant_id = $10 AND user_id = $11 AND state = 'ready'",
     ", call AS (
          INSERT INTO calls (id, task_id, tenant_id, user_id, state, attempts, created_at, started_at,
-                            tool_name, tool_id, tool_digest, limits, grants, arguments)
-         SELECT $9, $1, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21 FROM log
+                            tool_name, tool_id, tool_digest, limits, grants, arguments, credential)
+         SELECT $9, $1, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22 FROM log
      )
      SELECT (SELECT last_seq FROM log) AS last_seq, NULL::text AS body, NULL::text AS call_id,
             (SELECT state FROM tasks WHERE id = $1 AND tenant_id = $10 AND user_id = $11) AS state"
@@ -55,25 +55,25 @@ const ACCEPT: Texts = append_sql!(
 const ACCEPT_WITH_KEY: Texts = append_sql!(
     "known AS (
          SELECT body, call_id FROM idempotency_keys
-         WHERE tenant_id = $10 AND user_id = $11 AND operation = $22 AND key = $23 AND created_at > $25
+         WHERE tenant_id = $10 AND user_id = $11 AND operation = $23 AND key = $24 AND created_at > $26
      ), task AS (
          SELECT state FROM tasks
          WHERE id = $1 AND tenant_id = $10 AND user_id = $11 AND NOT EXISTS (SELECT 1 FROM known)
              AND EXISTS (SELECT 1 FROM mine) FOR NO KEY UPDATE
      ), taken AS (
          INSERT INTO idempotency_keys AS k (tenant_id, user_id, operation, key, body, call_id, created_at)
-         SELECT $10, $11, $22, $23, $24, $9, $14 FROM task WHERE state = 'ready'
+         SELECT $10, $11, $23, $24, $25, $9, $14 FROM task WHERE state = 'ready'
          ON CONFLICT (tenant_id, user_id, operation, key) DO UPDATE
              SET body = excluded.body, call_id = excluded.call_id, created_at = excluded.created_at
-             WHERE k.created_at <= $25
+             WHERE k.created_at <= $26
          RETURNING k.key
      ), ",
     "",
     " AND EXISTS (SELECT 1 FROM taken)",
     ", call AS (
          INSERT INTO calls (id, task_id, tenant_id, user_id, state, attempts, created_at, started_at,
-                            tool_name, tool_id, tool_digest, limits, grants, arguments)
-         SELECT $9, $1, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21 FROM log
+                            tool_name, tool_id, tool_digest, limits, grants, arguments, credential)
+         SELECT $9, $1, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22 FROM log
      )
      SELECT (SELECT last_seq FROM log) AS last_seq, (SELECT body FROM known) AS body,
             (SELECT call_id FROM known) AS call_id,
@@ -125,7 +125,8 @@ fn accepting(store: &PostgresStore, accept: &AcceptCall) -> (Append, Statement) 
         .bind_id(call.tool_digest)
         .bind(if accept.own_limits { json(&call.limits).to_string() } else { String::new() })
         .bind(json(&call.grants).to_string())
-        .bind_text(&call.arguments);
+        .bind_text(&call.arguments)
+        .bind(call.by.0.as_deref().map(str::to_owned));
     match &accept.idempotency {
         None => (append, statement),
         Some(Idempotency { key, operation, body }) => {

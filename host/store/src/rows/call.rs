@@ -6,6 +6,7 @@ use bulkhead_core::call::{Call, CallState, ListedCall};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::outcome::{Ending, Outcome};
 use bulkhead_core::ports::store::StoreError;
+use bulkhead_core::principal::By;
 use sqlx::FromRow;
 
 use super::{Reading, json};
@@ -16,6 +17,9 @@ pub(crate) struct CallRow {
     task_id: String,
     tenant_id: String,
     user_id: String,
+    /// Missing in lists.
+    #[sqlx(default)]
+    credential: Option<String>,
     state: String,
     attempts: i64,
     created_at: i64,
@@ -65,7 +69,7 @@ impl TryFrom<CallRow> for Call {
     type Error = StoreError;
 
     fn try_from(mut row: CallRow) -> Result<Self, StoreError> {
-        let arguments = row.arguments.take();
+        let (arguments, credential) = (row.arguments.take(), row.credential.take());
         let id = row.id.clone();
         // NULL although the table's CHECK forbids it: then its payload is gone.
         let missing = || Reading { table: "calls", row: &id }.corrupt("arguments_ref", "its payload is missing");
@@ -74,6 +78,7 @@ impl TryFrom<CallRow> for Call {
             id: read.id,
             task: read.task,
             owner: read.owner,
+            by: By(credential.map(Into::into)),
             tool_name: read.tool_name,
             tool: read.tool,
             tool_digest: read.tool_digest,

@@ -29,7 +29,7 @@ pub(super) const LARGE: usize = 4096;
 macro_rules! select_call {
     ($condition:literal) => {
         concat!(
-            "SELECT c.id, c.task_id, c.tenant_id, c.user_id, c.state, c.attempts, c.created_at, c.started_at,
+            "SELECT c.id, c.task_id, c.tenant_id, c.user_id, c.credential, c.state, c.attempts, c.created_at, c.started_at,
                     c.ended_at, c.tool_name, c.tool_id, c.tool_digest, c.grants,
                     coalesce(nullif(c.limits, ''), (SELECT limits FROM tasks WHERE id = c.task_id)) AS limits,
                     coalesce(c.arguments, (SELECT body FROM payloads WHERE id = c.arguments_ref)) AS arguments,
@@ -148,15 +148,16 @@ impl NewCall {
             store_payload(db, reference, &self.task, &call.arguments)?;
         }
         db.prepare_cached(
-            "INSERT INTO calls (id, task_id, tenant_id, user_id, state, attempts, created_at, started_at,
+            "INSERT INTO calls (id, task_id, tenant_id, user_id, credential, state, attempts, created_at, started_at,
                                 tool_name, tool_id, tool_digest, limits, grants, arguments, arguments_ref)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?
         .execute(params![
             self.id,
             self.task,
             self.tenant,
             self.user,
+            call.by.0.as_deref(),
             call.state.name(),
             call.attempts,
             call.created_at.as_millis(),
