@@ -276,9 +276,11 @@ impl Pool {
                 }
             };
             pool.buried(home, &started, &gone);
-            if let Some(cell) = cell {
-                // The kernel may be busy with another's group; if this fails, the last to go removes it.
-                let _ = tokio::task::spawn_blocking(move || drop(cell)).await;
+            let view = started.inner().view.take();
+            if cell.is_some() || view.is_some() {
+                // The kernel may be busy with another's group, and waits for all cores before a
+                // mount is gone; if this fails, the last to go removes the group.
+                let _ = tokio::task::spawn_blocking(move || drop((cell, view))).await;
             }
         });
         worker

@@ -162,7 +162,7 @@ pub(super) struct Inner {
     pub(super) unfit: Option<String>,
     walls: Walls,
     /// How it sees files, if its user is not the server's.
-    view: Option<View>,
+    pub(super) view: Option<View>,
 }
 
 /// A worker process.
