@@ -107,6 +107,12 @@ impl Client {
         self.try_send("PUT", path, &[], body)
     }
 
+    /// Sends a piece of an upload.
+    pub fn try_add(&self, upload: &str, offset: u64, piece: &[u8]) -> Option<Answer> {
+        let headers = [("content-type", "application/partial-upload"), ("upload-offset", &*offset.to_string())];
+        self.try_send("PATCH", upload, &headers, piece)
+    }
+
     pub fn try_get(&self, path: &str) -> Option<Answer> {
         self.try_send("GET", path, &[], b"")
     }

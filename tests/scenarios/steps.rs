@@ -34,6 +34,14 @@ struct Done {
     /// Task and name; the name is what it holds.
     files: HashSet<(String, String)>,
     deleted: HashSet<(String, String)>,
+    /// Task and name of what came by an upload in pieces, or from another task.
+    arrived: Vec<(String, String)>,
+    /// Task and name of what was moved to another task.
+    left: Vec<(String, String)>,
+    /// Task and name of what was deleted and brought back.
+    back: Vec<(String, String)>,
+    /// Task and name of what was deleted for good.
+    purged: Vec<(String, String)>,
     /// Tasks that are archived and restored, with a file.
     archived: Vec<String>,
     tools: Vec<String>,
@@ -90,6 +98,101 @@ impl Work {
         }
     }
 
+    fn put(&self, task: &str, name: &str) {
+        let path = format!("/v1/tasks/{task}/files/{name}");
+        let put = self.pair.ask(|client| client.try_put(&path, name.as_bytes()));
+        assert!(matches!(put.status, 200 | 201), "{:?}", put.json());
+    }
+
+    /// In two pieces; whoever ends in between, it goes on where it was.
+    fn upload(&self, task: &str) {
+        for nth in (0..).take_while(|_| self.goes_on()) {
+            let name = format!("u{nth:04}");
+            let body = json!({"path": name, "length": name.len()});
+            let new = self.pair.ask(|client| client.try_post(&format!("/v1/tasks/{task}/uploads"), &body)).expect(201);
+            let upload = format!("/v1/tasks/{task}/uploads/{}", new["id"].as_str().unwrap());
+            loop {
+                let state = self.pair.ask(|client| client.try_get(&upload)).expect(200);
+                let offset = state["offset"].as_u64().unwrap();
+                if state["complete"] == true {
+                    break;
+                }
+                let from = usize::try_from(offset).unwrap();
+                let piece = &name.as_bytes()[from..(from + 3).min(name.len())];
+                // Not taken twice: an answer that was lost is a refusal the next time.
+                let added = self.pair.ask(|client| client.try_add(&upload, offset, piece));
+                assert!(matches!(added.status, 200 | 409), "{:?}", added.json());
+            }
+            self.done().arrived.push((task.to_owned(), name));
+        }
+    }
+
+    /// Moves files to another task.
+    fn transfer(&self, from: &str, to: &str) {
+        for nth in (0..).take_while(|_| self.goes_on()) {
+            let name = format!("t{nth}");
+            self.put(from, &name);
+            let what = json!({"from_task": from, "from": name, "to": name, "remove": true, "replace": true});
+            let moved = self.pair.ask(|client| client.try_post(&format!("/v1/tasks/{to}/transfers"), &what));
+            // It is gone from there if the answer to the first try was lost.
+            assert!(matches!(moved.status, 200 | 201 | 404), "{:?}", moved.json());
+            self.done().arrived.push((to.to_owned(), name.clone()));
+            self.done().left.push((from.to_owned(), name));
+        }
+    }
+
+    /// Deletes files, brings every other one back, and the rest goes for good.
+    fn undelete(&self, task: &str) {
+        for nth in (0..).take_while(|_| self.goes_on()) {
+            let name = format!("k{nth}");
+            self.put(task, &name);
+            let path = format!("/v1/tasks/{task}/files/{name}");
+            let gone = self.pair.ask(|client| client.try_delete(&path));
+            assert!(matches!(gone.status, 204 | 404), "{:?}", gone.json());
+            let Some(id) = self.deleted(task, &name) else { continue };
+            let kept = format!("/v1/tasks/{task}/deleted/{id}");
+            if nth % 2 == 0 {
+                self.bring_back(task, &name, &format!("{kept}/restore"));
+                self.done().back.push((task.to_owned(), name));
+            } else {
+                let purged = self.pair.ask(|client| client.try_delete(&kept));
+                assert!(matches!(purged.status, 204 | 404), "{:?}", purged.json());
+                self.done().purged.push((task.to_owned(), name));
+            }
+        }
+    }
+
+    /// What a host began that is gone, another one finishes or undoes: then it is asked again.
+    fn bring_back(&self, task: &str, name: &str, restore: &str) {
+        let until = Instant::now() + PATIENCE;
+        let path = format!("/v1/tasks/{task}/files/{name}");
+        loop {
+            let back = self.pair.ask(|client| client.try_post(restore, &json!({"replace": true})));
+            assert!(matches!(back.status, 200 | 404), "{:?}", back.json());
+            if back.status == 200 || self.pair.ask(|client| client.try_get(&path)).status == 200 {
+                return;
+            }
+            assert!(Instant::now() < until, "{name} of {task} does not come back");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// The id of a file that was deleted, once that is finished.
+    fn deleted(&self, task: &str, name: &str) -> Option<String> {
+        let until = Instant::now() + PATIENCE;
+        while self.goes_on() {
+            let kept =
+                self.pair.ask(|client| client.try_get(&format!("/v1/tasks/{task}/deleted?limit=200"))).expect(200);
+            let found = kept["items"].as_array().unwrap().iter().find(|file| file["path"] == name).cloned();
+            if let Some(file) = found {
+                return Some(file["id"].as_str().unwrap().to_owned());
+            }
+            assert!(Instant::now() < until, "{name} of {task} is not kept: {kept}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        None
+    }
+
     fn archive(&self, task: &str) {
         let kept = format!("/v1/tasks/{task}/files/kept");
         self.pair.ask(|client| client.try_put(&kept, b"kept"));
@@ -144,6 +247,10 @@ impl Work {
                 scope.spawn(move || self.call(&calls, caller));
             }
             scope.spawn(move || self.files(&files));
+            let (uploads, from, to, kept) = (self.task(), self.task(), self.task(), self.task());
+            scope.spawn(move || self.upload(&uploads));
+            scope.spawn(move || self.transfer(&from, &to));
+            scope.spawn(move || self.undelete(&kept));
             scope.spawn(move || self.archive(&archived));
             scope.spawn(move || self.register(round));
             scope.spawn(|| self.make_tasks());
@@ -283,6 +390,29 @@ fn check(work: &Work) {
             std::thread::sleep(Duration::from_millis(200));
         }
     }
+    for (task, name) in done.arrived.iter().chain(&done.back) {
+        let file = get(format!("/v1/tasks/{task}/files/{name}"));
+        assert_eq!((file.status, file.body.as_slice()), (200, name.as_bytes()), "{task}/{name}");
+    }
+    for (task, name) in done.left.iter().chain(&done.purged) {
+        get(format!("/v1/tasks/{task}/files/{name}")).problem(404, "not_found");
+    }
+    // Nothing is half purged, or half back.
+    for task in done.back.iter().chain(&done.purged).map(|(task, _)| task).collect::<HashSet<_>>() {
+        let over: HashSet<&str> =
+            done.back.iter().chain(&done.purged).filter(|(of, _)| of == task).map(|(_, name)| name.as_str()).collect();
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let kept = get(format!("/v1/tasks/{task}/deleted?limit=200")).expect(200);
+            let still =
+                kept["items"].as_array().unwrap().iter().find(|file| over.contains(file["path"].as_str().unwrap()));
+            if still.is_none() {
+                break;
+            }
+            assert!(Instant::now() < until, "{task}: {still:?} is neither back nor gone");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
     for task in &done.archived {
         assert_eq!(work.state(task), "ready");
         assert_eq!(get(format!("/v1/tasks/{task}/files/kept")).body, b"kept", "{task}");
@@ -299,5 +429,8 @@ fn check(work: &Work) {
     }
     let counts = (done.tasks.len(), done.calls.len(), done.files.len(), done.deleted.len(), done.tools.len());
     eprintln!("tasks, calls, files, deleted, tools: {counts:?}");
+    let moved = (done.arrived.len(), done.left.len(), done.back.len(), done.purged.len());
+    eprintln!("arrived, left, back, purged: {moved:?}");
+    assert!(moved.0 > 50 && moved.1 > 20 && moved.2 > 10 && moved.3 > 10, "{moved:?}");
     assert!(done.calls.len() > 50 && done.files.len() > 50 && done.deleted.len() > 10, "{counts:?}");
 }

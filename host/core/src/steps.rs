@@ -4,7 +4,7 @@
 //! What then happens is set by name, by the crate `fail`: core ends no process.
 
 /// Every step, in the order of a call's life, then of others.
-pub const ALL: [&str; 21] = [
+pub const ALL: [&str; 29] = [
     "call.accepting",
     "call.accepted",
     "call.starting",
@@ -22,6 +22,14 @@ pub const ALL: [&str; 21] = [
     "file.told",
     "delete.noted",
     "delete.moved",
+    "undelete.noted",
+    "undelete.moved",
+    "purge.noted",
+    "purge.removed",
+    "upload.noted",
+    "upload.placed",
+    "transfer.copied",
+    "transfer.removed",
     "archive.noted",
     "archive.packed",
     "restore.unpacked",

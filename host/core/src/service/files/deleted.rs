@@ -151,9 +151,11 @@ impl Files {
             if !ports.store.move_deleted(task.id, id, kept, returning, Some(&to.to_text())).await? {
                 return Err(absent(id));
             }
+            steps::reach("undelete.noted");
             let returning = DeletedFile { state: returning, target: Some(to.to_text()), ..file };
             let place = (task.owner.tenant, task.id);
             let back = ports.workspaces.bring_back(place, root.dir(), &to, id, replace).await;
+            steps::reach("undelete.moved");
             if let Err(WorkspaceError::NotFound(_)) = back
                 && ports.workspaces.aside(place, id).await?.is_none()
             {
@@ -205,7 +207,9 @@ impl Files {
         if !ports.store.move_deleted(task, id, DeletedState::Kept, DeletedState::Purging, None).await? {
             return Ok(false);
         }
+        steps::reach("purge.noted");
         ports.workspaces.purge((owner.tenant, task), id).await?;
+        steps::reach("purge.removed");
         ports.store.change_files(task, FileStep::Gone(id), None, Vec::new()).await?;
         self.parts.quotas.forget(task);
         Ok(true)

@@ -14,6 +14,7 @@ use crate::ports::cluster::Holder;
 use crate::ports::workspace::{Arriving, ByteStream, Copied, Copy, Removal, WorkspaceError};
 use crate::principal::Owner;
 use crate::quota::{Extent, Room};
+use crate::steps;
 use crate::task::Task;
 
 /// What is to be transferred.
@@ -65,6 +66,7 @@ impl Files {
                 room: room.extent,
             };
             let copied = workspaces.copy(copy).await.map_err(meaning(room))?;
+            steps::reach("transfer.copied");
             this.told_of_copy(&target, &to, &copied).await?;
             if remove {
                 let conditions = Conditions { if_match: copied.source.clone().map(Tags::one), if_none_match: None };
@@ -77,6 +79,7 @@ impl Files {
                     },
                     error => error.into(),
                 })?;
+                steps::reach("transfer.removed");
                 this.parts.quotas.forget(source.id);
                 let counted = Some((ChangeKind::Deleted, count));
                 this.changed(&source, Told { counted, ..Told::of(&from, ChangeKind::Deleted) }).await?;

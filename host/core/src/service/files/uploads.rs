@@ -14,6 +14,7 @@ use crate::path::WorkspacePath;
 use crate::ports::files::FileStep;
 use crate::ports::workspace::{ByteStream, EntryKind, WorkspaceError, WriteOptions};
 use crate::reached::Bound;
+use crate::steps;
 
 /// An upload that a client begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +83,7 @@ impl Files {
             let value = u64::from(config.uploads_per_task);
             return Err(Error::OverQuota(Bound { name: "files.uploads_per_task", value, used: Some(value) }));
         }
+        steps::reach("upload.noted");
         // Its id is told once there is a file: one without is one that was completed.
         ports.workspaces.begin_upload((upload.owner.tenant, upload.task), upload.id).await?;
         Ok(UploadState { upload, offset: 0 })
@@ -184,6 +186,7 @@ impl Files {
             };
             let place = (upload.owner.tenant, upload.task);
             let written = ports.workspaces.finish_upload(place, upload.id, root.dir(), &path, options).await?;
+            steps::reach("upload.placed");
             let at: Timestamp = ports.ids.now();
             let step = FileStep::Completed(upload.id, at);
             this.written(&task, &path, &written, Some(&upload.media_type), step).await?;
