@@ -21,6 +21,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, fcntl_getfl, fstat, openat2};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{getegid, geteuid};
 
+use super::pool::Pool;
 use super::waiting::Process;
 use crate::bounds::MAX_CONTROL;
 use crate::wire::{FromWorker, Inbox, Outbox, Received, Socket, ToWorker, decode};
@@ -31,7 +32,11 @@ use crate::wire::{FromWorker, Inbox, Outbox, Received, Socket, ToWorker, decode}
 const FIRST: u32 = 1_879_048_192;
 
 /// Whether workers have users of their own.
-pub(super) struct Apart(AtomicBool);
+pub(super) struct Apart {
+    wanted: AtomicBool,
+    /// One had: where it can be, it can be.
+    worked: AtomicBool,
+}
 
 /// The user of one worker: its namespace, in which it has the server's name.
 #[derive(Debug)]
@@ -40,18 +45,26 @@ pub(super) struct OwnUser(OwnedFd);
 impl Apart {
     /// Only root can give users away.
     pub(super) fn new(wanted: bool) -> Self {
-        Self(AtomicBool::new(wanted && geteuid().is_root()))
+        Self { wanted: AtomicBool::new(wanted && geteuid().is_root()), worked: AtomicBool::new(false) }
     }
 
     pub(super) fn is_wanted(&self) -> bool {
-        self.0.load(Relaxed)
+        self.wanted.load(Relaxed)
     }
 
-    /// Notes that it does not work here; says so once.
-    pub(super) fn failed(&self, error: &io::Error) {
-        if self.0.swap(false, Relaxed) {
+    /// Notes that a worker could not be given one. Where none ever could, no other is tried;
+    /// what went wrong once takes it from that worker alone.
+    fn failed(&self, error: &io::Error) {
+        if self.worked.load(Relaxed) {
+            tracing::warn!(%error, "a worker has the server's user: it could not be given its own");
+        } else if self.wanted.swap(false, Relaxed) {
             tracing::info!(%error, "workers have the server's user from now on: they can't be given their own");
         }
+    }
+
+    /// Gives a process that was just started a user of its own; false if it is of no use any more.
+    pub(super) async fn give(&self, process: &mut Process, timeout: Duration) -> bool {
+        self.settle(process, timeout).await.inspect_err(|error| self.failed(error)).is_ok()
     }
 
     /// Gives a process that was just started a user of its own. One that can't leave the
@@ -59,7 +72,7 @@ impl Apart {
     ///
     /// # Errors
     /// If it left that user for none: then it is of no use.
-    pub(super) async fn settle(&self, process: &mut Process, timeout: Duration) -> io::Result<()> {
+    async fn settle(&self, process: &mut Process, timeout: Duration) -> io::Result<()> {
         let Some(pid) = process.child.id() else { return Ok(()) };
         let socket = Socket::new(process.socket.try_clone()?)?;
         let mut outbox = Outbox::default();
@@ -204,6 +217,34 @@ impl Mapped {
     }
 }
 
+impl Pool {
+    /// A process, and how it sees the directories that it may reach if its user is not ours.
+    pub(super) async fn process_for(
+        self: &Arc<Self>,
+        domain: Option<&Arc<OwnedFd>>,
+    ) -> io::Result<(Process, Option<View>)> {
+        if self.apart.is_wanted()
+            && let Some(Err(error)) = domain.map(|domain| is_ours(domain))
+        {
+            tracing::warn!(%error, "a worker has the server's user: with its own it could write nothing there");
+            return Ok((self.spawn_process(false).await?, None));
+        }
+        let process = self.process().await?;
+        let Some(user) = &process.user else { return Ok((process, None)) };
+        match View::new(user, &self.artifacts, domain) {
+            Ok(view) => {
+                self.apart.worked.store(true, Relaxed);
+                Ok((process, Some(view)))
+            }
+            Err(error) => {
+                self.apart.failed(&error);
+                // It has nothing of anybody's yet.
+                Ok((self.spawn_process(false).await?, None))
+            }
+        }
+    }
+}
+
 /// Where a file lies, for this process.
 fn path_of(file: BorrowedFd<'_>) -> io::Result<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
@@ -232,4 +273,19 @@ fn map_owner(mount: BorrowedFd<'_>, user: BorrowedFd<'_>, attributes: u64) -> io
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_wrong_once_is_taken_from_no_other() {
+        let apart = Apart { wanted: AtomicBool::new(true), worked: AtomicBool::new(true) };
+        apart.failed(&io::ErrorKind::TimedOut.into());
+        assert!(apart.is_wanted());
+        apart.worked.store(false, Relaxed);
+        apart.failed(&io::ErrorKind::TimedOut.into());
+        assert!(!apart.is_wanted());
+    }
 }

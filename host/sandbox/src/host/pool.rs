@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::apart::{self, Apart, View};
+use super::apart::Apart;
 use super::cgroups::{Allowance, Cell, Cgroups};
 use super::pump::{Gone, pump};
 use super::spawn::{Spawner, command};
@@ -98,7 +98,7 @@ pub(super) struct Pool {
     /// Whether workers have users of their own.
     pub(super) apart: Apart,
     /// The directory of artefacts.
-    artifacts: Arc<OwnedFd>,
+    pub(super) artifacts: Arc<OwnedFd>,
     cgroups: Arc<Cgroups>,
 }
 
@@ -324,26 +324,6 @@ impl Pool {
         Ok(process)
     }
 
-    /// A process, and how it sees the directories that it may reach if its user is not ours.
-    async fn process_for(self: &Arc<Self>, domain: Option<&Arc<OwnedFd>>) -> io::Result<(Process, Option<View>)> {
-        if self.apart.is_wanted()
-            && let Some(Err(error)) = domain.map(|domain| apart::is_ours(domain))
-        {
-            tracing::warn!(%error, "a worker has the server's user: with its own it could write nothing there");
-            return Ok((self.spawn_process(false).await?, None));
-        }
-        let process = self.process().await?;
-        let Some(user) = &process.user else { return Ok((process, None)) };
-        match View::new(user, &self.artifacts, domain) {
-            Ok(view) => Ok((process, Some(view))),
-            Err(error) => {
-                self.apart.failed(&error);
-                // It has nothing of anybody's yet.
-                Ok((self.spawn_process(false).await?, None))
-            }
-        }
-    }
-
     /// Whether workers move into a network namespace of their own.
     pub(super) fn leaves_network(&self) -> bool {
         self.leave_network.load(Relaxed)
@@ -355,8 +335,7 @@ impl Pool {
         let mut command = command(&self.config.exe, &self.config.worker_args);
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = Process { socket: ours, child: self.spawner.spawn(command).await?, user: None };
-        if apart && let Err(error) = self.apart.settle(&mut process, self.config.start_timeout).await {
-            self.apart.failed(&error);
+        if apart && !self.apart.give(&mut process, self.config.start_timeout).await {
             // Dropped, it is killed: it can't go back to the user that it left.
             return Box::pin(self.spawn_process(false)).await;
         }
