@@ -56,6 +56,9 @@ pub struct WasmConfig {
     pub calls_per_worker: u32,
     /// Linear memory of all calls of one worker together, in bytes.
     pub memory_per_worker: u64,
+    /// Memory of all workers and compilers together, in bytes, where control groups bound it:
+    /// three quarters of what there is if none is named.
+    pub memory_of_workers: Option<u64>,
     /// After how long without a call a worker is ended.
     pub idle_timeout: Duration,
     /// After how long a worker takes no further calls, and another takes its place.
@@ -103,6 +106,7 @@ impl WasmConfig {
             waiting_workers: 0,
             calls_per_worker: 64,
             memory_per_worker: 4 << 30,
+            memory_of_workers: None,
             idle_timeout: Duration::from_secs(30),
             max_age: Duration::from_secs(3_600),
             kill_grace: Duration::from_millis(40),

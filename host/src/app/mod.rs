@@ -396,7 +396,7 @@ async fn sandbox(
     }
     let groups = sandbox.cgroups();
     tracing::info!(
-        limited = groups.in_force.join(", "),
+        limited = groups.limited(),
         without = groups.without.join(", "),
         user = WasmSandbox::user_of_workers(&walls),
         "control groups and user of workers"

@@ -36,6 +36,13 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
         );
         fault("limits.memory_bytes", limits.memory_bytes.to_string(), &problem, "lower this one or raise the other");
     }
+    if workers.memory_bytes > 0 && workers.memory_bytes < workers.memory_per_worker_bytes {
+        let problem = format!(
+            "is less than `workers.memory_per_worker_bytes = {}`, so one worker could have the others ended",
+            workers.memory_per_worker_bytes
+        );
+        fault("workers.memory_bytes", workers.memory_bytes.to_string(), &problem, "raise this one or lower the other");
+    }
     if !tokens.issuers.is_empty() && tokens.resource.is_empty() {
         let problem = "is missing, and there are issuers";
         fault("tokens.resource", "\"\"".into(), problem, "write the URL that clients know this server by");

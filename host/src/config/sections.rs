@@ -143,6 +143,8 @@ section! {
         calls_per_worker: u64 = 64, number("calls", 1, 1_000);
         /// Memory of all calls of one worker together. A worker that was taken over can't take more from the machine.
         memory_per_worker_bytes: u64 = 4 * GIB, number("bytes", 64 * MIB, 1024 * GIB);
+        /// Memory of all workers and compilers together, where control groups bound it (`workers.cgroup`); 0 means three quarters of what the machine, or the group that the server's groups are made in, has. When it runs out the kernel ends the largest worker, and nothing else on the machine.
+        memory_bytes: u64 = 0, number("bytes", 0, 64 * 1024 * GIB);
         /// How long a worker without a call stays, so that the next call finds it warm. Starting one takes a few milliseconds.
         idle_ms: u64 = 30_000, number("milliseconds", 0, 24 * HOUR_MS);
         /// How old a worker gets: then it takes no further call, another one takes its place, and it ends with its last call. What a guest may have done to a process unnoticed ends with it.

@@ -295,6 +295,7 @@ impl Config {
             waiting_workers: size(workers.waiting),
             calls_per_worker: u32::try_from(workers.calls_per_worker).unwrap_or(u32::MAX),
             memory_per_worker: workers.memory_per_worker_bytes,
+            memory_of_workers: (workers.memory_bytes > 0).then_some(workers.memory_bytes),
             idle_timeout: Duration::from_millis(workers.idle_ms),
             max_age: Duration::from_millis(workers.max_age_ms),
             kill_grace: Duration::from_millis(workers.kill_grace_ms),

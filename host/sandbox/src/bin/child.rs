@@ -180,6 +180,13 @@ fn misbehave(socket: &mut UnixStream, call: u32, how: &str) -> std::io::Result<(
                 false => std::process::exit(1),
             }
         }
+        // Takes 300 MiB, once it is in its group, and holds it for a while.
+        "memory" => {
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            let taken = vec![0xA5u8; 300 << 20];
+            std::thread::sleep(std::time::Duration::from_secs(2));
+            socket.write_all(&frame(std::hint::black_box(&taken).first().map_or(0, |_| call), &DONE))
+        }
         "die" => std::process::abort(),
         "leave" => std::process::exit(0),
         "late-no-namespace" => std::process::exit(77),

@@ -89,7 +89,8 @@ impl WasmSandbox {
     pub fn new(config: WasmConfig) -> io::Result<Self> {
         let config = Arc::new(config);
         let artifacts = Arc::new(Artifacts::open_at(&config.cache_dir)?);
-        let cgroups = Cgroups::set_up(&config.cgroup, config.cgroup_cpu.then_some(config.nice));
+        let cgroups =
+            Cgroups::set_up(&config.cgroup, config.cgroup_cpu.then_some(config.nice), config.memory_of_workers);
         let pool = Pool::new(config.clone(), artifacts.directory()?, cgroups.clone())?;
         let compiler = Compiler::new(config.clone(), cgroups.clone());
         Ok(Self { host: Arc::new(Host { config, pool, compiler, artifacts, cgroups }) })

@@ -21,6 +21,10 @@ use crate::wire::{FrameError, FromWorker, Inbox, Received, Socket, ToWorker, dec
 /// Most of a worker's standard error that is logged.
 const MAX_STDERR: usize = 16 * 1024;
 
+/// Of one that the kernel ended for the memory that its group, or all of them, may use.
+const OUT_OF_MEMORY: &str = "the kernel ended it because workers ran out of memory; an operator may raise \
+     `workers.memory_bytes` or `workers.memory_per_worker_bytes`";
+
 /// Why a worker is gone.
 #[derive(Debug)]
 pub(super) enum Gone {
@@ -59,7 +63,11 @@ pub(super) async fn pump(
     // Before it is waited for: then its id may be another's.
     let used = child.id().and_then(spent::of_process).unwrap_or_default();
     let cell = placed.await.ok().flatten();
-    match child.wait().await {
+    let ended = child.wait().await;
+    if cell.as_ref().is_some_and(Cell::ran_out) && !matches!(gone, Gone::Violated(_)) {
+        gone = Gone::Died(OUT_OF_MEMORY.into());
+    }
+    match ended {
         // Believed only of one that ran nobody's code yet: it takes walls from those that follow.
         Ok(status) if status.code() == Some(NO_NAMESPACE) && *worker.phase.borrow() == Phase::Starting => {
             gone = Gone::NoNamespace;

@@ -140,6 +140,45 @@ async fn a_worker_makes_no_more_threads_than_its_group_allows() {
 }
 
 #[tokio::test]
+async fn workers_take_no_more_memory_together_than_they_may() {
+    // Of either version, and also where this process is in a group below the topmost.
+    let root = Path::new("/sys/fs/cgroup");
+    let unified = std::fs::read_to_string(root.join("cgroup.controllers")).is_ok_and(|all| all.contains("memory"));
+    let tried = root.join(if unified { "" } else { "memory" }).join(format!("tried-by-a-test-{}", std::process::id()));
+    if std::fs::create_dir(&tried).and_then(|()| std::fs::remove_dir(&tried)).is_err() {
+        println!("no groups can be made here");
+        return;
+    }
+    let honest = Bench::new();
+    let prepared = honest.prepare(&crate::guests::echo()).await;
+    // Each within its own limit, and two over that of all.
+    let bench = honest.again(|config| {
+        config.worker_args = vec!["false-worker".into(), "memory".into()];
+        config.memory_of_workers = Some(500 << 20);
+        config.cgroup = CgroupParent::Named("/".into());
+    });
+    assert_eq!(bench.sandbox.cgroups().memory, Some(500 << 20));
+    let mut calls = Vec::new();
+    for tenant in [1, 2] {
+        let mut run = bench.call(&prepared, "{}", WorkspaceAccess::None);
+        run.owner.tenant = TenantId::from_parts(tenant, tenant.into());
+        calls.push(bench.spawn(run, Remember::new(), CancellationToken::new()));
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    let mut ended = Vec::new();
+    for call in calls {
+        let outcome = call.await.unwrap().unwrap();
+        ended.push((crate::harness::summary(&outcome), format!("{outcome:?}")));
+    }
+    ended.sort();
+    let [(died, how), (lived, _)] = &ended[..] else { panic!("{ended:?}") };
+    assert_eq!((died.as_str(), lived.as_str()), ("interrupted/worker_died", "succeeded"), "{ended:?}");
+    assert!(how.contains("workers.memory_bytes"), "{how}");
+    // So that the groups go with it.
+    bulkhead_core::ports::sandbox::Sandbox::shutdown(&*bench.sandbox).await;
+}
+
+#[tokio::test]
 async fn none_are_made_if_they_are_switched_off() {
     // A process that ends is in the root group for the kernel: so not the one that
     // prepares the component, which may still be ending.

@@ -205,8 +205,9 @@ fn machine() -> Check {
 fn cgroups(worker: Result<&CgroupReport, &String>) -> Check {
     let remedy = "nothing depends on it; let the service manager delegate a group (Delegate=yes of systemd), or name one as `workers.cgroup_parent`";
     let (ok, found) = match worker {
-        Ok(CgroupReport { in_force, without }) => {
-            let limited = if in_force.is_empty() { "nothing".to_owned() } else { in_force.join(", ") };
+        Ok(report) => {
+            let CgroupReport { in_force, without, .. } = report;
+            let limited = if in_force.is_empty() { "nothing".to_owned() } else { report.limited() };
             let not = if without.is_empty() { String::new() } else { format!("; not: {}", without.join(", ")) };
             // Sharing the processor is the operator's choice.
             let ok = ["memory", "pids"].iter().all(|name| in_force.contains(name));

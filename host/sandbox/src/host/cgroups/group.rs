@@ -25,6 +25,8 @@ pub(super) struct Hierarchy {
     pub(super) version: Version,
     pub(super) controllers: Vec<Controller>,
     pub(super) directory: PathBuf,
+    /// What all in it may use together, in bytes, if that is bounded here.
+    pub(super) memory: Option<u64>,
     /// Tells others that the server lives.
     _lock: OwnedFd,
 }
@@ -38,19 +40,39 @@ pub(crate) struct Allowance {
     pub(crate) pids: u64,
 }
 
+/// The memory that all workers and compilers may use together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Total {
+    /// What the operator wants, in bytes; three quarters of what there is if nothing.
+    pub(super) wanted: Option<u64>,
+    /// What the machine has, if that can be told.
+    pub(super) machine: Option<u64>,
+}
+
+impl Total {
+    /// In a group that may use so much itself.
+    fn within(self, limit: Option<u64>) -> Option<u64> {
+        self.wanted.or_else(|| Some(self.machine.into_iter().chain(limit).min()? / 4 * 3))
+    }
+}
+
 impl Hierarchy {
     /// Takes away what servers left that are gone, and makes a group for this
-    /// one, of this weight (1024 is that of one process that is not nice).
-    pub(super) fn set_up(parent: Parent, weight: u64) -> io::Result<Self> {
+    /// one, of this weight (1024 is that of one process that is not nice) and this memory.
+    pub(super) fn set_up(parent: Parent, weight: u64, memory: Total) -> io::Result<Self> {
         let Parent { version, controllers, directory, own } = parent;
         if version == Version::Two {
             divide(&directory, &controllers, own)?;
         }
         sweep(&directory);
+        let memory = controllers.contains(&Controller::Memory).then(|| memory.within(limit_of(&directory, version)));
         let (directory, lock) = make(&directory)?;
-        let hierarchy = Self { version, controllers, directory, _lock: lock };
+        let hierarchy = Self { version, controllers, directory, memory: memory.flatten(), _lock: lock };
         if hierarchy.version == Version::Two {
             divide(&hierarchy.directory, &hierarchy.controllers, false)?;
+        }
+        if let Some(memory) = hierarchy.memory {
+            write(&hierarchy.directory, memory_file(version), memory)?;
         }
         if hierarchy.controllers.contains(&Controller::Cpu) {
             match version {
@@ -80,8 +102,7 @@ impl Hierarchy {
             }
             for controller in &self.controllers {
                 match (controller, self.version) {
-                    (Controller::Memory, Version::One) => write(&cell, "memory.limit_in_bytes", allowance.memory)?,
-                    (Controller::Memory, Version::Two) => write(&cell, "memory.max", allowance.memory)?,
+                    (Controller::Memory, version) => write(&cell, memory_file(version), allowance.memory)?,
                     (Controller::Pids, _) => write(&cell, "pids.max", allowance.pids)?,
                     // Within an owner all weigh the same, too.
                     (Controller::Cpu, _) => {}
@@ -98,6 +119,26 @@ impl Drop for Hierarchy {
     fn drop(&mut self) {
         remove_below(&self.directory, DEPTH);
     }
+}
+
+fn memory_file(version: Version) -> &'static str {
+    match version {
+        Version::One => "memory.limit_in_bytes",
+        Version::Two => "memory.max",
+    }
+}
+
+/// The memory that a group and all in it may use; none if that is not bounded.
+fn limit_of(group: &Path, version: Version) -> Option<u64> {
+    let text = fs::read_to_string(group.join(memory_file(version))).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Whether the kernel ended a process of this group because memory ran out.
+pub(super) fn ran_out(cell: &Path) -> bool {
+    let told = ["memory.events", "memory.oom_control"].map(|file| fs::read_to_string(cell.join(file)));
+    let mut lines = told.iter().flatten().flat_map(|text| text.lines());
+    lines.any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count.trim() != "0"))
 }
 
 /// Puts a process into a group. It must not have been waited for.

@@ -4,7 +4,7 @@
 //! the host's own watch are what there is.
 //!
 //! ```text
-//! <parent>/bulkhead-<pid>-<n>/   the server's: the weight of its workers' niceness
+//! <parent>/bulkhead-<pid>-<n>/   the server's: the weight of its workers' niceness, memory
 //!     <tenant>/                  weighs as much as every other
 //!         <n>/                   one process: memory, threads
 //! ```
@@ -24,7 +24,7 @@ pub use find::CgroupParent;
 use find::Version;
 use find::{Controller, Parent, Seen};
 pub(super) use group::Allowance;
-use group::Hierarchy;
+use group::{Hierarchy, Total};
 
 /// Which control groups hold workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +33,19 @@ pub struct CgroupReport {
     pub in_force: Vec<&'static str>,
     /// What is not, with the reason.
     pub without: Vec<String>,
+    /// The memory that workers and compilers may use together, in bytes, if that is limited.
+    pub memory: Option<u64>,
+}
+
+impl CgroupReport {
+    /// What is limited, for people.
+    pub fn limited(&self) -> String {
+        let show = |name: &&'static str| match self.memory {
+            Some(bytes) if *name == "memory" => format!("memory ({} MiB of all together)", bytes >> 20),
+            _ => (*name).to_owned(),
+        };
+        self.in_force.iter().map(show).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// The groups of one server.
@@ -44,8 +57,9 @@ pub(super) struct Cgroups {
 }
 
 impl Cgroups {
-    /// Makes what may be made; the processor is shared only with a niceness.
-    pub(super) fn set_up(wanted: &CgroupParent, nice: Option<u8>) -> Arc<Self> {
+    /// Makes what may be made; the processor is shared only with a niceness. All together may
+    /// use so much memory, in bytes, or three quarters of what there is.
+    pub(super) fn set_up(wanted: &CgroupParent, nice: Option<u8>, memory: Option<u64>) -> Arc<Self> {
         if *wanted == CgroupParent::Off {
             return Arc::new(Self::empty("`workers.cgroup` is off"));
         }
@@ -61,16 +75,17 @@ impl Cgroups {
             };
             (controller, parent)
         });
-        Arc::new(Self::within(found, weight(nice.unwrap_or_default())))
+        let memory = Total { wanted: memory, machine: machine_memory() };
+        Arc::new(Self::within(found, weight(nice.unwrap_or_default()), memory))
     }
 
     fn empty(why: &str) -> Self {
         let without = Controller::ALL.map(|controller| format!("{} ({why})", controller.name())).to_vec();
-        let report = CgroupReport { in_force: Vec::new(), without };
+        let report = CgroupReport { without, ..CgroupReport::default() };
         Self { hierarchies: Vec::new(), report, next: AtomicU64::default() }
     }
 
-    fn within(found: [(Controller, Result<Parent, String>); 3], weight: u64) -> Self {
+    fn within(found: [(Controller, Result<Parent, String>); 3], weight: u64, memory: Total) -> Self {
         let mut report = CgroupReport::default();
         let mut parents: Vec<Parent> = Vec::new();
         for (controller, found) in found {
@@ -86,9 +101,10 @@ impl Cgroups {
         for parent in parents {
             let names: Vec<_> = parent.controllers.iter().map(|controller| controller.name()).collect();
             let place = parent.directory.display().to_string();
-            match Hierarchy::set_up(parent, weight) {
+            match Hierarchy::set_up(parent, weight, memory) {
                 Ok(hierarchy) => {
                     report.in_force.extend(names);
+                    report.memory = report.memory.or(hierarchy.memory);
                     hierarchies.push(hierarchy);
                 }
                 Err(error) => {
@@ -149,6 +165,14 @@ impl Cell {
     }
 }
 
+impl Cell {
+    /// Whether the kernel ended its process because memory ran out: that of the process, or of
+    /// all together.
+    pub(super) fn ran_out(&self) -> bool {
+        self.directories.iter().any(|directory| group::ran_out(directory))
+    }
+}
+
 impl Drop for Cell {
     fn drop(&mut self) {
         self.directories.iter().for_each(|directory| group::remove(directory));
@@ -161,6 +185,12 @@ fn weight(nice: u8) -> u64 {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
     let one = (0..nice.min(19)).fold(1024, |weight, _| weight * 4 / 5);
     one * cores
+}
+
+fn machine_memory() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().strip_suffix(" kB")?;
+    kib.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Whether a service manager marked a group as ours.
