@@ -235,6 +235,12 @@ impl Attack {
                 let told = events().pop().map(|ended| ended["data"]["content"].clone());
                 (told.as_ref() != Some(&call["outcome"]["content"])).then(|| format!("told as {told:?}"))
             }
+            // Beside what the first left in what both used.
+            (Some("again"), _) => {
+                let again = json!({"tool": call["tool"], "arguments": self.arguments().0});
+                let again = client.post(&format!("/v1/tasks/{task}/calls?wait=30"), &again).json();
+                json_part(&again).map_or(Some(format!("and then: {again}")), |part| self.differs(&part))
+            }
             (Some("listed"), _) => listed(client, task),
             (Some("deleted"), _) => listed(client, task).or_else(|| deleted(server, client, task)),
             _ => None,
