@@ -132,8 +132,13 @@ fn call(task: &Task) -> (AcceptCall, EndCall) {
         usage: outcome.usage.clone(),
     };
     let event = |body: &EventBody| vec![NewEvent::new(at, Some(id), body)];
-    let audit =
-        NewAudit::new(at, task.owner, task.id, id, &AuditBody::call_ended(&call, &outcome, Some(&task.limits), None));
+    let audit = NewAudit::new(
+        at,
+        task.owner,
+        task.id,
+        id,
+        &AuditBody::call_ended(&call, &outcome, Some(&task.limits), None, None),
+    );
     let outcome = Arc::new(outcome);
     (
         AcceptCall { call: Arc::new(call), idempotency: None, own_limits: false, events: event(&started) },

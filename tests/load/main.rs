@@ -1,7 +1,7 @@
 //! The load benchmark: `cargo bench --bench load`. Prints figures with their
 //! baselines, taken in the same run on the same machine; asserts nothing.
 //! `cargo bench --bench load -- calls` prints one section (`engine`, `calls`,
-//! `first`, `idle`, `deadline`, `neighbours`, `abuse`, `residue`, `tenants`, `density`, `readers`, `tokens`, `crowd`, `users`, `files`); BENCH_SECONDS is the length of a measurement.
+//! `first`, `idle`, `deadline`, `neighbours`, `abuse`, `residue`, `tenants`, `density`, `readers`, `tokens`, `crowd`, `users`, `files`, `live`); BENCH_SECONDS is the length of a measurement.
 //!
 //! - `POST …/calls` of a trivial tool over loopback, durable, at 1, 16 and 64
 //!   clients, beside a bare axum handler, the same call in process, and its two commits alone;
@@ -15,7 +15,8 @@
 //! - ten thousand idle tasks and a thousand open streams, and a client beside them; a hundred that read nothing of 8 MiB, until they are shed;
 //! - 500 users at work for ten minutes, each with a stream, on one host and on two;
 //! - memory per idle session and task; events per second to 1, 100 and 1,000 readers;
-//! - small uploads a second, beside what the disk alone does.
+//! - small uploads a second, beside what the disk alone does;
+//! - how soon an event of one host is seen at another, with Redis and without.
 
 #![allow(
     clippy::unwrap_used,
@@ -39,6 +40,7 @@ mod files;
 mod harness;
 mod host;
 mod in_process;
+mod live;
 mod neighbours;
 mod readers;
 mod residue;
@@ -114,6 +116,9 @@ fn main() {
     }
     if wants("files") {
         files::report(span);
+    }
+    if wants("live") {
+        live::report();
     }
 }
 

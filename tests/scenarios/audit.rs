@@ -130,6 +130,53 @@ fn a_record_names_the_key_that_was_used() {
     assert_eq!(credentials("task.archived"), [key(1)]);
 }
 
+/// Who began a call and who ended it are two things.
+#[test]
+fn the_end_of_a_call_names_who_asked_for_it() {
+    let server = Server::start(Options::default());
+    let operator = server.client();
+    operator.register("fixtures/sleeper");
+    let tenant = operator.get("/v1/whoami").expect(200)["tenant"].as_str().unwrap().to_owned();
+    let user = "usr_01jd8n2m4v0000000000000001";
+    let [client, other] = [(); 2].map(|()| server.client_with(&["--tenant", &tenant, "--user", user]));
+    let task = client.task();
+    let path = format!("/v1/tasks/{task}/calls?wait=0");
+    let begin = |ms: u64| {
+        let call = client.post(&path, &json!({"tool": "sleeper", "arguments": {"ms": ms}})).expect(202);
+        call["id"].as_str().unwrap().to_owned()
+    };
+    let ended = |call: &str, state: &str| {
+        assert_eq!(client.get(&format!("/v1/calls/{call}?wait=30")).expect(200)["state"], state);
+    };
+    let [by_other, by_operator, by_nobody, too_late] = [60_000, 60_000, 60_000, 1].map(begin);
+    ended(&too_late, "succeeded");
+    for call in [&by_other, &too_late] {
+        other.send("POST", &format!("/v1/calls/{call}/cancel"), &[], b"");
+    }
+    ended(&by_other, "cancelled");
+    let reason = [("bulkhead-reason", "it is in the way")];
+    operator.send("POST", &format!("/v1/calls/{by_operator}/cancel"), &reason, b"");
+    ended(&by_operator, "cancelled");
+    // Whoever deletes a task ends what goes on in it: `task.deleting` names them.
+    client.delete(&format!("/v1/tasks/{task}")).expect(204);
+
+    let ends = records(&client, &format!("&task={task}&kind=call.ended"));
+    let end = |call: &str| ends.iter().find(|record| record["call"] == call).expect("it ended")["data"].clone();
+    // Each sees what was done to its own user, in order.
+    let key = |client: &Client, index: usize| {
+        let made = records(client, "&kind=key.created");
+        format!("key:{}", made[index]["data"]["key"].as_str().unwrap())
+    };
+    for call in [&by_other, &by_operator, &by_nobody, &too_late] {
+        assert_eq!(end(call)["credential"], key(&client, 0));
+    }
+    assert_eq!(end(&by_other)["cancelled_by"], json!({"user": user, "credential": key(&client, 1)}));
+    let me = &operator.get("/v1/whoami").expect(200)["user"];
+    assert_eq!(end(&by_operator)["cancelled_by"], json!({"user": me, "credential": key(&operator, 0)}));
+    assert_eq!((&end(&by_nobody)["state"], end(&by_nobody).get("cancelled_by")), (&json!("cancelled"), None));
+    assert_eq!((&end(&too_late)["state"], end(&too_late).get("cancelled_by")), (&json!("succeeded"), None));
+}
+
 /// What was refused to a client, oldest first.
 fn refused(client: &Client) -> Vec<Value> {
     let data = |record: Value| {

@@ -107,6 +107,9 @@ fn every_request_is_written_down_and_told() {
         (json!("http.decided"), json!("https://example.com/b"), json!(false), json!("deny")),
     ];
     assert_eq!(shown, wanted);
+    // For whom: the key that asked for the call.
+    let named = |record: &&Value| record["data"]["credential"].as_str().is_some_and(|by| by.starts_with("key:"));
+    assert_eq!(records.iter().filter(named).count(), records.len(), "{records:?}");
     let told: Vec<_> =
         client.events_until(&task, "call.ended").into_iter().filter(|event| event["type"] == "call.http").collect();
     assert_eq!(told.len(), 2);

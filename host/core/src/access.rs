@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
+use crate::audit::CancelledBy;
 use crate::audit::refusals::{Refusals, Refused};
 use crate::call::Call;
 use crate::error::Error;
@@ -136,9 +137,15 @@ impl Deref for CallableTask {
 #[derive(Clone, Debug)]
 pub struct OwnedCall {
     call: Call,
+    asked: CancelledBy,
 }
 
 impl OwnedCall {
+    /// Who asked for it, as the record of its end names them if it is for that.
+    pub fn asked(&self) -> &CancelledBy {
+        &self.asked
+    }
+
     /// The call, as it was when it was checked.
     pub fn call(&self) -> &Call {
         &self.call
@@ -318,7 +325,7 @@ impl Access {
                 self.as_admin(principal, operation, Thing::Call(id), |owner| self.store.call(owner, id), about).await?
             }
         };
-        Ok(OwnedCall { call })
+        Ok(OwnedCall { call, asked: CancelledBy::new(principal) })
     }
 
     /// The same call, as it is now: what was checked once needs no second look.
@@ -326,9 +333,11 @@ impl Access {
     /// # Errors
     /// If it went meanwhile, or the store fails.
     pub async fn again(&self, call: &OwnedCall) -> Result<OwnedCall, Error> {
-        let Call { owner, id, .. } = call.call;
+        let OwnedCall { call: Call { owner, id, .. }, asked } = call;
+        let (owner, id) = (*owner, *id);
         let call = self.store.call(owner, id).await?;
-        call.map(|call| OwnedCall { call }).ok_or_else(|| Error::not_found("call", id))
+        let asked = |call| OwnedCall { call, asked: asked.clone() };
+        call.map(asked).ok_or_else(|| Error::not_found("call", id))
     }
 
     /// Checks that a session is the principal's.

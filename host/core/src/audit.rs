@@ -11,7 +11,7 @@ pub mod verify;
 
 use std::sync::Arc;
 
-pub use self::body::{AuditBody, Decision, OpenedPart};
+pub use self::body::{AuditBody, CancelledBy, Decision, OpenedPart};
 use self::chain::Chain;
 use crate::clock::Timestamp;
 use crate::id::{CallId, TaskId, UserId};

@@ -133,7 +133,7 @@ async fn calls(store: Arc<dyn Store>, client: u64, time: Duration) -> u64 {
         };
         let ended = NewEvent::new(at, Some(id), &body);
         let outcome = Arc::new(Outcome::without_use(Ending::Succeeded { content: Some(content) }));
-        let body = AuditBody::call_ended(&ending, &outcome, Some(&ending.limits), None);
+        let body = AuditBody::call_ended(&ending, &outcome, Some(&ending.limits), None, None);
         let audit = NewAudit::new(at, owner(), task_id(client), id, &body);
         let end = EndCall { task: task_id(client), call: id, at, outcome, events: vec![ended], extent: None, audit };
         assert!(store.end_call(end).await.unwrap().is_some());

@@ -10,8 +10,9 @@ use crate::digest::Digest;
 use crate::grants::{Capability, Ceiling, Grants, Mode, SubPath, WorkspaceAccess};
 use crate::id::{GrantId, QuestionId, TenantId, ToolId, UserId};
 use crate::limits::{Limits, Usage};
-use crate::outcome::Outcome;
+use crate::outcome::{Ending, Outcome};
 use crate::ports::workspace::FileId;
+use crate::principal::{By, Principal};
 use crate::task::Overdue;
 
 /// How something was decided.
@@ -166,6 +167,9 @@ pub enum AuditBody {
         /// The fault's code.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<String>,
+        /// Who asked for its end, if it ended for that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cancelled_by: Option<CancelledBy>,
         /// How often its guest was started, if more than once.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         attempts: Option<u32>,
@@ -352,10 +356,34 @@ pub enum AuditBody {
     },
 }
 
+/// Who asked for the end of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelledBy {
+    /// Whose key or token it was: not the call's owner if it was somebody with `operator:admin`.
+    pub user: UserId,
+    /// Which key or token, as `data.credential` names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Arc<str>>,
+}
+
+impl CancelledBy {
+    /// This principal.
+    pub fn new(principal: &Principal) -> Self {
+        Self { user: principal.user, credential: By::from(principal).0 }
+    }
+}
+
 impl AuditBody {
-    /// That a call ended; `task` are the limits of its task, if they are known, and
-    /// `workspace` is the directory that it worked in.
-    pub fn call_ended(call: &Call, outcome: &Outcome, task: Option<&Limits>, workspace: Option<FileId>) -> Self {
+    /// That a call ended; `task` are the limits of its task, if they are known, `workspace`
+    /// is the directory that it worked in, and `asked` who asked for its end, which counts
+    /// if it ended so.
+    pub fn call_ended(
+        call: &Call,
+        outcome: &Outcome,
+        task: Option<&Limits>,
+        workspace: Option<FileId>,
+        asked: Option<CancelledBy>,
+    ) -> Self {
         let limits = match task {
             Some(task) if *task == call.limits => Map::new(),
             task => differing(&call.limits, task),
@@ -368,6 +396,7 @@ impl AuditBody {
             limits,
             state: outcome.ending.state().into(),
             code: outcome.ending.fault().map(|fault| fault.code.to_string()),
+            cancelled_by: asked.filter(|_| matches!(outcome.ending, Ending::Cancelled { .. })),
             attempts: (call.attempts > 1).then_some(call.attempts),
             used: outcome.usage.clone(),
         }

@@ -81,11 +81,12 @@ impl Inner {
     pub(super) fn enqueue_again(&self, call: Arc<Call>) {
         let claim = Claim { task: call.task, owner: call.owner, access: call.grants.most_workspace() };
         let mut active = lock(&self.active);
-        let before = active.remove(&call.id).map(|before| (before.done, before.unwanted));
-        let (done, unwanted) = before.unwrap_or_else(|| (watch::Sender::new(None), false));
+        let before = active.remove(&call.id).map(|before| (before.done, before.unwanted, before.cancelled_by));
+        let (done, unwanted, by) = before.unwrap_or_else(|| (watch::Sender::new(None), false, None));
         done.send_replace(None);
-        let again = Active::new(call.clone(), self.stop_now.child_token(), done);
+        let mut again = Active::new(call.clone(), self.stop_now.child_token(), done);
         if unwanted {
+            again.give_up(by.as_ref());
             // Asked to end in between: then it ends when its turn comes.
             again.cancel.cancel();
         }

@@ -301,7 +301,7 @@ impl Inner {
             tokio::time::sleep(RETRY).await;
         }
         // Its end is known, and is lost here: whoever takes it up starts nothing.
-        self.given_up.insert(call.id, ());
+        self.given_up.insert(call.id, None);
         lock(&self.active).remove(&call.id);
     }
 }

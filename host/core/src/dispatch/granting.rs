@@ -16,6 +16,7 @@ use crate::outcome::{Fault, code};
 use crate::pause::Pauses;
 use crate::policy::{Finding, Policy, Subject};
 use crate::ports::store::StoreError;
+use crate::principal::By;
 
 /// Most live grants of a task.
 pub const MAX_GRANTS: u32 = 256;
@@ -55,7 +56,8 @@ impl Inner {
         }
         if !findings.is_empty() {
             let records = findings.into_iter().map(|finding| {
-                NewAudit::new(self.parts.ids.now(), call.owner, call.task, Some(call.id), &decided(call, finding))
+                let body = decided(call, finding);
+                NewAudit::new(self.parts.ids.now(), call.owner, call.task, Some(call.id), &body).by(&call.by)
             });
             self.parts.store.append_audit(records.collect()).await.map_err(|error| host(&error))?;
         }
@@ -227,7 +229,7 @@ impl Dispatcher {
         };
         for call in &ended {
             let body = AuditBody::CallRevoked { reason: reason.to_owned() };
-            if let Err(error) = self.inner.record(call, body).await {
+            if let Err(error) = self.inner.recorded(call, body, &By::HOST).await {
                 tracing::error!(call = %call.id, %error, "the end of a call's grants could not be written down");
             }
         }

@@ -43,7 +43,7 @@ use self::questions::Questions;
 use self::submit::Done;
 use self::tools::LoadedTools;
 use crate::access::Access;
-use crate::audit::{AuditBody, NewAudit};
+use crate::audit::{AuditBody, CancelledBy, NewAudit};
 use crate::call::{Call, CallState};
 use crate::clock::{Ids, Timestamp};
 use crate::error::Error;
@@ -130,7 +130,7 @@ struct Inner {
     accepting: Mutex<HashMap<CallId, TaskId>>,
     /// Calls that are not known here and must not start again: a client asked for their end,
     /// or it could not be stored.
-    given_up: Cache<CallId, ()>,
+    given_up: Cache<CallId, Option<CancelledBy>>,
     /// One takes up calls that nobody runs.
     taking_up: tokio::sync::Mutex<()>,
     questions: Questions,
@@ -155,6 +155,8 @@ struct Active {
     lost: bool,
     /// Whether a client asked for its end: then it starts no second time.
     unwanted: bool,
+    /// Who did first, if not whoever deletes its task.
+    cancelled_by: Option<CancelledBy>,
     /// Why it ends, if less is granted now.
     revoked: Arc<OnceLock<String>>,
     /// The directory of its task, once it is opened for its guest.
@@ -164,11 +166,24 @@ struct Active {
 impl Active {
     fn new(call: Arc<Call>, cancel: CancellationToken, done: Done) -> Self {
         let revoked = Arc::default();
-        Self { call, cancel, done, holds: Vec::new(), lost: false, unwanted: false, revoked, workspace: None }
+        Self {
+            call,
+            cancel,
+            done,
+            holds: Vec::new(),
+            lost: false,
+            unwanted: false,
+            cancelled_by: None,
+            revoked,
+            workspace: None,
+        }
     }
 
     /// Notes that a client wants its end; what ends it, and whether it still waits for its turn.
-    fn give_up(&mut self) -> (CancellationToken, bool) {
+    fn give_up(&mut self, by: Option<&CancelledBy>) -> (CancellationToken, bool) {
+        if !self.unwanted {
+            self.cancelled_by = by.cloned();
+        }
         self.unwanted = true;
         (self.cancel.clone(), matches!(self.call.state, CallState::Queued))
     }
@@ -217,12 +232,12 @@ impl Dispatcher {
         self.inner.tools.get(id).await
     }
 
-    /// Asks a call to end. True if it is queued or runs here.
-    pub async fn cancel(&self, call: &Call) -> Result<bool, Error> {
-        let given_up = lock(&self.inner.active).get_mut(&call.id).map(Active::give_up);
+    /// Asks a call to end, for somebody. True if it is queued or runs here.
+    pub async fn cancel(&self, call: &Call, by: &CancelledBy) -> Result<bool, Error> {
+        let given_up = lock(&self.inner.active).get_mut(&call.id).map(|active| active.give_up(Some(by)));
         let Some((token, queued)) = given_up else {
             // Another host ran it, or it is about to be taken up here.
-            self.inner.given_up.insert(call.id, ());
+            self.inner.given_up.insert(call.id, Some(by.clone()));
             return Ok(false);
         };
         token.cancel();
@@ -240,7 +255,7 @@ impl Dispatcher {
             let waiting: Vec<_> = lock(&self.inner.active)
                 .values_mut()
                 .filter(|active| active.call.task == task)
-                .map(|active| (active.give_up().0, active.done.subscribe()))
+                .map(|active| (active.give_up(None).0, active.done.subscribe()))
                 .collect();
             if waiting.is_empty() {
                 return;
@@ -373,8 +388,9 @@ impl Inner {
     async fn record_of_end(&self, call: &Call, outcome: &Outcome, at: Timestamp) -> NewAudit {
         // Mostly from memory. If it can't be had, the record names all limits: a call must end.
         let task = self.parts.access.frozen(call.owner, call.task).await.ok();
-        let workspace = lock(&self.active).get(&call.id).and_then(|active| active.workspace);
-        let body = AuditBody::call_ended(call, outcome, task.as_ref().map(|task| &task.limits), workspace);
+        let here = lock(&self.active).get(&call.id).map(|active| (active.workspace, active.cancelled_by.clone()));
+        let (workspace, asked) = here.unwrap_or_else(|| (None, self.given_up.get(&call.id).flatten()));
+        let body = AuditBody::call_ended(call, outcome, task.as_ref().map(|task| &task.limits), workspace, asked);
         NewAudit::new(at, call.owner, call.task, call.id, &body).by(&call.by)
     }
 

@@ -185,13 +185,13 @@ impl Inner {
         Ok(stepped.is_some())
     }
 
-    /// Writes down what was decided about a call.
+    /// Writes down what was decided about what a call wants: for whoever asked for the call.
     pub(super) async fn record(&self, call: &Call, body: AuditBody) -> Result<(), StoreError> {
-        self.recorded(call, body, &By::HOST).await
+        self.recorded(call, body, &call.by).await
     }
 
-    /// The same, of who decided it.
-    async fn recorded(&self, call: &Call, body: AuditBody, by: &By) -> Result<(), StoreError> {
+    /// The same, for somebody else.
+    pub(super) async fn recorded(&self, call: &Call, body: AuditBody, by: &By) -> Result<(), StoreError> {
         let record = NewAudit::new(self.parts.ids.now(), call.owner, call.task, Some(call.id), &body).by(by);
         self.parts.store.append_audit(vec![record]).await
     }

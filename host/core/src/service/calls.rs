@@ -110,7 +110,7 @@ impl Calls {
     /// # Errors
     /// If the store fails.
     pub async fn cancel(&self, call: &OwnedCall) -> Result<(), Error> {
-        self.dispatcher.cancel(call.call()).await.map(|_| ())
+        self.dispatcher.cancel(call.call(), call.asked()).await.map(|_| ())
     }
 
     /// Calls of a task, newest first, without what is long of them.

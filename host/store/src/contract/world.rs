@@ -71,7 +71,7 @@ pub fn end(call: &Call, text: &str) -> EndCall {
             call.owner,
             call.task,
             call.id,
-            &AuditBody::call_ended(call, &succeeded(text), None, None),
+            &AuditBody::call_ended(call, &succeeded(text), None, None, None),
         ),
     }
 }
