@@ -1,4 +1,4 @@
-//! What the guests of one user cost others that spin, allocate all they may, or
+//! What the guests of one user cost others that spin, allocate all they may, sync, or
 //! flood the log: `/healthz`, a call of another tenant, and one of the same user.
 //! Rounds take turns, because a machine's speed changes.
 
@@ -8,10 +8,16 @@ use std::time::Duration;
 use super::client::{Connection, Figures, load};
 use super::host::Host;
 
-/// The guests: what they do, their component, its attack. A spinner lasts as long
-/// as it is measured; the others are called again as soon as they end.
-const GUESTS: [(&str, &str, &str); 3] =
-    [("spinning", "cpu", "spin"), ("allocating", "memory", "fill"), ("flooding", "flood", "emit_small")];
+/// The guests: what they do, their component, its attack. Some last as long as it
+/// is measured; the others are called again as soon as they end.
+const GUESTS: [(&str, &str, &str); 4] = [
+    ("spinning", "cpu", "spin"),
+    ("allocating", "memory", "fill"),
+    ("flooding", "flood", "emit_small"),
+    ("syncing", "disk", "sync"),
+];
+/// Components of those that last.
+const LASTING: [&str; 2] = ["cpu", "disk"];
 const HOW_MANY: [usize; 2] = [2, 20];
 const ROUNDS: usize = 3;
 const WHAT: [&str; 3] = ["healthz", "echo, another tenant", "echo, same user"];
@@ -64,7 +70,7 @@ fn beside(guests: Beside, span: Duration) -> [Figures; 3] {
                 scope.spawn(move || {
                     let mut connection = Connection::open(&host.address);
                     connection.send(&request);
-                    while component != "cpu" && !over.load(Ordering::Relaxed) {
+                    while !LASTING.contains(&component) && !over.load(Ordering::Relaxed) {
                         connection.send(&request);
                     }
                 });
@@ -79,14 +85,15 @@ fn beside(guests: Beside, span: Duration) -> [Figures; 3] {
     })
 }
 
-/// A call in a task of its own. Of a spinner the answer does not wait for its end.
+/// A call in a task of its own. Of one that lasts the answer does not wait for its end.
 fn request(host: &Host, component: &str, attack: &str, span: Duration) -> Vec<u8> {
-    let lasts = if component == "cpu" { 3.0 * span.as_secs_f64() + 2.0 } else { 60.0 };
+    let lasting = LASTING.contains(&component);
+    let lasts = if lasting { 3.0 * span.as_secs_f64() + 2.0 } else { 60.0 };
     let body = format!(
         r#"{{"tool":"hostile_{component}","arguments":{{"attack":"{attack}"}},"limits":{{"wall_time_ms":{}}}}}"#,
         (lasts * 1e3) as u64
     );
-    let wait = if component == "cpu" { 0 } else { 60 };
+    let wait = if lasting { 0 } else { 60 };
     let path = format!("/v1/tasks/{}/calls?wait={wait}", host.task());
     host.request("POST", &path, "application/json", body.as_bytes())
 }

@@ -65,7 +65,7 @@ fn run(attack: &str) -> Outcome {
         // Begun again and again, without reading on: nothing is read for nothing.
         "listings_begun" => {
             fill(&root, 3 * ENTRIES);
-            let begun = (0..5_000).take_while(|_| root.read_directory().is_ok()).count();
+            let begun = (0..15_000).take_while(|_| root.read_directory().is_ok()).count();
             hostile::survived(&json!({ "begun": begun }))
         }
         _ => hostile::unknown(attack),

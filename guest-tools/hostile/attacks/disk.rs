@@ -85,6 +85,12 @@ fn run(attack: &str) -> Outcome {
             fs::write("/churn", vec![b'x'; 64 << 10])?;
             fs::remove_file("/churn")
         }),
+        // Has the disk written to for ever, for whose time nobody is charged.
+        "sync" => repeat_to(u64::MAX, |n| {
+            let mut file = OpenOptions::new().write(true).open("/file")?;
+            file.write_all(&vec![n as u8; 1 << 20])?;
+            file.sync_data()
+        }),
         _ => hostile::unknown(attack),
     }
 }
