@@ -255,10 +255,11 @@ mod tests {
     use bulkhead_core::limits::Limits;
 
     use super::*;
+    use crate::worker::fs::Syncs;
 
     fn call(wall: Duration) -> Arc<Call> {
         let deadline = Instant::now() + wall;
-        Arc::new(Call::new(1, Limits::default(), (0, 0), deadline, Arc::default()))
+        Arc::new(Call::new(1, Limits::default(), (0, 0), deadline, Arc::default(), Arc::<Syncs>::default().of(1)))
     }
 
     /// Wants a turn at once, always; counts those it gets.

@@ -53,6 +53,7 @@ impl ColdCalls {
                 ticker,
                 background: Arc::default(),
                 budget: Arc::new(Budget::new(u64::MAX)),
+                syncs: Arc::default(),
             }),
             loaded,
             link: Arc::default(),
@@ -73,7 +74,8 @@ impl ColdCalls {
 
     async fn call(&self, arguments: &str) {
         let deadline = Instant::now() + Duration::from_millis(self.limits.wall_time_ms);
-        let call = Arc::new(Call::new(1, self.limits.clone(), (u64::MAX, u64::MAX), deadline, self.link.clone()));
+        let (link, syncs) = (self.link.clone(), self.shared.syncs.of(1));
+        let call = Arc::new(Call::new(1, self.limits.clone(), (u64::MAX, u64::MAX), deadline, link, syncs));
         self.link.begin(&call);
         let root = self.workspace.as_ref().and_then(|workspace| workspace.with(WorkspaceAccess::ReadWrite));
         let job = Job {

@@ -183,6 +183,7 @@ fn serve(
         ticker: Arc::new(Ticker::start(up.engine.clone())?),
         background: Background::start(up.second, up.nice)?,
         budget: Arc::new(Budget::new(bind.memory_bytes)),
+        syncs: Arc::default(),
         engine: up.engine,
     };
     let server = Server {

@@ -13,7 +13,7 @@ use futures::task::AtomicWaker;
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use super::fs::Journal;
+use super::fs::{Journal, UserSyncs};
 use super::http::Exchanges;
 use super::link::Link;
 use super::tally::Tally;
@@ -59,6 +59,8 @@ pub(super) struct Call {
     pub(super) files: Tally,
     /// A tree is looked at that is to be moved: see `fs::links`.
     pub(super) looks_at_links: AtomicBool,
+    /// The disk's time that its user has.
+    pub(super) syncs: UserSyncs,
     journal: Mutex<Journal>,
     exchanges: Mutex<Exchanges>,
 }
@@ -92,7 +94,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Call {
-    pub(super) fn new(id: u32, limits: Limits, room: (u64, u64), deadline: Instant, link: Arc<Link>) -> Self {
+    pub(super) fn new(
+        id: u32,
+        limits: Limits,
+        room: (u64, u64),
+        deadline: Instant,
+        link: Arc<Link>,
+        syncs: UserSyncs,
+    ) -> Self {
         let journal = Mutex::new(Journal::new(limits.file_changes));
         let begun = Instant::now();
         let (streams, files) = (Tally::new(limits.streams), Tally::new(limits.open_files));
@@ -120,6 +129,7 @@ impl Call {
             streams,
             files,
             looks_at_links: AtomicBool::new(false),
+            syncs,
             journal,
             exchanges: Mutex::default(),
         }

@@ -44,6 +44,7 @@ mod tests {
 
     use super::*;
     use crate::wire::{FromWorker, Inbox, decode};
+    use crate::worker::fs::Syncs;
     use crate::worker::link::Link;
 
     /// A component whose export calls an import of the host.
@@ -71,7 +72,7 @@ mod tests {
     async fn a_panic_ends_its_call_and_the_host_is_told() {
         let link = Arc::new(Link::default());
         let deadline = Instant::now() + Duration::from_secs(60);
-        let call = Call::new(7, Limits::default(), (0, 0), deadline, link.clone());
+        let call = Call::new(7, Limits::default(), (0, 0), deadline, link.clone(), Arc::<Syncs>::default().of(1));
         contained(&call, async {}).await;
         assert!(link.with_outbox(|outbox| outbox.nothing_queued()), "nothing is said of a call that went well");
         contained(&call, panics_below_a_guest()).await;
@@ -100,7 +101,7 @@ mod tests {
     async fn what_was_said_of_its_changes_before_a_panic_is_not_said_again() {
         let link = Arc::new(Link::default());
         let deadline = Instant::now() + Duration::from_secs(60);
-        let call = Call::new(7, Limits::default(), (0, 0), deadline, link.clone());
+        let call = Call::new(7, Limits::default(), (0, 0), deadline, link.clone(), Arc::<Syncs>::default().of(1));
         contained(&call, async {
             call.changed(ChangeKind::Created, None);
             call.finish_changes();

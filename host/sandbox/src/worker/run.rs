@@ -12,6 +12,7 @@ use super::background::Background;
 use super::bindings::bulkhead::tool::types::{Capability, Content, Description, ToolError, WorkspaceAccess};
 use super::call::Call;
 use super::fault::{self, Class};
+use super::fs::Syncs;
 use super::imports::{part, part_fault};
 use super::limiter::{Budget, Share};
 use super::meter::{Metered, Ticker};
@@ -36,6 +37,7 @@ pub(super) struct Shared {
     pub(super) ticker: Arc<Ticker>,
     pub(super) background: Arc<Background>,
     pub(super) budget: Arc<Budget>,
+    pub(super) syncs: Arc<Syncs>,
 }
 
 /// What a guest returned.

@@ -214,7 +214,8 @@ impl Server {
             Some(Some(workspace)) => mounts.extend(workspace.with(start.access)),
             Some(None) => return refuse("the workspace is not open"),
         }
-        let call = Arc::new(Call::new(id, start.limits, start.room, at(start.deadline_ns), self.link.clone()));
+        let (link, syncs) = (self.link.clone(), self.shared.syncs.of(start.user));
+        let call = Arc::new(Call::new(id, start.limits, start.room, at(start.deadline_ns), link, syncs));
         self.link.begin(&call);
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let job = Job {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bulkhead_core::event::ChangeKind;
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use wasmtime::component::Resource;
 use wasmtime_wasi::filesystem::{Descriptor, File};
@@ -72,9 +73,22 @@ impl View<'_> {
         stat.ok().map(|stat| stat.type_)
     }
 
-    async fn sync_file(&mut self, fd: &Fd, all: bool) -> Option<FsResult<()>> {
-        let file = Arc::clone(&self.file(fd).ok()?.file);
-        Some(sync(file, all).await)
+    /// What has to be written to the disk for a descriptor. A directory's own can't be: it
+    /// is only a place to look names up from.
+    pub(super) fn synced(&self, fd: &Fd) -> FsResult<Arc<std::fs::File>> {
+        match self.stock.table.get(fd)? {
+            Descriptor::File(file) => Ok(Arc::clone(&file.file)),
+            Descriptor::Dir(directory) => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let opened = openat(&*directory.dir, c".", flags, Mode::empty()).map_err(std::io::Error::from)?;
+                Ok(Arc::new(opened.into()))
+            }
+        }
+    }
+
+    async fn sync_all_or_data(&mut self, fd: &Fd, all: bool) -> FsResult<()> {
+        let file = self.synced(fd)?;
+        self.call.syncs.sync(file, all).await.map_err(FsError::from)
     }
 
     pub(super) fn reader(&self, fd: &Fd, position: Filesize) -> FsResult<Reader> {
@@ -157,16 +171,6 @@ impl View<'_> {
     }
 }
 
-/// Has a file written to the disk, elsewhere: the stock one would hold up every
-/// other guest of the worker.
-pub(super) async fn sync(file: Arc<std::fs::File>, all: bool) -> FsResult<()> {
-    let done = tokio::task::spawn_blocking(move || if all { file.sync_all() } else { file.sync_data() }).await;
-    match done {
-        Ok(result) => result.map_err(FsError::from),
-        Err(_) => Err(ErrorCode::Io.into()),
-    }
-}
-
 impl Host for View<'_> {
     fn convert_error_code(&mut self, error: FsError) -> wasmtime::Result<ErrorCode> {
         self.stock.convert_error_code(error)
@@ -186,10 +190,7 @@ impl HostDescriptor for View<'_> {
     }
 
     async fn sync_data(&mut self, fd: Fd) -> FsResult<()> {
-        match self.sync_file(&fd, false).await {
-            Some(result) => result,
-            None => self.stock.sync_data(fd).await,
-        }
+        self.sync_all_or_data(&fd, false).await
     }
 
     async fn get_flags(&mut self, fd: Fd) -> FsResult<DescriptorFlags> {
@@ -239,10 +240,7 @@ impl HostDescriptor for View<'_> {
     }
 
     async fn sync(&mut self, fd: Fd) -> FsResult<()> {
-        match self.sync_file(&fd, true).await {
-            Some(result) => result,
-            None => self.stock.sync(fd).await,
-        }
+        self.sync_all_or_data(&fd, true).await
     }
 
     async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {

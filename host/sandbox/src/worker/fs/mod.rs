@@ -10,6 +10,7 @@ mod listing;
 pub(super) mod p3;
 mod paths;
 mod stream;
+mod syncs;
 
 use wasmtime::component::{HasData, Linker, Resource};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView};
@@ -23,6 +24,7 @@ use super::state::{Mount, State};
 pub(super) use journal::Journal;
 pub(super) use paths::Paths;
 use paths::{Known, depths};
+pub(super) use syncs::{Syncs, UserSyncs};
 
 /// The filesystem of one call.
 pub(super) struct View<'a> {

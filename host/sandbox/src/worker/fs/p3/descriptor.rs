@@ -3,7 +3,6 @@
 //! between its checks and what it does; the two that take long say how they hold.
 
 use std::future::Future;
-use std::sync::Arc;
 
 use futures::FutureExt as _;
 use wasmtime::component::{Access, Accessor, FutureReader, Resource, StreamReader};
@@ -17,7 +16,6 @@ use wasmtime_wasi::p3::bindings::filesystem::types::{
 use wasmtime_wasi::p3::filesystem::{FilesystemError, FilesystemResult};
 
 use super::super::View;
-use super::super::descriptor::sync;
 use super::super::links::{Tree, stay_inside};
 use super::super::listing::Listing;
 use super::super::stream::Place;
@@ -65,9 +63,14 @@ async fn look<U>(
     Ok(Some(tree))
 }
 
-/// The file of a descriptor; nothing if it is a directory.
-fn file<U>(store: &Accessor<U, Files>, fd: &Fd) -> Option<Arc<std::fs::File>> {
-    store.with(|mut access| access.get().file(fd).ok().map(|file| Arc::clone(&file.file)))
+/// Has what a descriptor names written to the disk, when its user may.
+async fn sync<U>(store: &Accessor<U, Files>, fd: &Fd, all: bool) -> FilesystemResult<()> {
+    let found = store.with(|mut access| {
+        let view = access.get();
+        view.synced(fd).map(|file| (file, view.call.syncs.clone()))
+    });
+    let (file, syncs) = found.map_err(error)?;
+    syncs.sync(file, all).await.map_err(|failed| error(failed.into()))
 }
 
 /// Joins a guest's stream to a file.
@@ -131,10 +134,7 @@ impl<U: 'static> HostDescriptorWithStore<U> for Files {
     }
 
     async fn sync_data(store: &Accessor<U, Self>, fd: Fd) -> FilesystemResult<()> {
-        match file(store, &fd) {
-            Some(file) => sync(file, false).await.map_err(error),
-            None => at_once!(store, |view| view.sync_data(fd)),
-        }
+        sync(store, &fd, false).await
     }
 
     async fn get_flags(store: &Accessor<U, Self>, fd: Fd) -> FilesystemResult<DescriptorFlags> {
@@ -180,10 +180,7 @@ impl<U: 'static> HostDescriptorWithStore<U> for Files {
     }
 
     async fn sync(store: &Accessor<U, Self>, fd: Fd) -> FilesystemResult<()> {
-        match file(store, &fd) {
-            Some(file) => sync(file, true).await.map_err(error),
-            None => at_once!(store, |view| view.sync(fd)),
-        }
+        sync(store, &fd, true).await
     }
 
     async fn create_directory_at(store: &Accessor<U, Self>, fd: Fd, path: String) -> FilesystemResult<()> {
