@@ -72,6 +72,10 @@ impl Hierarchy {
             divide(&hierarchy.directory, &hierarchy.controllers, false)?;
         }
         if let Some(memory) = hierarchy.memory {
+            if version == Version::One {
+                // Kernels before 5.11 count what is in groups below only if they are told to.
+                drop(write(&hierarchy.directory, "memory.use_hierarchy", 1));
+            }
             write(&hierarchy.directory, memory_file(version), memory)?;
         }
         if hierarchy.controllers.contains(&Controller::Cpu) {
