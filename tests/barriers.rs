@@ -59,7 +59,9 @@ fn root() -> PathBuf {
 /// Every package that is built here, of ours and of others, as cargo tells of them.
 fn packages() -> Vec<serde_json::Value> {
     let told = std::process::Command::new(env!("CARGO"))
-        .args(["metadata", "--locked", "--offline", "--format-version", "1", "--all-features"])
+        // Those of other systems are not here on a machine that has only built.
+        .args(["metadata", "--locked", "--format-version", "1", "--all-features", "--filter-platform"])
+        .arg(format!("{}-unknown-linux-gnu", std::env::consts::ARCH))
         .current_dir(root())
         .output()
         .unwrap();
