@@ -1,8 +1,13 @@
-//! Embeds the built-in tools: lists `guest-tools/dist/*.wasm`. It builds and
-//! downloads nothing; the components are made by `tools/build-guests`.
+//! Embeds the built-in tools: packs `guest-tools/dist/*.wasm` and lists them. It builds
+//! and downloads nothing; the components are made by `tools/build-guests`.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use sha2::{Digest as _, Sha256};
 
 /// Allows a host without built-in tools, for work on the host alone.
 const WITHOUT: &str = "BULKHEAD_WITHOUT_GUESTS";
@@ -19,21 +24,36 @@ fn main() -> Result<(), String> {
              Run tools/build-guests first, or set {WITHOUT}=1 for a host without them"
         ));
     }
+    let out = variable("OUT_DIR")?;
     let mut list = String::from("[\n");
     for component in components {
         println!("cargo::rerun-if-changed={}", component.display());
         let name = component.file_stem().and_then(|name| name.to_str()).ok_or("a component's name is not UTF-8")?;
+        let wasm = std::fs::read(&component).map_err(|error| format!("{}: {error}", component.display()))?;
+        let packed = out.join(name).with_extension("wasm.zlib");
+        std::fs::write(&packed, pack(&wasm)?).map_err(|error| format!("{}: {error}", packed.display()))?;
+        let (size, digest): (_, [u8; 32]) = (wasm.len(), Sha256::digest(&wasm).into());
         // The debug form of a path is a valid literal for every path that is UTF-8.
-        writeln!(list, "    Builtin {{ name: {name:?}, wasm: include_bytes!({component:?}) }},")
-            .map_err(|e| e.to_string())?;
+        writeln!(
+            list,
+            "    Builtin {{ name: {name:?}, size: {size}, digest: Digest::from_bytes({digest:?}), \
+             packed: include_bytes!({packed:?}) }},"
+        )
+        .map_err(|error| error.to_string())?;
     }
     list.push(']');
-    let out = variable("OUT_DIR")?.join("builtin.rs");
+    let out = out.join("builtin.rs");
     std::fs::write(&out, list).map_err(|error| format!("{}: {error}", out.display()))?;
     if packs_relocations() {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
     Ok(())
+}
+
+/// A component as it is embedded: a quarter of its size.
+fn pack(wasm: &[u8]) -> Result<Vec<u8>, String> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(wasm).and_then(|()| encoder.finish()).map_err(|error| error.to_string())
 }
 
 /// Whether the executable's table of relocations may be packed (`DT_RELR`), which the

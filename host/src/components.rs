@@ -30,6 +30,14 @@ impl ComponentFiles {
 
 #[async_trait]
 impl Components for ComponentFiles {
+    async fn has(&self, digest: Digest) -> Result<bool, Error> {
+        if let Some(behind) = &self.behind {
+            return behind.has(digest).await;
+        }
+        let path = self.path(digest);
+        blocking(move || path.try_exists()).await
+    }
+
     async fn put(&self, digest: Digest, bytes: Bytes) -> Result<(), Error> {
         if let Some(behind) = &self.behind {
             behind.put(digest, bytes.clone()).await?;
@@ -120,8 +128,10 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let files = ComponentFiles::new(directory.path(), None);
         let digest = Digest::of(b"abc");
+        assert!(!files.has(digest).await.expect("read"));
         files.put(digest, Bytes::from_static(b"abc")).await.expect("stored");
         files.put(digest, Bytes::from_static(b"abc")).await.expect("stored twice");
+        assert!(files.has(digest).await.expect("read"));
         assert_eq!(files.get(digest).await.expect("read"), "abc");
         std::fs::write(directory.path().join(format!("{}.wasm", digest.hex())), "abd").expect("changed");
         assert_eq!(files.get(digest).await.expect_err("refused").kind(), ErrorKind::InvalidData);

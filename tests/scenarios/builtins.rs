@@ -107,3 +107,21 @@ fn every_built_in_tool_is_ready_and_describes_itself() {
     ];
     assert_eq!(names, wanted);
 }
+
+#[test]
+fn a_component_that_is_gone_is_back_after_the_next_start() {
+    let server = Server::start(Options::default().builtins());
+    let tools = server.client().get("/v1/tools").expect(200);
+    let digests: Vec<String> =
+        tools["items"].as_array().unwrap().iter().map(|tool| tool["digest"].to_string()).collect();
+    let file = |digest: &str| format!("{}.wasm", digest.trim_matches('"').strip_prefix("sha256:").unwrap());
+    let read = |server: &Server, digest: &str| std::fs::read(server.data().join("components").join(file(digest)));
+    let before: Vec<Vec<u8>> = digests.iter().map(|digest| read(&server, digest).unwrap()).collect();
+    std::fs::remove_file(server.data().join("components").join(file(&digests[3]))).unwrap();
+    let server = server.stop_and_restart();
+    for (digest, before) in digests.iter().zip(before) {
+        assert!(read(&server, digest).unwrap() == before, "{digest}");
+    }
+    let again = server.client().get("/v1/tools").expect(200);
+    assert_eq!(again["items"], tools["items"], "they are the tools that they were");
+}

@@ -66,8 +66,8 @@ async fn app_builtins(api: &crate::http::Api) -> Result<(usize, usize), bulkhead
     let tools = &api.services.tools;
     let mut registered = Vec::new();
     for builtin in crate::builtin::all() {
-        let wasm = bytes::Bytes::from_static(builtin.wasm);
-        registered.push(tools.register_as(bulkhead_core::tool::ToolOwner::Operator, wasm).await?);
+        let (owner, size) = (bulkhead_core::tool::ToolOwner::Operator, builtin.size as u64);
+        registered.push(tools.register_as(owner, builtin.digest, size, || builtin.component()).await?);
     }
     let compiling = registered.iter().filter(|(tool, _)| matches!(tool.state, ToolState::Compiling)).count();
     if compiling > 0 {

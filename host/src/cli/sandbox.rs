@@ -74,7 +74,7 @@ fn cache(loaded: &Loaded) -> PathBuf {
 pub(super) fn component(named: &str, config: &Config) -> Result<Bytes, Failure> {
     if !named.contains('/') && !named.ends_with(".wasm") {
         return match builtin::find(named) {
-            Some(builtin) => Ok(Bytes::from_static(builtin.wasm)),
+            Some(builtin) => builtin.component().map_err(|error| Failure::new(Exit::Host, error.to_string())),
             None => Err(unknown(named)),
         };
     }

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use bulkhead_core::digest::Digest;
 use serde_json::{Value, json};
 
 use super::args::{Global, Server, Tools};
@@ -34,14 +33,13 @@ pub(super) fn tools(global: &Global, command: Tools, output: &Output) -> Result<
 }
 
 fn list_builtin(output: &Output) -> Result<Exit, Failure> {
-    let digest = |wasm: &[u8]| Digest::of(wasm).to_string();
     let tools: Vec<Value> = builtin::all()
         .iter()
-        .map(|tool| json!({"name": tool.name, "size": tool.wasm.len(), "digest": digest(tool.wasm)}))
+        .map(|tool| json!({"name": tool.name, "size": tool.size, "digest": tool.digest}))
         .collect();
     output.result(&json!({"items": tools}), || {
         let row =
-            |tool: &builtin::Builtin| vec![tool.name.to_owned(), show_bytes(tool.wasm.len() as u64), digest(tool.wasm)];
+            |tool: &builtin::Builtin| vec![tool.name.to_owned(), show_bytes(tool.size as u64), tool.digest.to_string()];
         table(&["NAME", "SIZE", "DIGEST"], &builtin::all().iter().map(row).collect::<Vec<_>>())
     });
     Ok(Exit::Ok)

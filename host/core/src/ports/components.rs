@@ -8,6 +8,8 @@ use crate::digest::Digest;
 /// Components, immutable and addressed by content.
 #[async_trait]
 pub trait Components: Send + Sync + 'static {
+    /// Whether a component lies where every host finds it.
+    async fn has(&self, digest: Digest) -> Result<bool, std::io::Error>;
     /// Stores a component durably. Fine if it is there.
     async fn put(&self, digest: Digest, bytes: Bytes) -> Result<(), std::io::Error>;
     /// Reads a component and checks that its bytes have the digest.

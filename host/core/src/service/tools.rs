@@ -3,6 +3,7 @@
 //! `ready` or `rejected`, also after a restart in between.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -182,7 +183,11 @@ impl Tools {
         } else {
             ToolOwner::Tenant(permit.owner().tenant)
         };
-        self.register_by(Some(permit.principal()), owner, component).await
+        if component.is_empty() {
+            return Err(Error::invalid("body", "is empty; send the bytes of a WebAssembly component"));
+        }
+        let (digest, size) = (Digest::of(&component), component.len() as u64);
+        self.register_by(Some(permit.principal()), owner, digest, size, || Ok(component)).await
     }
 
     /// Checks that the principal may change the operator's tools.
@@ -193,37 +198,41 @@ impl Tools {
         Err(self.inner.access.lacking(permit.owner(), Scope::OperatorTools).await)
     }
 
-    /// Registers a component on behalf of the host: the built-in tools.
+    /// Registers a component on behalf of the host: the built-in tools. Its bytes are
+    /// asked for only if it is not stored yet.
     ///
     /// # Errors
-    /// As [`Tools::register`].
-    pub async fn register_as(&self, owner: ToolOwner, component: Bytes) -> Result<(Tool, bool), Error> {
-        self.register_by(None, owner, component).await
+    /// As [`Tools::register`], and if the bytes can't be had.
+    pub async fn register_as(
+        &self,
+        owner: ToolOwner,
+        digest: Digest,
+        size: u64,
+        component: impl FnOnce() -> io::Result<Bytes> + Send,
+    ) -> Result<(Tool, bool), Error> {
+        self.register_by(None, owner, digest, size, component).await
     }
 
     async fn register_by(
         &self,
         by: Option<&Principal>,
         owner: ToolOwner,
-        component: Bytes,
+        digest: Digest,
+        size: u64,
+        component: impl FnOnce() -> io::Result<Bytes> + Send,
     ) -> Result<(Tool, bool), Error> {
         let inner = &self.inner;
-        if component.is_empty() {
-            return Err(Error::invalid("body", "is empty; send the bytes of a WebAssembly component"));
-        }
-        if component.len() as u64 > inner.max_component_bytes {
+        if size > inner.max_component_bytes {
             return Err(Error::TooLarge {
                 what: "the component",
                 key: "tools.max_component_bytes",
                 limit: inner.max_component_bytes,
             });
         }
-        let digest = Digest::of(&component);
-        let size = component.len() as u64;
         self.room_for(owner, digest, size).await?;
         let _registering = inner.registering.read().await;
-        let put = inner.ports.components.put(digest, component).await;
-        put.map_err(|error| SandboxError::new("the component could not be stored", error))?;
+        let stored = self.store(digest, component).await;
+        stored.map_err(|error| SandboxError::new("the component could not be stored", error))?;
         let (id, created_at) = (inner.ports.ids.tool_id(), inner.ports.ids.now());
         let tool = Tool { id, owner, digest, size, state: ToolState::Compiling, created_at };
         let record = recorded(created_at, owner, by, &AuditBody::ToolRegistered { tool: id, digest, size });
@@ -232,6 +241,14 @@ impl Tools {
         }
         self.prepare(tool.clone());
         Ok((tool, true))
+    }
+
+    async fn store(&self, digest: Digest, component: impl FnOnce() -> io::Result<Bytes> + Send) -> io::Result<()> {
+        let components = &self.inner.ports.components;
+        if components.has(digest).await? {
+            return Ok(());
+        }
+        components.put(digest, component()?).await
     }
 
     /// Refuses a tool to a tenant that has as many as it may. Those that are registered

@@ -15,9 +15,13 @@ use super::statement::{Statement, Work};
 
 #[async_trait]
 impl Components for PostgresStore {
-    async fn put(&self, digest: Digest, bytes: Bytes) -> Result<(), Error> {
+    async fn has(&self, digest: Digest) -> Result<bool, Error> {
         let known = Statement::new("SELECT 1 AS one FROM components WHERE digest = $1").bind_id(digest);
-        if !self.read(known).await.map_err(Error::other)?.rows.is_empty() {
+        Ok(!self.read(known).await.map_err(Error::other)?.rows.is_empty())
+    }
+
+    async fn put(&self, digest: Digest, bytes: Bytes) -> Result<(), Error> {
+        if self.has(digest).await? {
             return Ok(());
         }
         let insert = Statement::new("INSERT INTO components (digest, body) VALUES ($1, $2) ON CONFLICT DO NOTHING");
