@@ -73,6 +73,10 @@ pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// (`wit/tool.wit`). One that has not is stopped at once.
 pub(crate) const CANCEL_GRACE: Duration = Duration::from_secs(2);
 
+/// The processor time that it may use of that: enough to put things in order, and next to
+/// nothing for one that works on.
+pub(crate) const CANCEL_WORK: Duration = Duration::from_millis(20);
+
 /// How long a worker may take to drop a call that nobody waits for any more.
 pub(crate) const ABORT_GRACE: Duration = Duration::from_secs(1);
 
@@ -127,6 +131,10 @@ pub(crate) const CHANGES_PER_FRAME: usize = 64;
 /// Largest component, in bytes.
 pub(crate) const MAX_COMPONENT: usize = 32 * 1024 * 1024;
 
+/// Added to the niceness of a compiler: below that of workers, above that of guests that
+/// take long, beside which a compilation must end within its time.
+pub(crate) const COMPILER_NICE: i32 = 15;
+
 /// Largest compiled artefact, in bytes.
 pub(crate) const MAX_ARTIFACT: u64 = 512 * 1024 * 1024;
 
@@ -139,12 +147,14 @@ pub(crate) const MAX_MEMORIES: u32 = 4;
 /// Tables of one component.
 pub(crate) const MAX_TABLES: u32 = 16;
 
-/// Tables that the pool holds per slot. Not every component has all it may.
-pub(crate) const TABLES_PER_SLOT: u32 = 4;
+/// Tables that the pool holds per slot: as many as a component may have, or a few that
+/// have all they may would leave none to the others.
+pub(crate) const TABLES_PER_SLOT: u32 = MAX_TABLES;
 
-/// Elements of the largest table. The pool maps every table at this size, and
-/// a kernel that does not overcommit refuses a pool larger than its memory.
-pub(crate) const MAX_TABLE_ELEMENTS: u64 = 1_000_000;
+/// Elements of the largest table: what a call may be given at most. The pool maps every
+/// table at this size, and a kernel that does not overcommit refuses a pool larger than
+/// its memory.
+pub(crate) const MAX_TABLE_ELEMENTS: u64 = bulkhead_core::limits::Limits::MAX.table_elements;
 
 /// Functions of one component: 200,000 tiny ones took 1.1 GB to compile.
 pub(crate) const MAX_FUNCTIONS: u32 = 50_000;

@@ -22,7 +22,7 @@ pub(crate) use externs::{ASYNC_GUEST, GUEST};
 pub use inspect::{Inspection, inspect_component};
 pub(crate) use stages::Heard;
 
-use crate::bounds::{MAX_ARTIFACT, MAX_COMPONENT};
+use crate::bounds::{COMPILER_NICE, MAX_ARTIFACT, MAX_COMPONENT};
 use crate::config::{Isolation, WasmConfig};
 use crate::engine::{self, Flavour};
 use crate::walls::{self, Code, Part, bounds, close_inherited};
@@ -202,6 +202,8 @@ fn confine(seconds: u64, memory: u64) -> wasmtime::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     close_inherited()?;
     bounds::bound()?;
+    // It takes every core it can get, and nobody waits for it as for a call.
+    rustix::process::nice(COMPILER_NICE)?;
     bounds::at_most(Resource::Fsize, MAX_ARTIFACT)?;
     bounds::at_most(Resource::As, memory)?;
     setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 1) })?;

@@ -16,7 +16,7 @@ use wasmtime::Engine;
 use super::background::LONG;
 use super::call::Call;
 use super::panics::vital;
-use crate::bounds::{REST, TICK};
+use crate::bounds::{CANCEL_WORK, REST, TICK};
 use crate::wire::Stop;
 
 /// Rests without a guest after which the ticker sleeps until it is woken.
@@ -112,6 +112,8 @@ pub(super) struct Metered<F> {
     call: Arc<Call>,
     ticker: Arc<Ticker>,
     used: Duration,
+    /// What it had used when it was found cancelled.
+    at_cancel: Option<Duration>,
     allowed: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -119,15 +121,22 @@ pub(super) struct Metered<F> {
 impl<F: Future> Metered<F> {
     pub(super) fn new(guest: F, call: Arc<Call>, ticker: Arc<Ticker>) -> Self {
         let allowed = Duration::from_millis(call.limits.cpu_time_ms);
-        Self { guest: Box::pin(guest), call, ticker, used: Duration::ZERO, allowed, timer: None }
+        Self { guest: Box::pin(guest), call, ticker, used: Duration::ZERO, at_cancel: None, allowed, timer: None }
     }
 
-    fn stopped(&self) -> Option<Stop> {
+    fn stopped(&mut self) -> Option<Stop> {
         match self.call.over(Instant::now()) {
             Some(Stop::Aborted) => Some(Stop::Aborted),
             _ if self.used >= self.allowed => Some(Stop::Cpu),
+            None if self.spends_its_grace() => Some(Stop::Cancelled),
             over => over,
         }
+    }
+
+    /// Whether it was cancelled, and works on instead of ending.
+    fn spends_its_grace(&mut self) -> bool {
+        let cancelled = self.call.cancelled().map(|_| *self.at_cancel.get_or_insert(self.used));
+        cancelled.is_some_and(|at| self.used.saturating_sub(at) >= CANCEL_WORK)
     }
 }
 

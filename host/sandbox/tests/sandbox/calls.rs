@@ -150,7 +150,10 @@ async fn a_cancelled_call_may_end_by_itself_or_is_stopped() {
     bench.limits.cpu_time_ms = 60_000;
     let polite = bench.prepare(&guests::until_cancelled()).await;
     let spin = bench.prepare(&guests::spin()).await;
-    for (prepared, wanted) in [(&polite, "succeeded"), (&spin, "cancelled/cancelled")] {
+    let hypocrite = bench.prepare(&guests::looks_and_spins_on()).await;
+    for (prepared, wanted) in
+        [(&polite, "succeeded"), (&spin, "cancelled/cancelled"), (&hypocrite, "cancelled/cancelled")]
+    {
         let cancel = CancellationToken::new();
         let run = bench.call(prepared, "{}", WorkspaceAccess::None);
         let running = bench.spawn(run, Remember::new(), cancel.clone());
@@ -161,7 +164,8 @@ async fn a_cancelled_call_may_end_by_itself_or_is_stopped() {
         let cancelled = Instant::now();
         let outcome = running.await.unwrap().unwrap();
         assert_eq!(summary(&outcome), wanted);
-        // There is no grace for who does not look: two seconds, otherwise.
+        // There is no grace for who does not look, and next to none for who works on: two
+        // seconds, otherwise.
         assert!(cancelled.elapsed() < Duration::from_secs(1), "{wanted}: {:?}", cancelled.elapsed());
     }
     let cancel = CancellationToken::new();
@@ -220,4 +224,26 @@ async fn one_user_s_calls_leave_memory_to_another_s() {
     }
     assert_eq!(refused, 12);
     bench.sandbox.shutdown().await;
+}
+
+/// As many as a component may have, of each call that one user may have running here.
+#[tokio::test]
+async fn tables_of_many_calls_leave_some_to_the_next() {
+    let mut bench = Bench::with(|config| config.calls_per_worker = 8);
+    bench.limits.cpu_time_ms = 60_000;
+    let full = bench.prepare(&guests::full_of_tables()).await;
+    let echo = bench.prepare(&guests::echo()).await;
+    let cancel = CancellationToken::new();
+    let mut running = Vec::new();
+    for _ in 0..7 {
+        running.push(bench.spawn(bench.call(&full, "{}", WorkspaceAccess::None), Remember::new(), cancel.clone()));
+    }
+    bench.until("they run", |stats| stats.calls == 7).await;
+    let run = bench.call(&echo, "{}", WorkspaceAccess::None);
+    let outcome = bench.sandbox.run(run, Remember::new(), CancellationToken::new()).await.unwrap();
+    assert_eq!(summary(&outcome), "succeeded");
+    cancel.cancel();
+    for one in running {
+        assert_eq!(summary(&one.await.unwrap().unwrap()), "cancelled/cancelled");
+    }
 }

@@ -65,6 +65,17 @@ pub(crate) fn until_cancelled() -> Bytes {
     tool(import, &format!("(loop (br_if 0 (i32.eqz (call $requested)))) {RETURN_ARGUMENTS}"))
 }
 
+/// Spins until it is cancelled, and then on.
+pub(crate) fn looks_and_spins_on() -> Bytes {
+    let import = "(import \"bulkhead:tool/cancellation@0.1.0\" \"requested\" (func $requested (result i32)))";
+    tool(import, "(drop (call $requested)) (loop (br 0)) unreachable")
+}
+
+/// Never ends, and has nearly as many tables as it may.
+pub(crate) fn full_of_tables() -> Bytes {
+    tool_with(&"(table 0 funcref) ".repeat(15), "(loop (br 0)) unreachable")
+}
+
 fn core(imports: &str, items: &str, body: &str) -> String {
     let schema = "{\\\"type\\\":\\\"object\\\"}";
     format!(

@@ -449,6 +449,12 @@ async fn a_real_worker_reaches_its_domain_and_no_further() {
     assert!(!inside.config.cache_dir.join("a").exists());
 }
 
+/// Of a process's first thread; field 19 of its `stat` (proc_pid_stat(5)).
+fn niceness(process: u32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().parse().unwrap()
+}
+
 #[test]
 fn the_compiler_stands_behind_it() {
     // It waits for a component, with the walls up.
@@ -468,6 +474,7 @@ fn the_compiler_stands_behind_it() {
     assert_shut_in(compiler.id());
     let score = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", compiler.id())).unwrap();
     assert_eq!(score.trim(), "1000", "it goes before the server when memory runs out");
+    assert_eq!(niceness(compiler.id()), (niceness(std::process::id()) + 15).min(19), "calls come before it");
     if may_administer() && has_namespaces(None) {
         // Its root is empty but for its own descriptors; the numbers are those of any process.
         let root = std::fs::read_dir(format!("/proc/{}/root/", compiler.id())).unwrap();
