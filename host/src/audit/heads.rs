@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _};
 use std::path::{Path, PathBuf};
 
 use bulkhead_core::audit::chain::{ChainState, Place};
-use bulkhead_core::audit::verify::statement;
+use bulkhead_core::audit::verify::{SignedPlace, statement};
 use bulkhead_core::clock::Timestamp;
 use bulkhead_core::digest::Digest;
 use serde::{Deserialize, Serialize};
@@ -103,7 +103,7 @@ fn places(heads: &[Head]) -> Vec<(String, Place)> {
 }
 
 /// What was signed of each chain.
-pub type Trusted = BTreeMap<String, Vec<Place>>;
+pub type Trusted = BTreeMap<String, Vec<SignedPlace>>;
 
 /// Adds the heads of a file, each line checked against the keys that are trusted.
 ///
@@ -130,7 +130,7 @@ pub fn read(path: &Path, keys: &[PublicKey], trusted: &mut Trusted) -> Result<()
             return Err(BadHeads::Forged { path, line });
         }
         for (chain, place) in places(&signed.heads) {
-            trusted.entry(chain).or_default().push(place);
+            trusted.entry(chain).or_default().push(SignedPlace { place, at: signed.at });
         }
     }
     Ok(())
@@ -152,7 +152,8 @@ mod tests {
         std::fs::write(&path, format!("{line}\n{line}\n")).expect("is written");
         let mut trusted = Trusted::new();
         read(&path, &[key.public()], &mut trusted).expect("is good");
-        assert_eq!(trusted["operator"], [head, head]);
+        let signed = SignedPlace { place: head, at: Timestamp::from_millis(5) };
+        assert_eq!(trusted["operator"], [signed, signed]);
         let other = HeadKey::open_or_make(&directory.path().join("other"), &System).expect("a key");
         let stranger = read(&path, &[other.public()], &mut trusted);
         assert!(matches!(stranger, Err(BadHeads::Stranger { line: 1, .. })));

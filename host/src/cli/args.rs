@@ -236,6 +236,9 @@ pub(super) enum Audit {
         /// Whose signatures are trusted [default: the key of audit.key_file]
         #[arg(long = "key", value_name = "PUBLIC")]
         keys: Vec<PublicKey>,
+        /// How long records were kept at least, if that was less than it is now [default: keep.audit_hours]
+        #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u64).range(0..=87_600))]
+        kept_hours: Option<u64>,
     },
     /// Print the heads of all chains now, signed, as one line
     Export,

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulkhead_core::audit::verify::Whole;
+use bulkhead_core::audit::verify::{Whole, removed_in_time};
 use bulkhead_core::clock::Clock as _;
 use bulkhead_core::ports::store::Store;
 use bulkhead_core::service::audit::{Unverified, verify};
@@ -27,7 +27,7 @@ pub(super) fn audit(loaded: Loaded, command: Audit, output: &Output) -> Result<E
     runtime.block_on(async {
         // Before the database: what is wrong with them needs none.
         let trusted = match &command {
-            Audit::Verify { heads, keys } => Some(trusted(&loaded.config, heads, keys)?),
+            Audit::Verify { heads, keys, kept_hours } => Some(trusted(&loaded.config, heads, keys, *kept_hours)?),
             Audit::Export => None,
         };
         let store = keys::open(&loaded.config, false).await?;
@@ -51,14 +51,25 @@ async fn exported(store: &Arc<dyn Store>, config: &Config, output: &Output) -> R
     Ok(Exit::Ok)
 }
 
+/// So much earlier than its age says a record may have been removed.
+const SLACK_MS: i64 = 5 * 60 * 1_000;
+
 /// What the log is compared with.
 struct Against {
     trusted: Trusted,
     files: Vec<PathBuf>,
+    /// How long records are kept at least, in milliseconds.
+    kept_ms: i64,
 }
 
 /// Reads signed heads: those that were named, or those of the configuration.
-fn trusted(config: &Config, heads: &[PathBuf], keys: &[PublicKey]) -> Result<Against, Failure> {
+fn trusted(
+    config: &Config,
+    heads: &[PathBuf],
+    keys: &[PublicKey],
+    kept_hours: Option<u64>,
+) -> Result<Against, Failure> {
+    let kept_hours = kept_hours.unwrap_or(config.keep.audit_hours);
     let files = if heads.is_empty() { files(&config.audit_heads(), false)? } else { named(heads)? };
     let keys = match keys {
         [] => own_key(config, !files.is_empty())?,
@@ -68,7 +79,9 @@ fn trusted(config: &Config, heads: &[PathBuf], keys: &[PublicKey]) -> Result<Aga
     for file in &files {
         read(file, &keys, &mut trusted).map_err(|error| Failure::new(Exit::NoInput, error))?;
     }
-    Ok(Against { trusted, files })
+    // Retention looks each minute, and clocks of hosts are not the same to the second.
+    let kept_ms = i64::try_from(kept_hours * 3_600_000).unwrap_or(i64::MAX) - SLACK_MS;
+    Ok(Against { trusted, files, kept_ms })
 }
 
 fn named(heads: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
@@ -107,18 +120,24 @@ fn own_key(config: &Config, needed: bool) -> Result<Vec<PublicKey>, Failure> {
 
 /// Checks every chain, and that none that was signed is missing.
 async fn verified(store: &dyn Store, mut against: Against, output: &Output) -> Result<Exit, Failure> {
+    let oldest = System.now().plus_millis(-against.kept_ms);
     let chains = store.audit_chains().await.map_err(|error| Failure::host(&error))?;
     let mut report = Report::default();
     for state in &chains {
         let heads = against.trusted.remove(&state.chain).unwrap_or_default();
         let kept_after = state.kept_after.number;
-        match verify(store, state, heads).await {
+        let places = heads.iter().map(|head| head.place).collect();
+        let checked = async {
+            removed_in_time(state, &heads, oldest)?;
+            verify(store, state, places).await
+        };
+        match checked.await {
             Ok(whole) => report.whole(&state.chain, kept_after, whole),
             Err(error) => report.broken(&state.chain, &error),
         }
     }
     for (chain, heads) in against.trusted {
-        if heads.iter().any(|head| head.number > 0) {
+        if heads.iter().any(|head| head.place.number > 0) {
             report.missing(&chain);
         }
     }

@@ -4,11 +4,13 @@
 //! A chain alone shows what was changed by who can't compute hashes. Who can
 //! write to the database can make a chain anew from any record on, or cut its
 //! end off; only a head that was signed by a key elsewhere shows that. Of what
-//! retention removed nothing can be said but the link that it left.
+//! retention removed nothing can be said but the link that it left, and whether it
+//! was old enough: what came after a head is younger than its signature.
 
 use thiserror::Error;
 
 use super::chain::{ChainState, Place, Stored};
+use crate::clock::Timestamp;
 use crate::digest::Digest;
 
 /// What is wrong with a chain. The first is the only one told: after it nothing
@@ -59,6 +61,19 @@ pub enum Broken {
         /// The newest that was signed.
         signed: u64,
     },
+    /// Records were removed that retention would have kept.
+    #[error(
+        "the chain was cut off at its beginning: records up to {removed} are gone, though those after {signed} were \
+         made after {at}, when that was signed, and are kept for longer"
+    )]
+    RemovedEarly {
+        /// The last record that is gone.
+        removed: u64,
+        /// The newest that was signed before it.
+        signed: u64,
+        /// When.
+        at: Timestamp,
+    },
     /// A trusted head is another link than that record's.
     #[error("record {number} is not the one that was signed: the chain was made anew at or before it")]
     Forged {
@@ -78,6 +93,31 @@ pub struct Whole {
     pub trusted: Option<u64>,
     /// Trusted heads of records that retention has removed.
     pub too_old: u64,
+}
+
+/// A head that was signed, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignedPlace {
+    /// The head.
+    pub place: Place,
+    /// When it was signed.
+    pub at: Timestamp,
+}
+
+/// Whether nothing was removed from the beginning of a chain that is younger than
+/// `oldest`, which retention would have kept.
+///
+/// # Errors
+/// If something was, as far as signed heads tell.
+pub fn removed_in_time(state: &ChainState, signed: &[SignedPlace], oldest: Timestamp) -> Result<(), Broken> {
+    let removed = state.kept_after.number;
+    let before = signed.iter().filter(|signed| signed.place.number < removed);
+    match before.max_by_key(|signed| signed.at) {
+        Some(SignedPlace { place, at }) if *at > oldest => {
+            Err(Broken::RemovedEarly { removed, signed: place.number, at: *at })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Walks a chain.

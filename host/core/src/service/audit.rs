@@ -118,12 +118,27 @@ pub enum Unverified {
     },
 }
 
-/// Checks a chain as it was when `state` was read, against heads that were signed. It
+/// Checks a chain as it was when `state` was read, or when retention shortened it since, against heads that were signed. It
 /// needs no more than a store, so that the command line does it without building a host.
 ///
 /// # Errors
 /// The first thing that is wrong.
 pub async fn verify(store: &dyn Store, state: &ChainState, trusted: Vec<Place>) -> Result<Whole, Unverified> {
+    let mut state = state.clone();
+    loop {
+        let found = verify_once(store, &state, trusted.clone()).await;
+        // Retention of a running server may have come between: then the beginning has moved.
+        let Err(Unverified::Broken(Broken::Gap { .. } | Broken::Ends { .. })) = found else { return found };
+        let after = state.kept_after.number;
+        let now = store.audit_chains().await.map_err(|error| Unverified::Unreadable { after, error })?;
+        match now.into_iter().find(|now| now.chain == state.chain && now.kept_after.number > after) {
+            Some(moved) => state = moved,
+            None => return found,
+        }
+    }
+}
+
+async fn verify_once(store: &dyn Store, state: &ChainState, trusted: Vec<Place>) -> Result<Whole, Unverified> {
     let mut verifier = Verifier::new(state, trusted)?;
     while verifier.last() < state.head.number {
         let after = verifier.last();

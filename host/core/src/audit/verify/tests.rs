@@ -174,3 +174,24 @@ fn a_statement_is_these_bytes() {
     bytes.extend(Digest::of(b"x").as_bytes());
     assert_eq!(statement(5, &heads), bytes);
 }
+
+#[test]
+fn a_chain_that_was_cut_off_at_its_beginning_is_found() {
+    let (state, records) = chain(9);
+    let at = Timestamp::from_millis;
+    let signed = |nth: usize, ms| SignedPlace { place: place(&records[nth]), at: at(ms) };
+    let heads = [signed(1, 100), signed(4, 200), signed(7, 300)];
+    assert_eq!(removed_in_time(&state, &heads, at(0)), Ok(()), "nothing is gone");
+    let kept = ChainState { kept_after: place(&records[6]), ..state.clone() };
+    assert_eq!(removed_in_time(&kept, &heads, at(200)), Ok(()), "what is gone was old enough");
+    assert_eq!(
+        removed_in_time(&kept, &heads, at(199)),
+        Err(Broken::RemovedEarly { removed: 7, signed: 5, at: at(200) })
+    );
+    // All is gone, and the link that is left is right: a chain alone can't show it.
+    let empty = ChainState { kept_after: state.head, ..state };
+    let places = heads.iter().map(|head| head.place).collect();
+    assert!(verify(&empty, &[], places).is_ok());
+    assert!(removed_in_time(&empty, &heads, at(299)).is_err());
+    assert!(removed_in_time(&empty, &heads, at(300)).is_ok());
+}
