@@ -1,5 +1,6 @@
 //! Requests that are being answered: so many at once in all, and of one user no more
 //! than are left, so that who asks much, sends slowly or takes slowly shuts nobody out.
+//! Those whose key or ticket must be looked up first have half of them.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -24,12 +25,14 @@ pub struct Presence {
 #[derive(Default)]
 struct Taken {
     all: usize,
+    strangers: usize,
     users: HashMap<Owner, usize>,
 }
 
 /// The place of a request, given back when dropped.
 pub struct Present {
     presence: Arc<Presence>,
+    stranger: bool,
     owner: Option<Owner>,
 }
 
@@ -46,11 +49,10 @@ impl Presence {
     pub fn enter(self: &Arc<Self>) -> Result<Present, Problem> {
         let mut taken = self.taken();
         if taken.all >= self.places {
-            let detail = "too many requests are being answered; try again";
-            return Err(Problem::new("overloaded", detail).retry_after(1));
+            return Err(overloaded("too many requests are being answered; try again"));
         }
         taken.all += 1;
-        Ok(Present { presence: self.clone(), owner: None })
+        Ok(Present { presence: self.clone(), stranger: false, owner: None })
     }
 
     /// No code panics while it holds the lock.
@@ -59,7 +61,26 @@ impl Presence {
     }
 }
 
+fn overloaded(detail: &'static str) -> Problem {
+    Problem::new("overloaded", detail).retry_after(1)
+}
+
 impl Present {
+    /// Says that nobody knows yet whose it is, and that it takes a look into the store to
+    /// know: those who make keys up leave half of the places to all others.
+    ///
+    /// # Errors
+    /// If that half is taken.
+    pub fn is_strange(&mut self) -> Result<(), Problem> {
+        let mut taken = self.presence.taken();
+        if taken.strangers >= (self.presence.places / 2).max(1) {
+            return Err(overloaded("too many unknown keys and tickets are being looked up; try again"));
+        }
+        taken.strangers += 1;
+        self.stranger = true;
+        Ok(())
+    }
+
     /// Says whose it is. A user may have as many as are left, and one in any case: half of
     /// all if nobody else is there (a dynamic threshold, as of a worker's memory).
     ///
@@ -67,6 +88,7 @@ impl Present {
     /// If that would be more.
     pub fn is_of(&mut self, owner: Owner) -> Result<(), Problem> {
         let mut taken = self.presence.taken();
+        taken.strangers -= usize::from(std::mem::take(&mut self.stranger));
         let left = self.presence.places - taken.all;
         let own = taken.users.get(&owner).map_or(1, |own| own + 1);
         if own > left.max(1) {
@@ -98,6 +120,7 @@ impl Drop for Present {
     fn drop(&mut self) {
         let mut taken = self.presence.taken();
         taken.all -= 1;
+        taken.strangers -= usize::from(self.stranger);
         let Some(owner) = self.owner else { return };
         if let Some(own) = taken.users.get_mut(&owner) {
             *own -= 1;
@@ -173,6 +196,29 @@ mod tests {
         let only = Arc::new(Presence::new(1, None));
         let one = all_of(&only, 1);
         assert_eq!((one.len(), only.enter().err().map(|problem| problem.code)), (1, Some("overloaded")));
+    }
+
+    #[test]
+    fn strangers_leave_half_of_the_places() {
+        let presence = Arc::new(Presence::new(8, None));
+        let strangers = || {
+            std::iter::from_fn(|| {
+                let mut present = presence.enter().ok()?;
+                present.is_strange().ok()?;
+                Some(present)
+            })
+        };
+        let mut waiting: Vec<Present> = strangers().collect();
+        assert_eq!(waiting.len(), 4);
+        assert_eq!(all_of(&presence, 1).len(), 2);
+        // Who turns out to be somebody is no stranger any more.
+        let mut known = waiting.pop().expect("one of four");
+        known.is_of(owner(2)).expect("room");
+        assert_eq!(strangers().count(), 1);
+        drop((waiting, known));
+        assert_eq!((presence.taken().all, presence.taken().strangers), (0, 0));
+        let only = Arc::new(Presence::new(1, None));
+        only.enter().and_then(|mut present| present.is_strange()).expect("one in any case");
     }
 
     #[test]

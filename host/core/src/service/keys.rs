@@ -161,6 +161,12 @@ impl Keys {
         Ok(principal)
     }
 
+    /// Whether this is found out without waiting behind unknown keys: who holds a key that
+    /// was let in of late, or that a text is no key.
+    pub fn has_met(&self, text: &str) -> bool {
+        ApiKey::parse(text).map_or(true, |key| self.met.contains_key(key.id()))
+    }
+
     /// Whoever was let in before does not wait behind those who guess.
     async fn look_up(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {
         let _turn = match self.met.contains_key(id) {
