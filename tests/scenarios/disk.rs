@@ -97,8 +97,8 @@ fn a_full_disk_loses_nothing_and_everything_goes_on_once_there_is_room() {
     assert_eq!(client.get("/healthz").status, 200);
     assert_eq!(client.get(&format!("/v1/tasks/{task}/files/before")).body, b"kept");
     client.get(&format!("/v1/tasks/{task}/files/large")).problem(404, "not_found");
-    // The sleeper woke up with nowhere to store its end.
-    std::thread::sleep(Duration::from_millis(2_500));
+    // The sleeper woke up with nowhere to store its end, for longer than a while.
+    std::thread::sleep(Duration::from_secs(33));
     disk.clear();
 
     let woken = ended(&client, &sleeps);

@@ -220,8 +220,10 @@ impl Subscription {
                 self.woken().await;
                 continue;
             }
-            // Mark first, read second: a commit in between wakes us again.
+            // Mark first, read second: a commit in between wakes us again. Who is called off
+            // from here on has not read what it was woken for.
             self.wake.borrow_and_update();
+            self.caught_up = None;
             let events = match &self.channel {
                 Some(channel) => lock(&channel.tail).following(self.cursor),
                 None => Vec::new(),

@@ -1,6 +1,7 @@
 //! One call, from its slot to its stored end.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -23,8 +24,13 @@ use crate::steps;
 
 /// Between two tries to store an end that the store refused.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
-/// So many tries; then the call stays as it is and recovery takes it up.
+/// So many tries, if nothing says that it will pass; then the call stays as it is and
+/// recovery takes it up.
 pub(super) const RETRIES: u32 = 150;
+/// So many tries to store an end while the store is full or away: two hours.
+const PATIENT: u64 = 36_000;
+/// Of so many tries in vain one is told in the log.
+const TOLD: u64 = 50;
 
 impl Inner {
     /// Starts a call that waited, unless it was cancelled meanwhile.
@@ -75,7 +81,7 @@ impl Inner {
         events: &[NewEvent],
         cancel: &CancellationToken,
     ) -> Result<Option<Appended>, StoreError> {
-        for _ in 0..RETRIES {
+        loop {
             match self.parts.store.start_call(call.task, call.id, at, &call.grants, events.to_vec()).await {
                 Err(error @ (StoreError::Unavailable(_) | StoreError::DiskFull)) => {
                     tracing::debug!(call = %call.id, error = %chain(&error), "a start could not be stored yet");
@@ -218,6 +224,10 @@ impl Inner {
             pauses,
             arguments: call.arguments.clone(),
         };
+        // The last look: what suspends a host ends the guests that it finds.
+        if self.suspended.load(Ordering::SeqCst) || self.parts.cluster.is_late() {
+            return Err(Fault::new(code::HOST_LOST, "the host lost its lease before the guest was started").retryable());
+        }
         let ran = self.parts.sandbox.run(run, Arc::new(sink.clone()), cancel).await;
         steps::reach("call.ran");
         ran.map_err(|error| host_fault(&error, "the sandbox failed"))
@@ -284,7 +294,7 @@ impl Inner {
         extent: Option<Extent>,
     ) {
         let outcome = Arc::new(outcome);
-        for attempt in 0..RETRIES {
+        for attempt in 0_u64.. {
             match self.end(call, outcome.clone(), events.clone(), extent).await {
                 Ok(()) => return,
                 Err(StoreError::NotHeld(task)) => {
@@ -292,7 +302,15 @@ impl Inner {
                     break;
                 }
                 Err(error) => {
-                    tracing::error!(call = %call.id, attempt, error = %chain(&error), "the end of a call could not be stored");
+                    if attempt.is_multiple_of(TOLD) {
+                        let error = chain(&error);
+                        tracing::error!(call = %call.id, attempt, error, "the end of a call could not be stored yet");
+                    }
+                    // For hours, if they pass: nothing else could be stored meanwhile, and
+                    // a call whose end is not stored still has its lane.
+                    if attempt >= if error.is_passing() { PATIENT } else { RETRIES.into() } {
+                        break;
+                    }
                 }
             }
             if self.stop_now.is_cancelled() {

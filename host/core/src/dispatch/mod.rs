@@ -252,18 +252,24 @@ impl Dispatcher {
     /// Cancels every call of a task and waits until they have ended.
     pub async fn cancel_task(&self, task: TaskId) {
         loop {
+            // In this order: a call leaves the one after it has come into the other.
+            let accepting = lock(&self.inner.accepting).values().any(|of| *of == task);
             let waiting: Vec<_> = lock(&self.inner.active)
                 .values_mut()
                 .filter(|active| active.call.task == task)
                 .map(|active| (active.give_up(None).0, active.done.subscribe()))
                 .collect();
-            if waiting.is_empty() {
+            if waiting.is_empty() && !accepting {
                 return;
             }
             for (cancel, mut done) in waiting {
                 cancel.cancel();
                 self.inner.pump();
                 let _ = done.wait_for(submit::is_ended).await;
+            }
+            if accepting {
+                // It takes as long as the store does.
+                tokio::time::sleep(ACCEPTING).await;
             }
         }
     }

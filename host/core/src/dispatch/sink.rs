@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::drive::{RETRIES, RETRY, chain};
+use super::drive::{RETRY, chain};
 use super::egress::Broker;
 use super::{Inner, lock};
 use crate::call::Call;
@@ -190,7 +190,7 @@ impl CallSink {
     async fn store(&self, bodies: Vec<EventBody>) {
         let events = self.events(bodies);
         let parts = &self.inner.parts;
-        for attempt in 0.. {
+        loop {
             match parts.store.append_events(self.call.task, events.clone()).await {
                 Ok(Some(appended)) => {
                     steps::reach("call.output");
@@ -199,8 +199,8 @@ impl CallSink {
                     return;
                 }
                 Ok(None) => return tracing::warn!(call = %self.call.id, "the task of a running call is gone"),
-                // Nothing was stored, and it may be soon.
-                Err(error @ (StoreError::Unavailable(_) | StoreError::DiskFull)) if attempt < RETRIES => {
+                // Nothing was stored, and it may be soon; the call's own time bounds the wait.
+                Err(error @ (StoreError::Unavailable(_) | StoreError::DiskFull)) => {
                     tracing::debug!(call = %self.call.id, error = %chain(&error), "output could not be stored yet");
                 }
                 // The call itself goes on: its outcome is stored with retries.

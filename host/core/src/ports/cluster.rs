@@ -92,6 +92,11 @@ pub trait Cluster: Send + Sync + 'static {
     /// Whether this host may run what it holds, now and as it changes.
     fn lease(&self) -> watch::Receiver<Lease>;
 
+    /// Whether the lease is over by this host's own clock, told of or not.
+    fn is_late(&self) -> bool {
+        false
+    }
+
     /// The number of this host's membership: another one once others had ended it, and
     /// may have taken what it held.
     fn term(&self) -> u64;

@@ -55,6 +55,13 @@ pub enum StoreError {
     Exists(&'static str),
 }
 
+impl StoreError {
+    /// Whether the same command may work later, as it is.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::DiskFull | Self::Unsure(_))
+    }
+}
+
 /// The numbers of events that one commit appended; empty if `first > last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {

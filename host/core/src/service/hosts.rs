@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Ports;
+use super::tasks::Tasks;
 use super::tools::Tools;
 use crate::access::Access;
 use crate::dispatch::{Dispatcher, Recovered, chain};
@@ -119,6 +120,7 @@ pub(super) struct Tending {
     pub(super) ports: Ports,
     pub(super) dispatcher: Dispatcher,
     pub(super) tools: Tools,
+    pub(super) tasks: Tasks,
     pub(super) hub: Arc<Hub>,
     pub(super) follow: Duration,
 }
@@ -216,6 +218,13 @@ impl Tending {
             note(self.dispatcher.take_over().await, "calls of other hosts could not be taken over");
             if let Err(error) = self.tools.recover().await {
                 tracing::warn!(error = %chain(&error), "tools of other hosts could not be taken over");
+            }
+            match self.tasks.recover().await {
+                Ok(0) => {}
+                Ok(tasks) => tracing::info!(tasks, "tasks that other hosts were filling have failed"),
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "tasks that other hosts were filling could not be ended");
+                }
             }
             // What somebody asked for was taken with what waited in it.
             let now = self.ports.cluster.taken();

@@ -168,6 +168,7 @@ impl Services {
         let tools = tools::Tools::new(ports.clone(), &config, access.clone());
         let activity = Arc::new(Activity::default());
         let parts = tasks::TaskParts {
+            filling: tasks::Filling::default(),
             ports: ports.clone(),
             access: access.clone(),
             hub: hub.clone(),

@@ -1,7 +1,9 @@
 //! Tasks: create, fill, list, follow. What becomes of them is [`super::lifecycle`].
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -23,7 +25,7 @@ use crate::hub::{Hub, Subscription};
 use crate::id::{SessionId, TaskId};
 use crate::limits::{Limits, LimitsPatch};
 use crate::ports::import::{Import, ImportError, Imported};
-use crate::ports::store::Page;
+use crate::ports::store::{Page, StoreError};
 use crate::ports::workspace::ByteStream;
 use crate::principal::By;
 use crate::quota::{Extent, Quotas};
@@ -69,6 +71,39 @@ pub enum Fill {
     Archive(ByteStream),
 }
 
+/// Between two tries to store that a workspace is filled, and how many: for an hour.
+const MOVE_AGAIN: Duration = Duration::from_millis(500);
+const MOVES: u32 = 7_200;
+
+/// The tasks whose workspaces are being filled here.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Filling(Arc<Mutex<HashSet<TaskId>>>);
+
+/// That one is, until it is dropped.
+struct IsFilling(Filling, TaskId);
+
+impl Filling {
+    fn begin(&self, task: TaskId) -> IsFilling {
+        self.lock().insert(task);
+        IsFilling(self.clone(), task)
+    }
+
+    fn has(&self, task: TaskId) -> bool {
+        self.lock().contains(&task)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<TaskId>> {
+        // No code panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for IsFilling {
+    fn drop(&mut self) {
+        self.0.lock().remove(&self.1);
+    }
+}
+
 /// The use cases of tasks.
 #[derive(Clone)]
 pub struct Tasks {
@@ -84,6 +119,7 @@ pub(super) struct TaskParts {
     pub(super) hub: Arc<Hub>,
     pub(super) dispatcher: Dispatcher,
     pub(super) quotas: Arc<Quotas>,
+    pub(super) filling: Filling,
     pub(super) tools: Tools,
     /// Of every task's limits.
     pub(super) ceiling: Limits,
@@ -93,6 +129,19 @@ pub(super) struct TaskParts {
     pub(super) lifetimes: Lifetimes,
     /// How long what was deleted is kept, in milliseconds.
     pub(super) keep_deleted_ms: i64,
+}
+
+impl Fill {
+    /// What a task tells of it, and the state that it begins in.
+    fn begins(&self) -> (Source, TaskState) {
+        match self {
+            Self::Empty => (Source::Empty, TaskState::Ready),
+            Self::Git { url, reference } => {
+                (Source::Git { url: url.clone(), reference: reference.clone() }, TaskState::Initializing)
+            }
+            Self::Archive(_) => (Source::Archive, TaskState::Initializing),
+        }
+    }
 }
 
 impl Tasks {
@@ -125,13 +174,7 @@ impl Tasks {
             self.parts.quotas.room_to_fill(permit.owner()).await?;
         }
         let now = self.parts.ports.ids.now();
-        let (source, state) = match &new.fill {
-            Fill::Empty => (Source::Empty, TaskState::Ready),
-            Fill::Git { url, reference } => {
-                (Source::Git { url: url.clone(), reference: reference.clone() }, TaskState::Initializing)
-            }
-            Fill::Archive(_) => (Source::Archive, TaskState::Initializing),
-        };
+        let (source, state) = new.fill.begins();
         let mut task = Task {
             id: self.parts.ports.ids.task_id(),
             owner: permit.owner(),
@@ -201,6 +244,7 @@ impl Tasks {
     }
 
     async fn fill(&self, task: &Task, import: Import) {
+        let _filling = self.parts.filling.begin(task.id);
         self.step(task, TaskStep::Import, StepStatus::Started, Step::default()).await;
         let begun = Instant::now();
         let filled = match self.parts.ports.workspaces.open(task.owner.tenant, task.id).await {
@@ -227,7 +271,15 @@ impl Tasks {
                 (TaskState::Failed, Some(reason.clone()), vec![EventBody::TaskFailed { reason }])
             }
         };
-        let moved = self.move_to(task, to, failure.as_deref(), &bodies, None).await;
+        let mut moved = self.move_to(task, to, failure.as_deref(), &bodies, None).await;
+        for _ in 0..MOVES {
+            let nothing_stored = matches!(&moved, Err(Error::Store(StoreError::Unavailable(_) | StoreError::DiskFull)));
+            if !nothing_stored || self.tracker.is_closed() {
+                break;
+            }
+            tokio::time::sleep(MOVE_AGAIN).await;
+            moved = self.move_to(task, to, failure.as_deref(), &bodies, None).await;
+        }
         if matches!(moved, Ok(false)) {
             // It was deleted while it was filled.
             self.parts.quotas.end(task.owner, task.id);
@@ -329,6 +381,10 @@ impl Tasks {
                 return Ok(count);
             }
             for task in left {
+                // It was this host's all the time, whose lease was over meanwhile.
+                if self.parts.filling.has(task.id) {
+                    continue;
+                }
                 let reason = "the host stopped while the workspace was being filled".to_owned();
                 let body = EventBody::TaskFailed { reason: reason.clone() };
                 self.move_to(&task, TaskState::Failed, Some(&reason), &[body], None).await?;

@@ -122,7 +122,14 @@ impl Upkeep {
         });
         if self.ports.cluster.is_shared() {
             let (ports, dispatcher, tools) = (self.ports.clone(), self.dispatcher.clone(), self.tools.clone());
-            let tending = Tending { ports, dispatcher, tools, hub: self.hub.clone(), follow: self.follow };
+            let tending = Tending {
+                ports,
+                dispatcher,
+                tools,
+                tasks: self.tasks.clone(),
+                hub: self.hub.clone(),
+                follow: self.follow,
+            };
             tending.start(&self.tracker, &self.stop);
         }
         Ok(Restart { calls, tasks_failed, tools_compiling })

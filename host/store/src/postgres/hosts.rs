@@ -144,9 +144,9 @@ pub(super) async fn is_fenced(store: &PostgresStore, task: TaskId) -> Result<boo
     Ok(!store.read(select.bind_id(task).bind(store.token())).await?.rows.is_empty())
 }
 
-/// Who was late has ended.
+/// Who was late at `$1`, by the database's clock, has ended.
 const END_LATE: &str = "
-    UPDATE hosts SET ended_at = clock_timestamp() WHERE ended_at IS NULL AND expires_at < clock_timestamp()
+    UPDATE hosts SET ended_at = clock_timestamp() WHERE ended_at IS NULL AND expires_at < to_timestamp($1 / 1000000.0)
     RETURNING host, address";
 
 /// `$1` the token, `$2` how many, `$3` the seconds that queued calls wait. Of tasks
@@ -173,13 +173,21 @@ const TAKE_OVER: &str = "
     UPDATE tasks SET holder = $1 FROM locked WHERE tasks.id = locked.id
     RETURNING tasks.id, locked.reachable";
 
-async fn take_over(store: &PostgresStore, limit: u32) -> Result<Vec<Orphan>, StoreError> {
-    let late = store.write(Work::write("host", Statement::new(END_LATE))).await?;
+async fn end_late(store: &PostgresStore) -> Result<(), StoreError> {
+    let (lease, margin) = store.shared.host.get().map(|me| (me.lease, me.margin)).unwrap_or_default();
+    // Half of what each has left when it stops by itself.
+    let Some(now) = store.shared.clock.told(store, lease, margin / 2).await? else { return Ok(()) };
+    let late = store.write(Work::write("host", Statement::new(END_LATE).bind(now))).await?;
     for row in &late.rows {
         let (host, address): (String, String) =
             (row.try_get("host").map_err(unreadable)?, row.try_get("address").map_err(unreadable)?);
         tracing::warn!(host, address, "a host did not renew its lease; what it held is taken over");
     }
+    Ok(())
+}
+
+async fn take_over(store: &PostgresStore, limit: u32) -> Result<Vec<Orphan>, StoreError> {
+    end_late(store).await?;
     let Some(me) = store.shared.host.get() else { return Ok(Vec::new()) };
     let statement = Statement::new(TAKE_OVER).bind(store.token()).bind(i64::from(limit));
     let answer = store.write(Work::write("holder", statement.bind(me.queued_grace.as_secs_f64()))).await?;
@@ -212,6 +220,10 @@ impl Cluster for PostgresStore {
         self.shared.lease.subscribe()
     }
 
+    fn is_late(&self) -> bool {
+        !self.shared.is_in_time()
+    }
+
     fn term(&self) -> u64 {
         self.token().unsigned_abs()
     }
@@ -222,7 +234,7 @@ impl Cluster for PostgresStore {
 
     async fn hold(&self, task: TaskId) -> Result<Option<Holder>, StoreError> {
         // A host that slept does not know yet that others may have taken over.
-        if !self.shared.is_in_time() {
+        if self.is_late() {
             return Err(StoreError::Unavailable("this host is late to renew its lease".into()));
         }
         if self.shared.held.has(task) {

@@ -15,6 +15,7 @@
 mod audit;
 mod breaker;
 mod calls;
+mod clock;
 mod components;
 mod config;
 mod events;
@@ -56,6 +57,7 @@ pub use lease::JoinError;
 pub use open::{Found, OpenError};
 
 use breaker::Breaker;
+use clock::DatabaseClock;
 use hosts::Held;
 use lease::Keeping;
 use pool::Pool;
@@ -94,6 +96,7 @@ struct Shared {
     /// When others may believe that this host is gone; none if it has not joined.
     until: Mutex<Option<Instant>>,
     held: Held,
+    clock: DatabaseClock,
     /// Whether this host takes nothing any more.
     leaving: AtomicBool,
     /// How often a task was taken because somebody asked for it.

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use super::breaker::Breaker;
+use super::clock::DatabaseClock;
 use super::config::SCHEMA;
 use super::hosts::Held;
 use super::lease::Keeping;
@@ -108,6 +109,7 @@ pub(super) async fn open(config: PostgresConfig) -> Result<PostgresStore, OpenEr
         lease: watch::Sender::new(Lease::Held),
         until: Mutex::new(None),
         held: Held::default(),
+        clock: DatabaseClock::default(),
         leaving: AtomicBool::new(false),
         taken: AtomicU64::new(0),
         writer: AtomicU64::new(writer.unsigned_abs()),

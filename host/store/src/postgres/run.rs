@@ -17,11 +17,17 @@ use super::breaker::Leave;
 use super::pool::{Lease, NoConnection};
 use super::statement::{Again, Answer, Statement, Work};
 
-/// Most tries of one operation.
+/// Most tries of one operation whose fate is known.
 const TRIES: u32 = 5;
 
-/// Before the second try; doubled for each further one.
+/// How long a fate that is not known is asked for, in timeouts of one try: longer than a
+/// database takes to start, or another to take its place. Those that wait so are few:
+/// each was under way on a connection that broke.
+const UNSURE: u32 = 6;
+
+/// Before the second try; doubled for each further one, up to `LONGEST`.
 const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_millis(200);
 
 /// Why an operation failed.
 #[derive(Debug)]
@@ -53,7 +59,7 @@ enum Failure {
 impl Shared {
     /// Does the work, in several tries if that is safe and of use.
     pub(super) async fn attempt_all(&self, work: &Work) -> Result<Answer, Failed> {
-        let until = Instant::now() + self.config.timeout * 2;
+        let begun = Instant::now();
         let (mut nth, mut maybe_second) = (0, false);
         loop {
             nth += 1;
@@ -61,7 +67,11 @@ impl Shared {
                 Ok(answer) => return Ok(Answer { maybe_second, ..answer }),
                 Err(failure) => failure,
             };
-            let over = nth >= TRIES || Instant::now() >= until;
+            let over = if maybe_second {
+                begun.elapsed() >= self.config.timeout * UNSURE
+            } else {
+                nth >= TRIES || begun.elapsed() >= self.config.timeout * 2
+            };
             let error = match failure {
                 Failure::Conflict(_) if !over => None,
                 Failure::Conflict(error) => Some(StoreError::Unavailable(Box::new(error))),
@@ -85,7 +95,7 @@ impl Shared {
                 };
                 return Err(Failed { error, maybe_second });
             }
-            tokio::time::sleep(PAUSE * 2_u32.pow(nth - 1)).await;
+            tokio::time::sleep((PAUSE * 2_u32.pow(nth.min(TRIES) - 1)).min(LONGEST)).await;
         }
     }
 
