@@ -1,6 +1,9 @@
 //! A host that can't renew its lease: what it runs ends, and by then is dead.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -69,6 +72,12 @@ fn guests_are_dead_before_their_task_is_taken_over() {
     let running = near.post(&format!("{calls}?wait=0"), &body).expect(202);
     let log = || file_below(volume.path(), "log").map(|path| std::fs::metadata(path).unwrap().len());
     until("the guest writes", || log() > Some(10));
+    // A client's file arrives all the time, and is whole once the other host has the task.
+    let taken = Arc::new(AtomicBool::new(false));
+    let late = std::thread::spawn({
+        let (near, path, taken) = (near.clone(), format!("/v1/tasks/{task}/files/late"), taken.clone());
+        move || near.put_reader(&path, Trickle(taken))
+    });
     let stream = far.follow(&task, &[], "");
     proxy.set(Weather::Gone);
     let cut = log();
@@ -80,8 +89,25 @@ fn guests_are_dead_before_their_task_is_taken_over() {
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(log(), at_the_end, "it wrote when its task was another host's");
     assert_eq!(children_of(a.pid()), Vec::<u32>::new());
+    taken.store(true, SeqCst);
+    late.join().unwrap().problem(503, "store_unavailable");
+    assert_eq!(file_below(volume.path(), "late"), None, "it was placed when the workspace was another host's");
     let next = eventually(|| far.post(&calls, &json!({"tool": "touch", "arguments": {"delete": ["log"]}}))).expect(200);
     assert_eq!(next["state"], "succeeded", "{next}");
+}
+
+/// A byte now and then, until it is told to end.
+struct Trickle(Arc<AtomicBool>);
+
+impl Read for Trickle {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        std::thread::sleep(Duration::from_millis(100));
+        if self.0.load(SeqCst) {
+            return Ok(0);
+        }
+        into[0] = b'x';
+        Ok(1)
+    }
 }
 
 fn file_below(directory: &Path, name: &str) -> Option<PathBuf> {

@@ -144,6 +144,7 @@ impl Tending {
             let now = (*lease.borrow_and_update(), self.ports.cluster.term());
             if now.0 == Lease::Lost || now.1 != before.1 {
                 self.dispatcher.suspend();
+                self.tasks.suspend();
             }
             // If it was lost and renewed so fast that it was not seen, nobody has taken anything.
             if now.0 == Lease::Held && now != before {

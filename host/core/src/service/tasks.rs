@@ -398,6 +398,12 @@ impl Tasks {
         self.parts.turns.stop();
     }
 
+    /// The same for those who pack now: this host has lost its lease, and others may soon
+    /// have the workspaces.
+    pub(super) fn suspend(&self) {
+        self.parts.turns.step_back();
+    }
+
     /// Waits until nothing is being filled, packed or deleted.
     pub(super) async fn shutdown(&self) {
         self.tracker.close();

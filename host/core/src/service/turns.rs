@@ -15,6 +15,8 @@ pub(super) struct Turns {
     tasks: Mutex<HashMap<TaskId, Arc<Turn>>>,
     /// Ends all packing.
     stop: CancellationToken,
+    /// Ends what is packed now.
+    now: Mutex<CancellationToken>,
 }
 
 #[derive(Default)]
@@ -40,7 +42,10 @@ impl Turns {
         let turn = lock(&self.tasks).entry(task).or_default().clone();
         lock(&turn.stop).cancel();
         let guard = turn.lock.clone().lock_owned().await;
-        let stop = self.stop.child_token();
+        let stop = match self.stop.is_cancelled() {
+            true => self.stop.clone(),
+            false => lock(&self.now).child_token(),
+        };
         *lock(&turn.stop) = stop.clone();
         Held { turns: self.clone(), task, turn, stop, _guard: guard }
     }
@@ -48,6 +53,12 @@ impl Turns {
     /// Asks everybody to step back, for good.
     pub(super) fn stop(&self) {
         self.stop.cancel();
+        self.step_back();
+    }
+
+    /// Asks everybody who has a turn now to step back.
+    pub(super) fn step_back(&self) {
+        std::mem::take(&mut *lock(&self.now)).cancel();
     }
 
     /// Whether somebody has a task's turn, or waits for it.
@@ -93,9 +104,15 @@ mod tests {
         drop(packing);
         let next = next.await.expect("has it");
         assert!(!next.stop.is_cancelled());
-        turns.stop();
+        turns.step_back();
         assert!(next.stop.is_cancelled());
         drop(next);
+        let after = turns.take(task).await;
+        assert!(!after.stop.is_cancelled(), "those who come later go on");
+        turns.stop();
+        assert!(after.stop.is_cancelled());
+        drop(after);
+        assert!(turns.take(task).await.stop.is_cancelled(), "for good");
         assert_eq!(turns.len(), 0);
     }
 }

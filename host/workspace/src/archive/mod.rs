@@ -119,10 +119,11 @@ impl Archives for ChildArchiver {
             // The child ends with what waits for it.
             () = stop.cancelled() => return Err(ArchiveError::Stopped),
         };
-        // From here on it is not stopped: in a moment the archive is the truth.
-        let bytes = self.run(move |layout| layout.keep_archive(tenant, task, file.as_fd(), temporary)).await?;
+        let stop = stop.clone();
+        let keep = move |layout: &Layout| layout.keep_archive(tenant, task, file.as_fd(), temporary, &stop);
+        let bytes = self.run(keep).await?;
         drop(permit);
-        Ok(Packed { bytes, content })
+        Ok(Packed { bytes: bytes.ok_or(ArchiveError::Stopped)?, content })
     }
 
     async fn unpack(

@@ -15,6 +15,7 @@ use bulkhead_core::ports::workspace::WorkspaceError;
 use bulkhead_core::quota::Extent;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
 
 use super::project::{KernelQuota, Projects, keeping};
 use crate::scratch::{Scratch, Temporary, make_private};
@@ -216,20 +217,25 @@ impl Layout {
     }
 
     /// Makes a file that is whole the archive of a task, then removes the
-    /// directory. How many bytes the archive has.
+    /// directory. How many bytes the archive has; none if it was to stop, and nothing
+    /// was done: on a volume of several hosts another may have the workspace by then.
     pub(crate) fn keep_archive(
         &self,
         tenant: TenantId,
         task: TaskId,
         file: BorrowedFd<'_>,
         temporary: Temporary,
-    ) -> Result<u64, WorkspaceError> {
+        stop: &CancellationToken,
+    ) -> Result<Option<u64>, WorkspaceError> {
         let workspace = self.open_workspace(tenant, task)?;
         rustix::fs::fsync(file).map_err(error::host)?;
         let stat = rustix::fs::fstat(file).map_err(error::host)?;
         make_durable(self.archives.as_fd(), &tenant.to_string()).map_err(error::host)?;
         let parent = beneath::open_dir(self.archives.as_fd(), tenant.to_string().as_bytes()).map_err(error::host)?;
         let name = archive_name(task);
+        if stop.is_cancelled() {
+            return Ok(None);
+        }
         rustix::fs::renameat(temporary.directory(), temporary.name(), &parent, &name).map_err(error::host)?;
         temporary.keep();
         rustix::fs::fsync(&parent).map_err(error::host)?;
@@ -237,7 +243,7 @@ impl Layout {
         if let Some(projects) = &self.projects {
             projects.release(workspace.as_fd(), self.domain(tenant)?.as_fd());
         }
-        Ok(u64::try_from(stat.st_size).unwrap_or(0))
+        Ok(Some(u64::try_from(stat.st_size).unwrap_or(0)))
     }
 
     pub(crate) fn open_archive(&self, tenant: TenantId, task: TaskId) -> Result<OwnedFd, WorkspaceError> {

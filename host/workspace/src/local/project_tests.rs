@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use rustix::thread::CapabilitySet;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use super::project::{Bound, KernelQuota, adopt};
 use super::{Layout, LocalWorkspaces};
@@ -206,7 +207,8 @@ async fn what_the_host_moves_in_belongs_to_the_workspace() {
     // Packed and unpacked in between: it is another project.
     let layout = bench.layout();
     let (file, temporary) = layout.staging.file().expect("a file");
-    layout.keep_archive(tenant(), task(), file.as_fd(), temporary).expect("kept");
+    let stop = CancellationToken::new();
+    layout.keep_archive(tenant(), task(), file.as_fd(), temporary, &stop).expect("kept").expect("nothing stopped it");
     let archive = layout.open_archive(tenant(), task()).expect("there");
     drop(archive);
     let (_, bin) = layout.nursery(QUOTA).expect("made");

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use bulkhead_core::event::ChangeKind;
 use bulkhead_core::ports::workspace::EntryKind;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use bulkhead_core::conditions::Conditions;
@@ -31,6 +32,24 @@ async fn a_workspace_comes_and_goes() {
     let other = TenantId::from_parts(9, 9);
     space.all.remove(other, task()).await.expect("was never there");
     assert!(matches!(space.all.open(other, task()).await, Err(WorkspaceError::NotFound(_))));
+    space.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn an_archive_that_was_to_stop_takes_no_workspace() {
+    let space = Space::new().await;
+    space.write("a", b"x").await.expect("writes");
+    let layout = &space.all.layout;
+    let stop = CancellationToken::new();
+    let pack = |stop: &CancellationToken| {
+        let (file, temporary) = layout.staging.file().expect("a file");
+        layout.keep_archive(tenant(), task(), file.as_fd(), temporary, stop).expect("no error").is_some()
+    };
+    stop.cancel();
+    assert!(!pack(&stop));
+    assert_eq!(fs::read(space.dir.join("a")).expect("is there"), b"x");
+    assert!(layout.open_archive(tenant(), task()).is_err());
+    assert!(pack(&CancellationToken::new()) && !space.dir.exists());
     space.nothing_is_left().await;
 }
 

@@ -5,6 +5,7 @@
 mod accesses;
 mod contents;
 mod deleted;
+mod held;
 mod preview;
 mod tend;
 mod transfer;
@@ -240,7 +241,15 @@ impl Files {
         let (max_bytes, meaning) = self.bounded(&room);
         let NewFile { body, conditions, executable, media_type, digest } = new;
         let options = WriteOptions { max_bytes, conditions, executable, digest };
-        let written = self.parts.ports.workspaces.write(root.dir(), path, body, options).await.map_err(meaning)?;
+        let body = self.while_held(body);
+        let written = self.parts.ports.workspaces.write(root.dir(), path, body, options).await;
+        let written = match written {
+            Ok(written) => written,
+            Err(error) => {
+                self.in_time()?;
+                return Err(meaning(error));
+            }
+        };
         steps::reach("file.placed");
         self.written(task, path, &written, media_type.as_deref(), FileStep::Alone).await?;
         steps::reach("file.told");

@@ -185,6 +185,7 @@ impl Files {
                 digest: upload.digest,
             };
             let place = (upload.owner.tenant, upload.task);
+            this.in_time()?;
             let written = ports.workspaces.finish_upload(place, upload.id, root.dir(), &path, options).await?;
             steps::reach("upload.placed");
             let at: Timestamp = ports.ids.now();
