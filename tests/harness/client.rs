@@ -168,10 +168,15 @@ impl Client {
     }
 
     /// Sends a body that need not fit into memory.
-    pub fn put_reader(&self, path: &str, mut body: impl Read) -> Answer {
+    pub fn put_reader(&self, path: &str, body: impl Read) -> Answer {
+        self.try_put_reader(path, body).unwrap()
+    }
+
+    /// The same; nothing if the connection ended before the answer.
+    pub fn try_put_reader(&self, path: &str, mut body: impl Read) -> Option<Answer> {
         let request = self.request("PUT", path, &[]).body(ureq::SendBody::from_reader(&mut body)).unwrap();
-        let (parts, mut body) = self.agent.run(request).unwrap().into_parts();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.read_to_vec().unwrap() }
+        let (parts, mut body) = self.agent.run(request).ok()?.into_parts();
+        Some(Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.read_to_vec().unwrap() })
     }
 
     /// Makes an empty task and gives its id.

@@ -200,3 +200,47 @@ fn a_tool_error_reaches_the_caller_as_the_tool_said_it() {
         (&json!("tool.no_such_page"), &json!("try page 3"), &json!(true))
     );
 }
+
+/// As after an upgrade of the engine, or on a host that another one gave the tools to.
+#[test]
+fn tools_that_must_be_compiled_again_are_called_at_once_and_run_when_they_are() {
+    let server = Server::start(Options::default());
+    let client = server.client();
+    // One is compiled at a time.
+    let tools = [("glob", "pattern"), ("json_query", "filter"), ("thumbnail", "path"), ("grep", "pattern")];
+    for (tool, _) in tools {
+        client.register(tool);
+    }
+    let task = client.task();
+    for entry in std::fs::read_dir(server.data().join("artifacts")).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let server = server.stop_and_restart();
+    let client = server.client();
+    let recorded = || {
+        let entries = std::fs::read_dir(server.data().join("artifacts")).unwrap();
+        entries.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|name| name == "json")).count()
+    };
+    let path = format!("/v1/tasks/{task}/calls?wait=0");
+    let calls = tools.map(|(tool, argument)| {
+        let body = json!({"tool": tool, "arguments": {argument: "x"}});
+        format!("/v1/calls/{}", client.post(&path, &body).expect(202)["id"].as_str().unwrap())
+    });
+    assert!(recorded() < 4, "the answers did not wait for the compiler");
+    // Nor does one who changed its mind.
+    client.post(&format!("{}/cancel", calls[3]), &json!({})).expect(202);
+    let cancelled = client.get(&format!("{}?wait=10", calls[3])).expect(200);
+    assert_eq!(cancelled["state"], "cancelled", "{cancelled}");
+    assert!(recorded() < 4, "it did not wait either");
+    for call in &calls[..3] {
+        let mut ended = client.get(&format!("{call}?wait=60")).expect(200);
+        for _ in 0..3 {
+            ended = client.get(&format!("{call}?wait=60")).expect(200);
+        }
+        // There is no such file.
+        assert!(matches!(ended["state"].as_str(), Some("succeeded" | "failed")), "{ended}");
+    }
+    // What nobody waits for any more is made all the same, for the next.
+    assert_eq!(client.call(&task, "grep", json!({"pattern": "x"}))["state"], "succeeded");
+    assert_eq!(recorded(), 4, "each was compiled once");
+}

@@ -131,9 +131,9 @@ pub(crate) const CHANGES_PER_FRAME: usize = 64;
 /// Largest component, in bytes.
 pub(crate) const MAX_COMPONENT: usize = 32 * 1024 * 1024;
 
-/// Added to the niceness of a compiler: below that of workers, above that of guests that
-/// take long, beside which a compilation must end within its time.
-pub(crate) const COMPILER_NICE: i32 = 15;
+/// Added to the niceness of a compiler: that of workers, so that guests which take long
+/// keep it from nothing, nor it the server.
+pub(crate) const COMPILER_NICE: i32 = 10;
 
 /// Largest compiled artefact, in bytes.
 pub(crate) const MAX_ARTIFACT: u64 = 512 * 1024 * 1024;

@@ -181,8 +181,16 @@ impl Inner {
             tracing::error!(call = %call.id, task = %call.task, error = %chain(error), "{what}");
             Fault::new(code::HOST_ERROR, format!("{what}; the server's log says why")).retryable()
         };
-        let tool =
-            self.tools.get(call.tool).await.map_err(|error| host_fault(&error, "the tool could not be loaded"))?;
+        let tool = self.tools.get(call.tool).await;
+        let tool = tool.map_err(|error| host_fault(&error, "the tool could not be loaded"))?;
+        let artifact = match self.cancel_of(call).run_until_cancelled(self.tools.artifact(call.tool, &tool)).await {
+            Some(Ok(artifact)) => artifact,
+            Some(Err(unusable)) => return Err(unusable.fault(&call.tool_name)),
+            None => {
+                let fault = Fault::new(code::CANCELLED, "cancelled before it started");
+                return Ok(Outcome::without_use(Ending::Cancelled { fault }));
+            }
+        };
         let access = call.grants.reach().most();
         let workspace = match access {
             WorkspaceAccess::None => None,
@@ -214,7 +222,7 @@ impl Inner {
             owner: call.owner,
             task: call.task,
             component: call.tool_digest,
-            artifact: tool.artifact.clone(),
+            artifact,
             workspace,
             parts,
             grants: call.grants.clone(),

@@ -205,8 +205,10 @@ impl Drop for Slot {
 impl Dispatcher {
     /// A dispatcher without calls; [`Dispatcher::recover`] fetches those of an earlier run.
     pub fn new(parts: DispatchParts, config: DispatchConfig) -> Self {
+        let (tracker, stop_now) = (TaskTracker::new(), CancellationToken::new());
+        let ports = (parts.store.clone(), parts.components.clone(), parts.sandbox.clone());
         let inner = Inner {
-            tools: LoadedTools::new(parts.store.clone(), parts.components.clone(), parts.sandbox.clone()),
+            tools: LoadedTools::new(ports, tracker.clone(), stop_now.clone()),
             lanes: Mutex::new(Lanes::new(config.lanes)),
             active: Mutex::default(),
             accepting: Mutex::default(),
@@ -214,21 +216,29 @@ impl Dispatcher {
             taking_up: tokio::sync::Mutex::default(),
             questions: Questions::default(),
             pace: Pace::default(),
-            tracker: TaskTracker::new(),
+            tracker,
             stopping: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
-            stop_now: CancellationToken::new(),
+            stop_now,
             parts,
             config,
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// A tool, ready to be called.
+    /// A tool that is about to be called.
     ///
     /// # Errors
-    /// If it is not ready, or its artefact can't be made.
+    /// If it is not ready, or its artefact can't be made, as far as that is known at once.
     pub async fn tool(&self, id: ToolId) -> Result<Arc<LoadedTool>, Error> {
+        self.inner.tools.ready(id).await
+    }
+
+    /// What a tool says of itself.
+    ///
+    /// # Errors
+    /// If it is not ready.
+    pub async fn known_tool(&self, id: ToolId) -> Result<Arc<LoadedTool>, Error> {
         self.inner.tools.get(id).await
     }
 

@@ -173,7 +173,7 @@ impl Grants {
     /// If the task has no such tool, or it can't be loaded.
     pub async fn explain(&self, task: &FrozenTask, tool: &str) -> Result<Explanation, Error> {
         let pinned = task.tools.get(tool).ok_or_else(|| super::calls::unknown_tool(task, tool))?;
-        let loaded = self.dispatcher.tool(pinned.id).await?;
+        let loaded = self.dispatcher.known_tool(pinned.id).await?;
         let policy = self.policies.current();
         let subject = Subject { owner: task.owner, tool: &pinned.name, digest: pinned.digest };
         Ok(Explanation {

@@ -202,7 +202,7 @@ fn confine(seconds: u64, memory: u64) -> wasmtime::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     close_inherited()?;
     bounds::bound()?;
-    // It takes every core it can get, and nobody waits for it as for a call.
+    // It takes every core that it can get.
     rustix::process::nice(COMPILER_NICE)?;
     bounds::at_most(Resource::Fsize, MAX_ARTIFACT)?;
     bounds::at_most(Resource::As, memory)?;

@@ -52,14 +52,14 @@ const SYSTEM: &[&str] = &[
 ];
 
 /// Added to the niceness of this process and of those it starts.
-const NICE: i32 = 15;
+const NICE: i32 = 10;
 
 /// Sets the limits of this process and of those it starts.
 pub(super) fn limit(kind: Kind, request: &Request) -> rustix::io::Result<()> {
     // When the machine runs out of memory the kernel is to end this, and git, before the
     // server. One that can't say so does its work all the same.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-    // Nor is it to take the processor from calls.
+    // Nor is it to take the processor from the server.
     rustix::process::nice(NICE)?;
     let git = request.git.is_some();
     let headers = if kind == Kind::Pack { request.limits.max_entries.saturating_mul(ENTRY_OVERHEAD) } else { 0 };
