@@ -64,7 +64,8 @@ pub enum Broken {
     /// Records were removed that retention would have kept.
     #[error(
         "the chain was cut off at its beginning: records up to {removed} are gone, though those after {signed} were \
-         made after {at}, when that was signed, and are kept for longer"
+         made after {at}, when that was signed, and are kept for longer; if `keep.audit_hours` was less when they \
+         were removed, name that by --kept-hours"
     )]
     RemovedEarly {
         /// The last record that is gone.

@@ -42,10 +42,11 @@ impl Turns {
         let turn = lock(&self.tasks).entry(task).or_default().clone();
         lock(&turn.stop).cancel();
         let guard = turn.lock.clone().lock_owned().await;
-        let stop = match self.stop.is_cancelled() {
-            true => self.stop.clone(),
-            false => lock(&self.now).child_token(),
-        };
+        // In this order: whoever stops for good does it before it has all step back.
+        let stop = lock(&self.now).child_token();
+        if self.stop.is_cancelled() {
+            stop.cancel();
+        }
         *lock(&turn.stop) = stop.clone();
         Held { turns: self.clone(), task, turn, stop, _guard: guard }
     }
