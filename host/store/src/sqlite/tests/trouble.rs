@@ -92,56 +92,67 @@ async fn a_writer_that_another_process_holds_off_says_so() {
     assert!(two.append_events(task.id, vec![event(1)]).await.unwrap().is_some());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn many_clients_share_commits() {
-    let home = Home::new();
-    let store = home.open().await;
-    let world = World::new(store.clone());
-    let task = world.ready_task(owner(1)).await;
-    let before = store.commits();
-    let clients = (0..64).map(|_| {
-        let (store, world, task) = (store.clone(), world.clone(), task.clone());
-        tokio::spawn(async move {
-            for _ in 0..10 {
-                let call = world.running_call(&task);
-                assert!(matches!(store.accept_call(accept(&call)).await, Ok(Accepted::New(_))));
-                assert!(store.end_call(end(&call, "done")).await.unwrap().is_some());
-            }
-        })
-    });
-    for client in join_all(clients).await {
-        client.unwrap();
-    }
-    let commits = store.commits() - before;
-    assert!(commits < 1280 / 4, "{commits} commits for 1280 commands");
-    assert_eq!(log(&*store, task.id).await.len(), 1280);
-}
-
-#[tokio::test]
-async fn a_queue_that_stays_full_refuses() {
-    let home = Home::new();
-    let store = SqliteStore::open(SqliteConfig { queue: 1, ..home.config() }).await.unwrap();
-    let ((begun, mut started), (release, hold)) =
-        (tokio::sync::mpsc::channel::<()>(1), std::sync::mpsc::channel::<()>());
+/// A write that stays under way: the one, and what to wait for and to release.
+fn held(store: &SqliteStore) -> (impl Future<Output = ()>, Held) {
+    let ((begun, started), (release, hold)) = (tokio::sync::mpsc::channel::<()>(1), std::sync::mpsc::channel::<()>());
     let hold = std::sync::Mutex::new(hold);
     let busy = store.write("test", move |_| {
         begun.try_send(()).unwrap();
         hold.lock().unwrap().recv().unwrap();
         Ok(())
     });
+    (async { busy.await.unwrap() }, Held { started, release })
+}
+
+struct Held {
+    started: tokio::sync::mpsc::Receiver<()>,
+    release: std::sync::mpsc::Sender<()>,
+}
+
+#[tokio::test]
+async fn many_clients_share_commits() {
+    let home = Home::new();
+    let store = home.open().await;
+    let world = World::new(store.clone());
+    let task = world.ready_task(owner(1)).await;
+    let calls: Vec<_> = (0..64).map(|_| world.running_call(&task)).collect();
+    let before = store.commits();
+    let (busy, mut busied) = held(&store);
+    let clients = async {
+        busied.started.recv().await.unwrap();
+        let clients = join_all(calls.iter().map(|call| store.accept_call(accept(call))));
+        tokio::pin!(clients);
+        // All are queued behind the one that is under way.
+        assert!(futures::poll!(&mut clients).is_pending());
+        busied.release.send(()).unwrap();
+        clients.await
+    };
+    let ((), accepted) = tokio::join!(busy, clients);
+    assert!(accepted.iter().all(|accepted| matches!(accepted, Ok(Accepted::New(_)))));
+    // The one, and the others together.
+    assert_eq!(store.commits() - before, 2);
+    let ended = join_all(calls.iter().map(|call| store.end_call(end(call, "done")))).await;
+    assert!(ended.into_iter().all(|ended| ended.unwrap().is_some()));
+    assert_eq!(log(&*store, task.id).await.len(), 128);
+}
+
+#[tokio::test]
+async fn a_queue_that_stays_full_refuses() {
+    let home = Home::new();
+    let store = SqliteStore::open(SqliteConfig { queue: 1, ..home.config() }).await.unwrap();
+    let (busy, mut busied) = held(&store);
     let crowd = async {
-        started.recv().await.unwrap();
+        busied.started.recv().await.unwrap();
         let world = World::new(std::sync::Arc::new(crate::MemoryStore::new()));
         let task = world.task(owner(1), TaskState::Ready).id;
         let (one, two) = (store.append_events(task, vec![]), store.append_events(task, vec![]));
         tokio::pin!(one, two);
         // One fits into the queue, the other does not and is refused.
         let first = futures::future::select(&mut one, &mut two).await.factor_first().0;
-        release.send(()).unwrap();
+        busied.release.send(()).unwrap();
         first
     };
-    let (busy, refused) = tokio::join!(busy, crowd);
-    busy.unwrap();
+    let ((), refused) = tokio::join!(busy, crowd);
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
 }
 
