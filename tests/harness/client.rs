@@ -173,8 +173,19 @@ impl Client {
     }
 
     /// The same; nothing if the connection ended before the answer.
-    pub fn try_put_reader(&self, path: &str, mut body: impl Read) -> Option<Answer> {
-        let request = self.request("PUT", path, &[]).body(ureq::SendBody::from_reader(&mut body)).unwrap();
+    pub fn try_put_reader(&self, path: &str, body: impl Read) -> Option<Answer> {
+        self.try_send_reader("PUT", path, &[], body)
+    }
+
+    /// The same by another method, and with headers.
+    pub fn try_send_reader(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        mut body: impl Read,
+    ) -> Option<Answer> {
+        let request = self.request(method, path, headers).body(ureq::SendBody::from_reader(&mut body)).unwrap();
         let (parts, mut body) = self.agent.run(request).ok()?.into_parts();
         Some(Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.read_to_vec().unwrap() })
     }

@@ -452,9 +452,29 @@ fn chains_in_postgresql_are_verified_and_heads_exported_now_and_then() {
         let chain = chains.iter().find(|chain| chain["chain"] != "operator").unwrap();
         (chain["newest_signed"] == chain["records"] && chain["records"].as_u64() > Some(5)).then_some(())
     });
+    begin_cut_off(&server, &database, &client, &task);
     let change = "ALTER TABLE bulkhead.audit DISABLE TRIGGER USER;
         UPDATE bulkhead.audit SET data = replace(data, 'succeeded', 'failed') WHERE kind = 'call.ended'";
     postgres().psql(&database, change).unwrap();
-    let (whole, report) = verify(&server, &[]);
+    let (whole, report) = verify(&server, &["--kept-hours", "0"]);
     assert!(!whole && reason(&report).contains("was changed"), "{report}");
+}
+
+/// Who can write to the database can say that retention has removed what is younger.
+fn begin_cut_off(server: &Server, database: &str, client: &Client, task: &str) {
+    for _ in 0..3 {
+        client.call(task, "echo", json!({"text": "after what was signed"}));
+    }
+    let cut = "SET search_path TO bulkhead;
+        UPDATE bulkhead.audit_heads h SET kept_after = a.number, kept_hash = a.hash FROM bulkhead.audit a
+        WHERE a.tenant_id = h.tenant_id AND a.number = h.number - 1;
+        DELETE FROM bulkhead.audit a USING bulkhead.audit_heads h
+        WHERE a.tenant_id = h.tenant_id AND a.number <= h.kept_after";
+    postgres().psql(database, cut).unwrap();
+    let (whole, report) = verify(server, &[]);
+    assert!(!whole && reason(&report).contains("--kept-hours"), "{report}");
+    // As it may be where records were kept for no time at all.
+    let (whole, report) = verify(server, &["--kept-hours", "0"]);
+    assert!(whole, "{report}");
+    failed(&server.cli(&["audit", "verify", "--kept-hours", "x"]), 2, &["--kept-hours"]);
 }

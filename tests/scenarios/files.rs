@@ -114,7 +114,8 @@ fn a_large_file_goes_through_without_being_held() {
     let peak = peak_memory(server.pid());
     assert!(peak < 100 << 20, "the server held {peak} bytes at its peak");
     let over = client.put_reader(&path, std::io::repeat(b'y').take(257 << 20));
-    over.problem(413, "too_large");
+    let refused = over.problem(413, "too_large");
+    assert_eq!(refused["name"], "http.max_upload_bytes", "{refused}");
     assert_eq!(client.get(&format!("/v1/tasks/{task}/entries/large")).expect(200)["entry"]["size"], SIZE);
     let staging = std::fs::read_dir(server.data().join("staging"))
         .unwrap()

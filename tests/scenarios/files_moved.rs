@@ -370,7 +370,7 @@ fn an_upload_is_bounded_and_takes_room() {
     let task = task["id"].as_str().unwrap();
     let refused =
         |length: u64| client.post(&format!("/v1/tasks/{task}/uploads"), &json!({"path": "f", "length": length}));
-    refused(5_001).problem(413, "too_large");
+    assert_eq!(refused(5_001).problem(413, "too_large")["name"], "http.max_upload_bytes");
     refused(2_001).problem(507, "workspace_full");
     let (one, two) = (
         begin(&client, task, &json!({"path": "one", "length": 1_500})),

@@ -99,6 +99,48 @@ fn guests_are_dead_before_their_task_is_taken_over() {
     assert_eq!(next["state"], "succeeded", "{next}");
 }
 
+/// Nobody goes on with what a host that is gone was filling: its task says so, once.
+#[test]
+fn what_a_dead_host_was_filling_has_failed() {
+    let (database, volume) = (postgres().database(None), tempfile::tempdir().unwrap());
+    let on = || options(&database, postgres().port()).with("BULKHEAD_CLUSTER__VOLUME", volume.path().display());
+    let mut a = Server::start(on());
+    let b = Server::beside(&a, on());
+    let (near, far) = (a.client(), b.client());
+    far.register("fixtures/echo");
+    let told = Arc::new(AtomicBool::new(false));
+    let sender = std::thread::spawn({
+        let (near, told) = (near.clone(), told.clone());
+        move || {
+            let kind = [("content-type", "application/x-tar")];
+            near.try_send_reader("POST", "/v1/tasks/archive", &kind, Trickle(told))
+        }
+    });
+    let listed = || far.get("/v1/tasks").expect(200)["items"][0].clone();
+    until("it is being filled", || listed()["state"] == "initializing");
+    let task = id(&listed()).to_owned();
+    let path = format!("/v1/tasks/{task}");
+    // As long as its host is there, so is its hope.
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(far.get(&path).expect(200)["state"], "initializing");
+    a.kill();
+    told.store(true, SeqCst);
+    assert!(sender.join().unwrap().is_none(), "somebody answered");
+    until("its end is told", || far.get(&path).expect(200)["state"] == "failed");
+    let failed = far.get(&path).expect(200);
+    assert!(failed["failure"].as_str().unwrap().contains("the host stopped"), "{failed}");
+    let events = far.events_until(&task, "task.failed");
+    assert_eq!(events.last().unwrap()["data"]["reason"], failed["failure"], "{events:?}");
+    let call = json!({"tool": "echo", "arguments": {"text": "x"}});
+    far.post(&format!("{path}/calls"), &call).problem(409, "wrong_state");
+    // Its host comes back, and changes nothing.
+    let a = a.start_again();
+    assert_eq!(a.client().get(&path).expect(200)["failure"], failed["failure"]);
+    assert_eq!(a.client().events_until(&task, "task.failed").len(), events.len());
+    far.delete(&path).expect(204);
+    assert_eq!(far.get(&path).expect(200)["state"], "deleted");
+}
+
 /// A byte now and then, until it is told to end.
 struct Trickle(Arc<AtomicBool>);
 

@@ -4,6 +4,7 @@ mod access;
 mod admin;
 mod audit;
 mod barriers;
+mod beside;
 mod bounds;
 mod builtins;
 mod calls;

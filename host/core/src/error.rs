@@ -101,17 +101,7 @@ pub enum Error {
         /// Where it ends.
         offset: u64,
     },
-    /// Something there may only be so many of, on any server.
-    #[error("there are {limit} {what}, and no server takes more; {remedy}")]
-    OverLimit {
-        /// What.
-        what: &'static str,
-        /// How many there may be.
-        limit: u64,
-        /// What helps.
-        remedy: &'static str,
-    },
-    /// Something there may only be so many of, by a key of the configuration.
+    /// Something there may only be so many of.
     #[error("{}", words(.0.name, .0.value, .0.used.unwrap_or(.0.value)))]
     OverQuota(Bound),
     /// The idempotency key was used with another body.

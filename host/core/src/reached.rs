@@ -7,7 +7,9 @@ use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dispatch::MAX_GRANTS;
 use crate::limits::{LimitSpec, Limits};
+use crate::ticket::MAX_TICKETS;
 
 /// A limit that a call, or a request, has reached: part of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,11 +52,13 @@ pub struct ServerLimit {
     pub remedy: &'static str,
 }
 
-/// A limit that is as large for every call, and no key.
+/// A limit that is as large for every call, task or user, and no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FixedLimit {
     /// What it is.
     pub spec: LimitSpec,
+    /// Of what there may be so much, or so many.
+    pub of: &'static str,
     /// What helps.
     pub remedy: &'static str,
 }
@@ -68,7 +72,7 @@ const fn fixed(
     remedy: &'static str,
 ) -> FixedLimit {
     let spec = LimitSpec { name, unit, default: value, max: value, reason: "It is fixed.", outcome, told };
-    FixedLimit { spec, remedy }
+    FixedLimit { spec, of: "every call", remedy }
 }
 
 const DROPPED: &str = "The line is dropped; the event `call.truncated` says so once.";
@@ -136,15 +140,39 @@ pub const HTTP_FIELDS: FixedLimit = fixed(
     "change the tool to send fewer",
 );
 
-/// All that are fixed.
-pub const FIXED: &[FixedLimit] = &[STACK, LOG_LINE, LOG_FIELDS, HTTP_OPEN, HTTP_HEAD, HTTP_FIELDS];
+/// Grants of a task that have not ended.
+pub const GRANTS: FixedLimit = FixedLimit {
+    of: "every task",
+    ..fixed(
+        "grants_per_task",
+        "grants",
+        MAX_GRANTS as u64,
+        OVER,
+        "the task has {used} grants that have not ended",
+        "take one back",
+    )
+};
 
-/// What is said of a request for which no connection is free, by whosever limit.
-pub const NO_CONNECTION: &str = "no connection of this server was free for the request";
+/// Tickets of a user that were not used.
+pub const TICKETS: FixedLimit = FixedLimit {
+    of: "every user",
+    ..fixed(
+        "tickets_per_user",
+        "tickets",
+        MAX_TICKETS as u64,
+        OVER,
+        "the user has {used} tickets that were not used yet",
+        "use one, or wait until one has expired",
+    )
+};
+
+/// All that are fixed.
+pub const FIXED: &[FixedLimit] = &[STACK, LOG_LINE, LOG_FIELDS, HTTP_OPEN, HTTP_HEAD, HTTP_FIELDS, GRANTS, TICKETS];
 
 const WAITS: &str = "The call waits (`queued`); nothing fails.";
 const PLACE: &str = "The call waits for a place; its time has not begun, and nothing fails.";
 const LARGE: &str = "Registering is refused with 413 `too_large`.";
+const TOO_LARGE: &str = "Refused with 413 `too_large`.";
 const REFUSED: &str = "The tool is `rejected` with `too_complex`.";
 const SMALLER: &str = "Build it for size, or split it into several tools";
 const BUSY: &str = "The call is refused with 429 `busy`.";
@@ -153,8 +181,7 @@ const OVER: &str = "Refused with 422 `over_limit`.";
 const RATE: &str = "Refused with 429 `rate_limited`, which says when the next one may come. 0: no limit.";
 const FILLED: &str = "The task is `failed`, and its event `task.failed` says why.";
 const SLOWER: &str = "Wait as long as `Retry-After` says";
-const UNSENT: &str =
-    "The request fails in the guest (`connection-limit-reached`); the event `call.http` says so in `reason`.";
+const UNSENT: &str = "The request fails in the guest (`connection-limit-reached`); the event `call.http` says so.";
 const LATER: &str = "Wait until some have ended";
 const FEWER: &str = "Try again once fewer requests run";
 const ROOM: &str = "Delete files, or purge or archive tasks";
@@ -187,6 +214,9 @@ pub const SERVER: &[ServerLimit] = &[
     limit("workers.max", "processes", PLACE, "", ""),
     limit("workers.per_tenant", "processes", PLACE, "", ""),
     limit("workers.calls_per_worker", "calls", PLACE, "", ""),
+    limit("dispatch.max_arguments_bytes", "bytes", TOO_LARGE, "the arguments have {used} bytes", "Send less"),
+    limit("http.max_body_bytes", "bytes", TOO_LARGE, "the body has {used} bytes", "Send less"),
+    limit("http.max_upload_bytes", "bytes", TOO_LARGE, "the file has {used} bytes", "Send less, or in several files"),
     limit("tools.max_component_bytes", "bytes", LARGE, "the component has {used} bytes", SMALLER),
     limit(
         "tools.compile_cpu_s",
@@ -197,8 +227,21 @@ pub const SERVER: &[ServerLimit] = &[
     ),
     limit("tools.compile_memory_bytes", "bytes", REFUSED, "compiling the component took {used} bytes", SMALLER),
     limit("tools.compile_at_once", "components", "The component waits (`compiling`); nothing fails.", "", ""),
-    limit("egress.max_connections", "connections", UNSENT, NO_CONNECTION, FEWER),
-    limit("egress.max_connections_per_tenant", "connections", UNSENT, NO_CONNECTION, FEWER),
+    limit(
+        "egress.max_connections",
+        "connections",
+        UNSENT,
+        "no connection was free for the request: the tenant has {used}, as many as are left to others, or more",
+        FEWER,
+    ),
+    limit(
+        "egress.max_connections_per_tenant",
+        "connections",
+        UNSENT,
+        "no connection was free for the request: the user has {used}, as many as are left to others of its tenant, or \
+         more",
+        FEWER,
+    ),
     limit("quota.workspace_bytes_per_user", "bytes", FULL, "all workspaces of the user hold {used} bytes", ROOM),
     limit("quota.workspace_entries_per_user", "entries", FULL, "all workspaces of the user hold {used} entries", ROOM),
     limit("quota.tasks_per_user", "tasks", OVER, "the user has {used} tasks, archived ones included", "Delete one"),
@@ -294,7 +337,7 @@ pub fn words(name: &str, value: u64, used: impl Display) -> String {
     let told = spec(name).map(|spec| spec.told).or_else(|| server(name).map(|limit| limit.told)).unwrap_or_default();
     let of = match (server(name), fixed_limit(name)) {
         (Some(_), _) => "this server",
-        (None, Some(_)) => "every call",
+        (None, Some(limit)) => limit.of,
         (None, None) => "this call",
     };
     let told = told.replace("{used}", &used.to_string());
@@ -383,11 +426,10 @@ mod tests {
             let named = format!("the limit `{name}` of this server is 5 {unit}. ");
             assert!(message.contains(&named) && message.ends_with("in bulkhead.toml."), "{message}");
             assert_eq!(told.is_empty(), remedy.is_empty(), "{name}");
-            // What other calls hold of these is not known where they are refused, and an
+            // What other calls hold of a worker's is not known where it is refused, and an
             // import ends at its limit: nobody knows what it would have come to.
-            let shared =
-                ["workers.memory_per_worker_bytes", "egress.max_connections", "egress.max_connections_per_tenant"];
-            let tells_used = !told.is_empty() && !shared.contains(name) && !name.starts_with("import.");
+            let tells_used =
+                !told.is_empty() && *name != "workers.memory_per_worker_bytes" && !name.starts_with("import.");
             assert_eq!(message.contains("4711"), tells_used, "{message}");
         }
         for (name, remedy) in [
@@ -404,10 +446,10 @@ mod tests {
 
     #[test]
     fn what_is_fixed_says_that_it_is_and_what_helps() {
-        for FixedLimit { spec, remedy } in FIXED {
+        for FixedLimit { spec, of, remedy } in FIXED {
             let reached = Limits::MAX.reached(spec.name, Some(4_711));
             assert_eq!((&*reached.limit, reached.value), (spec.name, spec.default));
-            let named = format!("the limit `{}` of every call is {} {}. ", spec.name, spec.default, spec.unit);
+            let named = format!("the limit `{}` of {of} is {} {}. ", spec.name, spec.default, spec.unit);
             let message = reached.message;
             assert!(message.contains("4711") && message.contains(&named), "{message}");
             assert!(message.ends_with(&format!("It can't be raised: {remedy}.")), "{message}");

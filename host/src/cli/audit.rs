@@ -80,7 +80,7 @@ fn trusted(
         read(file, &keys, &mut trusted).map_err(|error| Failure::new(Exit::NoInput, error))?;
     }
     // Retention looks each minute, and clocks of hosts are not the same to the second.
-    let kept_ms = i64::try_from(kept_hours * 3_600_000).unwrap_or(i64::MAX) - SLACK_MS;
+    let kept_ms = i64::try_from(kept_hours.saturating_mul(3_600_000)).unwrap_or(i64::MAX) - SLACK_MS;
     Ok(Against { trusted, files, kept_ms })
 }
 

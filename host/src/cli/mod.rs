@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
         return code;
     }
     #[cfg(feature = "probe")]
-    end_where_asked();
+    steps_as_asked();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         // Help and version are printed the same way, and are no failure.
@@ -62,20 +62,28 @@ pub fn main() -> ExitCode {
 }
 
 /// For tests: `END_AT_STEP=call.accepted:2` ends this process as that step
-/// ([`bulkhead_core::steps`]) is reached for the third time.
+/// ([`bulkhead_core::steps`]) is reached for the third time, and
+/// `STAY_AT_STEP=call.accepted:500` makes each who reaches it stay there for so many
+/// milliseconds.
 #[cfg(feature = "probe")]
-fn end_where_asked() {
-    let Ok(asked) = std::env::var("END_AT_STEP") else { return };
-    let (step, passed) = asked.split_once(':').unwrap_or((&asked, "0"));
-    let left = std::sync::atomic::AtomicI64::new(passed.parse().unwrap_or(0));
-    let ends = move || {
-        if left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) <= 0 {
-            // As sudden as `kill -9`: nothing is unwound, flushed or told.
-            std::process::abort();
-        }
+fn steps_as_asked() {
+    let asked = |name| {
+        let asked = std::env::var(name).ok()?;
+        let (step, number) = asked.split_once(':').unwrap_or((&asked, "0"));
+        Some((step.to_owned(), number.parse::<i64>().unwrap_or(0)))
     };
-    if let Err(error) = fail::cfg_callback(step, ends) {
-        tracing::error!(error, "the step to end at can't be set");
+    let end = asked("END_AT_STEP").map(|(step, passed)| {
+        let left = std::sync::atomic::AtomicI64::new(passed);
+        fail::cfg_callback(step, move || {
+            if left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) <= 0 {
+                // As sudden as `kill -9`: nothing is unwound, flushed or told.
+                std::process::abort();
+            }
+        })
+    });
+    let stay = asked("STAY_AT_STEP").map(|(step, millis)| fail::cfg(step, &format!("sleep({millis})")));
+    for error in [end, stay].into_iter().flatten().filter_map(Result::err) {
+        tracing::error!(error, "a step to end or to stay at can't be set");
     }
 }
 

@@ -187,8 +187,7 @@ fn after_limits() -> String {
          which limit, in `limit`, `value`, `unit` and `used`, 422 `over_limit` of a key in `name`, `limit`, `unit` and \
          `used`. What was used or wanted of `path_bytes`, `path_depth` and `file_bytes` is the first that was refused. \
          Without `used`, `file_changes` is not reached: a path was changed that can't be said. How much of \
-         `workers.memory_per_worker_bytes` the other calls held is not known, so what is said has its value alone; of \
-         connections (`egress.*`) it has the keys.\n",
+         `workers.memory_per_worker_bytes` the other calls held is not known, so what is said has its value alone.\n",
         words("handles", Limits::default().handles, "N"),
         words(STACK.spec.name, STACK.spec.default, STACK.spec.default),
         words("quota.tasks_per_user", tasks, tasks),

@@ -237,9 +237,10 @@ section! {
         ca_file: PathBuf = PathBuf::new(), Kind::OptionalPath;
         /// Connections at once, idle ones among them; each holds a descriptor and up to about a MiB.
         max_connections: u64 = 256, number("connections", 1, 65_536);
-        /// Connections at once of one tenant, so that one can't take all.
-        max_connections_per_tenant: u64 = 64, number("connections", 1, 65_536);
-        /// How long an idle connection is kept for the next request of the same tenant to the same host.
+        /// Connections at once of one tenant. Who has as many as are left to others gets no more: a tenant beside all
+        /// others, a user beside its tenant's. So one that is alone has half of them.
+        max_connections_per_tenant: u64 = 128, number("connections", 1, 65_536);
+        /// How long an idle connection is kept for the next request of the same user to the same host.
         idle_ms: u64 = 30_000, number("milliseconds", 0, HOUR_MS);
     }
 }

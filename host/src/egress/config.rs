@@ -20,9 +20,10 @@ pub struct EgressConfig {
     /// Most connections at once, idle ones among them. Each holds a descriptor,
     /// buffers of up to about a MiB and, while a name is resolved, a thread.
     pub max_connections: usize,
-    /// Most connections at once of one tenant, so that one can't take all.
+    /// Most connections at once of one tenant. A user gets no more once it has as many
+    /// as are left to its tenant's others; so does a tenant, of all.
     pub max_connections_per_tenant: usize,
-    /// Most idle connections that are kept for one tenant, scheme, host, port
+    /// Most idle connections that are kept for one user, scheme, host, port
     /// and list of private networks.
     pub max_idle_per_destination: usize,
     /// Most of these that are remembered; the one that was not used for longest
@@ -46,7 +47,7 @@ impl Default for EgressConfig {
             ca_file: None,
             native_roots: true,
             max_connections: 256,
-            max_connections_per_tenant: 64,
+            max_connections_per_tenant: 128,
             max_idle_per_destination: 4,
             max_destinations: 1024,
             idle_timeout: Duration::from_secs(30),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bulkhead_core::ports::egress::{EgressError, Scheme};
+use bulkhead_core::ports::egress::{EgressError, Scheme, Sharers};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -23,7 +23,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use super::connections::{Connections, Full, Place};
+use super::connections::{Connections, Place};
 use super::error;
 use super::host::Host;
 use super::pool::{Destination, Pools};
@@ -91,17 +91,17 @@ impl Dial {
     }
 
     async fn place(&self) -> Result<Place, EgressError> {
-        let tenant = self.destination.tenant;
-        let full = match self.network.connections.take(tenant) {
+        let owner = self.destination.owner;
+        let full = match self.network.connections.take(owner) {
             Ok(place) => return Ok(place),
             Err(full) => full,
         };
         if let Some(pools) = self.pools.upgrade() {
             pools.forget(|other| {
-                *other != *self.destination && (full == Full::All || other.tenant == self.destination.tenant)
+                *other != *self.destination && (full.between == Sharers::Tenants || other.owner.tenant == owner.tenant)
             });
         }
-        self.network.connections.take_within(tenant, PATIENCE).await.ok_or(EgressError::LimitReached)
+        Ok(self.network.connections.take_within(owner, PATIENCE).await?)
     }
 
     /// Resolves in a task that keeps the place until the answer is there, even

@@ -3,7 +3,7 @@
 //!
 //! A name is resolved once for each new connection; every address that it has
 //! must be one that the request may reach, and only those are connected to. A
-//! connection belongs to one tenant, one scheme, host and port, and one list
+//! connection belongs to one user, one scheme, host and port, and one list
 //! of private networks: it carries no request of any other.
 //!
 //! Sent again is only a request of which nothing was written, because the kept

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bulkhead_core::id::TenantId;
 use bulkhead_core::ports::egress::Scheme;
+use bulkhead_core::principal::Owner;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::TokioTimer;
 use ipnet::IpNet;
@@ -20,7 +20,7 @@ use super::tasks::Tasks;
 /// What a connection may be used for: all that decided where it leads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Destination {
-    pub(super) tenant: TenantId,
+    pub(super) owner: Owner,
     pub(super) scheme: Scheme,
     pub(super) host: Host,
     pub(super) port: u16,

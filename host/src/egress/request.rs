@@ -28,7 +28,7 @@ pub(super) fn prepare(
     let mut private = request.private.to_vec();
     private.sort_unstable();
     private.dedup();
-    let destination = Destination { tenant: request.tenant, scheme: request.scheme, host, port: request.port, private };
+    let destination = Destination { owner: request.owner, scheme: request.scheme, host, port: request.port, private };
     let mut sent = Request::new(Upload::new(request.body, length, Arc::clone(exchange)));
     *sent.method_mut() = method;
     *sent.uri_mut() = uri;

@@ -247,7 +247,6 @@ impl From<Error> for Problem {
             Error::UnknownContent(_) => Self::new("content_unknown", text),
             Error::HeldElsewhere(_) => Self::new("held_elsewhere", text),
             Error::WrongOffset { offset } => Self::new("upload_offset", text).with("offset", offset),
-            Error::OverLimit { limit, .. } => Self::new("over_limit", text).with("limit", limit),
             Error::OverQuota(bound) => {
                 Self::new("over_limit", text).with("limit", bound.value).with("name", bound.name).using(bound)
             }

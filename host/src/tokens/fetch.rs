@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_core::id::TenantId;
+use bulkhead_core::id::{TenantId, UserId};
 use bulkhead_core::ports::egress::{Egress, OutgoingRequest, Scheme, Timeouts};
+use bulkhead_core::principal::Owner;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use ipnet::IpNet;
@@ -120,8 +121,8 @@ fn request(url: &Url, private: bool, timeout: Duration) -> OutgoingRequest {
     let scheme = if url.scheme() == "https" { Scheme::Https } else { Scheme::Http };
     let everywhere = ["0.0.0.0/0", "::/0"].iter().filter_map(|net| net.parse::<IpNet>().ok());
     OutgoingRequest {
-        // No tenant's: the client is not shared with guests.
-        tenant: TenantId::from_parts(0, 0),
+        // Nobody's: the client is not shared with guests.
+        owner: Owner { tenant: TenantId::from_parts(0, 0), user: UserId::from_parts(0, 0) },
         method: "GET".into(),
         scheme,
         host,

@@ -19,10 +19,10 @@ use crate::grants::{Capability, Destination, Grants, HttpGrant, HttpPattern, Mod
 use crate::id::GrantId;
 use crate::pause::Pauses;
 use crate::policy::{Policy, Secret};
-use crate::ports::egress::{Body, EgressError, IncomingResponse, OutgoingRequest, Timeouts};
+use crate::ports::egress::{Body, EgressError, IncomingResponse, OutgoingRequest, Sharers, Timeouts};
 use crate::ports::sandbox::GuestRequest;
 use crate::ports::store::StoreError;
-use crate::reached::{NO_CONNECTION, Reached};
+use crate::reached::{Bound, Reached};
 
 /// How long the steps of an exchange may take if the guest does not say, and
 /// at most.
@@ -114,20 +114,25 @@ impl Broker {
             Ok((response, secrets)) => Exchange::begin(self, told, response, &secrets),
             Err(error) => {
                 told.reached = told.reached.take().or_else(|| self.reached(error));
-                if error == EgressError::LimitReached && told.reached.is_none() {
-                    told.reason = Some(format!(
-                        "{NO_CONNECTION}: there may be `egress.max_connections`, and `egress.max_connections_per_tenant` \
-                         of one tenant; try again once fewer requests run, or raise them in bulkhead.toml"
-                    ));
-                }
+                let error = match error {
+                    EgressError::NoConnection { .. } => EgressError::LimitReached,
+                    error => error,
+                };
                 told.failed(error);
                 Err(error)
             }
         }
     }
 
-    /// The limit of the call that an exchange ended by, if it did.
+    /// The limit that an exchange ended by, if it did.
     pub(super) fn reached(&self, error: EgressError) -> Option<Reached> {
+        if let EgressError::NoConnection { between, most, used } = error {
+            let name = match between {
+                Sharers::Users => "egress.max_connections_per_tenant",
+                Sharers::Tenants => "egress.max_connections",
+            };
+            return Some(Reached::of(Bound { name, value: most.into(), used: Some(used.into()) }));
+        }
         let (limit, used) = match error {
             EgressError::RequestTooLarge => ("http_request_bytes", &self.sent),
             EgressError::ResponseTooLarge => ("http_response_bytes", &self.received),
@@ -181,7 +186,7 @@ impl Broker {
         let within = |asked: Option<Duration>, most: Duration| asked.unwrap_or(most).min(most);
         let query = to.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
         let outgoing = OutgoingRequest {
-            tenant: self.call.owner.tenant,
+            owner: self.call.owner,
             target: format!("{}{query}", to.path),
             method: to.method,
             scheme: to.scheme,

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::id::TenantId;
+use crate::principal::Owner;
 
 /// The bytes of a body, in pieces. Dropping it ends the exchange.
 pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes, EgressError>> + Send>>;
@@ -61,8 +61,8 @@ pub struct Timeouts {
 
 /// A request that may be sent.
 pub struct OutgoingRequest {
-    /// Whose it is: connections are never shared between tenants.
-    pub tenant: TenantId,
+    /// Whose it is: connections are never shared between users.
+    pub owner: Owner,
     /// The method: a token of RFC 9110, never `CONNECT`.
     pub method: String,
     /// The scheme.
@@ -122,7 +122,7 @@ pub enum EgressError {
     /// The connection ended in the middle.
     #[error("the connection was ended by the other side")]
     ConnectionTerminated,
-    /// Too many connections at once, or too many requests of the call.
+    /// Too many requests of the call.
     #[error("too many requests")]
     LimitReached,
     /// The certificate does not fit the name, or nobody known signed it.
@@ -155,6 +155,28 @@ pub enum EgressError {
     /// The host failed.
     #[error("the host failed")]
     Internal,
+    /// Who asks has as many connections as are left to others, or more. Guests and
+    /// events are told of [`LimitReached`](Self::LimitReached).
+    // The last one: serde counts those that are skipped where it writes, and not where it reads.
+    #[serde(skip)]
+    #[error("no connection was free for the request")]
+    NoConnection {
+        /// Between whom they are shared.
+        between: Sharers,
+        /// How many there may be.
+        most: u32,
+        /// How many of them are of who asks.
+        used: u32,
+    },
+}
+
+/// Who shares connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sharers {
+    /// The users of a tenant.
+    Users,
+    /// The tenants of the server.
+    Tenants,
 }
 
 /// No network at all.

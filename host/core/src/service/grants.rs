@@ -14,6 +14,7 @@ use crate::grants::{Capability, Grant};
 use crate::id::{CallId, GrantId, QuestionId, TaskId};
 use crate::policy::{Explained, Policies, Policy, Subject};
 use crate::principal::{By, Owner};
+use crate::reached::{Bound, GRANTS};
 use crate::task::TaskState;
 
 /// Longest life of a grant, in seconds: a year.
@@ -98,8 +99,8 @@ impl Grants {
         if self.ports.store.create_grant(&grant, MAX_GRANTS, record).await? {
             Ok(grant)
         } else {
-            let limit = MAX_GRANTS.into();
-            Err(Error::OverLimit { what: "live grants of a task", limit, remedy: "take one back first" })
+            let most = MAX_GRANTS.into();
+            Err(Error::OverQuota(Bound { name: GRANTS.spec.name, value: most, used: Some(most) }))
         }
     }
 

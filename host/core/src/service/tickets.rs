@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::id::TaskId;
 use crate::ports::store::{Store, StoreError};
 use crate::principal::{Principal, Scope};
+use crate::reached::{Bound, TICKETS};
 use crate::ticket::{MAX_TICKETS, TICKET_TTL_MS, Ticket, TicketRecord, TicketRefused};
 
 /// Tickets that are looked up at once: who makes them up has this much of the store.
@@ -45,8 +46,8 @@ impl Tickets {
         let body = AuditBody::TicketGiven { expires_at: expires_at.to_string() };
         let audit = NewAudit::new(now, task.owner, task.id, None, &body).by(&by.into());
         if !self.store.create_ticket(&record, MAX_TICKETS, now, audit).await? {
-            let (what, remedy) = ("tickets that were not used yet", "use one, or wait until one has expired");
-            return Err(Error::OverLimit { what, limit: MAX_TICKETS.into(), remedy });
+            let most = MAX_TICKETS.into();
+            return Err(Error::OverQuota(Bound { name: TICKETS.spec.name, value: most, used: Some(most) }));
         }
         Ok((ticket, expires_at))
     }

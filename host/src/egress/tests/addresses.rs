@@ -76,7 +76,7 @@ async fn a_name_that_changes_its_address_gains_nothing() {
     assert_eq!(fetch(&egress, request).await, "ok");
     assert_eq!((names.asked(), server.accepted()), (1, 1));
     // A new connection is judged by the new answer.
-    let request = OutgoingRequest { tenant: tenant(2), private: nets(), ..get("a.example", port, "/") };
+    let request = OutgoingRequest { owner: user(2, 1), private: nets(), ..get("a.example", port, "/") };
     assert_eq!(failure(&egress, request).await, EgressError::AddressForbidden);
     assert_eq!((names.asked(), server.accepted()), (2, 1));
 }
@@ -107,6 +107,6 @@ async fn the_next_address_is_tried_and_nobody_there_is_said() {
     let egress = HttpEgress::with_resolver(config(), names).expect("set up");
     let response = egress.send(get("a.example", port, "/")).await.expect("a response");
     assert_eq!(response.address.to_string(), "127.0.0.1");
-    let request = OutgoingRequest { tenant: tenant(2), ..get("a.example", port, "/") };
+    let request = OutgoingRequest { owner: user(2, 1), ..get("a.example", port, "/") };
     assert_eq!(failure(&egress, request).await, EgressError::ConnectionRefused);
 }

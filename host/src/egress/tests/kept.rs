@@ -3,18 +3,20 @@
 use super::*;
 
 #[tokio::test]
-async fn a_connection_serves_its_tenant_again_and_nobody_else() {
+async fn a_connection_serves_its_user_again_and_nobody_else() {
     let (server, egress) = (Server::answering(OK).await, egress());
     for _ in 0..3 {
         assert_eq!(fetch(&egress, server.get("/")).await, "ok");
     }
     assert_eq!(server.accepted(), 1);
-    fetch(&egress, OutgoingRequest { tenant: tenant(2), ..server.get("/") }).await;
-    assert_eq!(server.accepted(), 2);
-    // Each still has its own.
-    fetch(&egress, OutgoingRequest { tenant: tenant(2), ..server.get("/") }).await;
-    fetch(&egress, server.get("/")).await;
-    assert_eq!(server.accepted(), 2);
+    for (accepted, other) in [(2, user(1, 2)), (3, user(2, 1))] {
+        fetch(&egress, OutgoingRequest { owner: other, ..server.get("/") }).await;
+        assert_eq!(server.accepted(), accepted);
+        // Each still has its own.
+        fetch(&egress, OutgoingRequest { owner: other, ..server.get("/") }).await;
+        fetch(&egress, server.get("/")).await;
+        assert_eq!(server.accepted(), accepted);
+    }
 }
 
 #[tokio::test]
@@ -122,7 +124,7 @@ async fn only_so_many_destinations_are_remembered() {
     let (server, open) = counting().await;
     let egress = HttpEgress::new(EgressConfig { max_destinations: 2, ..config() }).expect("set up");
     for number in 1..=5 {
-        fetch(&egress, OutgoingRequest { tenant: tenant(number), ..server.get("/") }).await;
+        fetch(&egress, OutgoingRequest { owner: user(1, number), ..server.get("/") }).await;
     }
     eventually(|| open.load(Ordering::SeqCst) == 2).await;
 }
@@ -133,22 +135,34 @@ async fn holding() -> Server {
 }
 
 #[tokio::test]
-async fn only_so_many_connections_at_once() {
+async fn who_has_as_many_connections_as_are_left_gets_no_more() {
     let server = holding().await;
-    let limits = EgressConfig { max_connections: 3, max_connections_per_tenant: 2, ..config() };
+    let limits = EgressConfig { max_connections: 6, max_connections_per_tenant: 4, ..config() };
     let egress = HttpEgress::new(limits).expect("set up");
+    let of = |owner| OutgoingRequest { owner, ..server.get("/") };
+    let of_tenant = |used| EgressError::NoConnection { between: Sharers::Users, most: 4, used };
+    let of_all = |used| EgressError::NoConnection { between: Sharers::Tenants, most: 6, used };
     let mut held = Vec::new();
-    for _ in 0..2 {
-        held.push(egress.send(server.get("/")).await.expect("a response"));
+    for (owner, has, refused) in [
+        // Of four, two are left; then one, which is what it has.
+        (user(1, 1), 2, of_tenant(2)),
+        (user(1, 2), 1, of_tenant(1)),
+        // One is left to its tenant, which has three of six.
+        (user(1, 3), 0, of_all(3)),
+        (user(2, 1), 2, of_tenant(2)),
+        // The last one, for who has none.
+        (user(3, 1), 1, of_all(1)),
+        (user(4, 1), 0, of_all(0)),
+    ] {
+        for _ in 0..has {
+            held.push(egress.send(of(owner)).await.expect("a place"));
+        }
+        assert_eq!(failure(&egress, of(owner)).await, refused);
     }
-    assert_eq!(failure(&egress, server.get("/")).await, EgressError::LimitReached);
-    let other = |number| OutgoingRequest { tenant: tenant(number), ..server.get("/") };
-    held.push(egress.send(other(2)).await.expect("another tenant has a place"));
-    assert_eq!(failure(&egress, other(3)).await, EgressError::LimitReached);
-    assert_eq!(server.accepted(), 3);
+    assert_eq!(server.accepted(), 6);
     // Who leaves makes room.
     held.remove(0);
-    held.push(egress.send(other(3)).await.expect("a place"));
+    held.push(egress.send(of(user(4, 1))).await.expect("a place"));
 }
 
 #[tokio::test]
@@ -158,7 +172,8 @@ async fn a_name_that_is_being_resolved_counts_even_if_nobody_waits() {
     let mut request = get("a.example", 80, "/");
     request.timeouts.connect = Duration::from_millis(50);
     assert_eq!(failure(&egress, request).await, EgressError::ConnectionTimeout);
-    assert_eq!(failure(&egress, get("b.example", 80, "/")).await, EgressError::LimitReached);
+    let full = EgressError::NoConnection { between: Sharers::Tenants, most: 1, used: 1 };
+    assert_eq!(failure(&egress, get("b.example", 80, "/")).await, full);
 }
 
 #[tokio::test]
@@ -178,7 +193,7 @@ async fn idle_connections_make_room() {
         let egress = HttpEgress::new(limits).expect("set up");
         fetch(&egress, idle.get("/")).await;
         assert_eq!(open.load(Ordering::SeqCst), 1);
-        assert_eq!(fetch(&egress, OutgoingRequest { tenant: tenant(asking), ..wanted.get("/") }).await, "ok");
+        assert_eq!(fetch(&egress, OutgoingRequest { owner: user(asking, 1), ..wanted.get("/") }).await, "ok");
         eventually(|| open.load(Ordering::SeqCst) == 0).await;
     }
 }

@@ -15,10 +15,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bulkhead_core::id::TenantId;
+use bulkhead_core::id::{TenantId, UserId};
 use bulkhead_core::ports::egress::{
-    Body, Egress as _, EgressError, IncomingResponse, OutgoingRequest, Scheme, Timeouts,
+    Body, Egress as _, EgressError, IncomingResponse, OutgoingRequest, Scheme, Sharers, Timeouts,
 };
+use bulkhead_core::principal::Owner;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -161,8 +162,9 @@ fn egress() -> HttpEgress {
     HttpEgress::new(config()).expect("set up")
 }
 
-fn tenant(number: u128) -> TenantId {
-    TenantId::from_parts(0, number)
+/// The user so called of the tenant so called.
+fn user(tenant: u128, user: u128) -> Owner {
+    Owner { tenant: TenantId::from_parts(0, tenant), user: UserId::from_parts(0, user) }
 }
 
 fn private(nets: &[&str]) -> Arc<[ipnet::IpNet]> {
@@ -171,7 +173,7 @@ fn private(nets: &[&str]) -> Arc<[ipnet::IpNet]> {
 
 fn get(host: &str, port: u16, target: &str) -> OutgoingRequest {
     OutgoingRequest {
-        tenant: tenant(1),
+        owner: user(1, 1),
         method: "GET".into(),
         scheme: Scheme::Http,
         host: host.into(),

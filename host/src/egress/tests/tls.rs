@@ -186,7 +186,7 @@ async fn http2_by_alpn() {
     // Requests at once share the connection, but not with another tenant.
     let (one, two) = tokio::join!(fetch(&egress, post("/", &["1"])), fetch(&egress, post("/", &["2"])));
     assert_eq!((one.as_str(), two.as_str(), server.accepted()), ("1", "2", 1));
-    fetch(&egress, OutgoingRequest { tenant: tenant(2), ..post("/", &["3"]) }).await;
+    fetch(&egress, OutgoingRequest { owner: user(2, 1), ..post("/", &["3"]) }).await;
     assert_eq!(server.accepted(), 2);
 
     assert_eq!(failure(&egress, post("/large", &[])).await, EgressError::ResponseHeadTooLarge);

@@ -8,6 +8,7 @@ mod audit;
 mod hosts;
 mod network;
 mod opening;
+mod readers;
 #[path = "../../../../tests/harness/postgres.rs"]
 mod server;
 mod several;

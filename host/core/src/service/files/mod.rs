@@ -69,6 +69,11 @@ fn full(bound: Bound, room: &Room) -> Error {
     Error::WorkspaceFull { bound, aside: room.aside }
 }
 
+/// A file that is larger than any may be that a client sends.
+fn too_large(limit: u64) -> Error {
+    Error::TooLarge { what: "the file", key: "http.max_upload_bytes", limit }
+}
+
 /// A file that a client sends.
 pub struct NewFile {
     /// Its content.
@@ -162,6 +167,7 @@ impl Files {
         let (largest, room) = (self.parts.config.max_file_bytes, *room);
         let meaning = move |error| match error {
             WorkspaceError::OverLimit { what: "the file", limit } if limit < largest => full(room.bytes_bound, &room),
+            WorkspaceError::OverLimit { what: "the file", .. } => too_large(largest),
             error => error.into(),
         };
         (largest.min(room.extent.bytes), meaning)

@@ -1,7 +1,7 @@
 //! Uploads that go on over several requests, and over restarts of the host: what came
 //! of one lies beside the workspace, and its size is where the client goes on.
 
-use super::{Files, full};
+use super::{Files, full, too_large};
 use crate::access::OwnedTask;
 use crate::clock::{NewId as _, Timestamp};
 use crate::conditions::Conditions;
@@ -59,7 +59,7 @@ impl Files {
             return Err(Error::invalid("path", "the workspace itself is no file"));
         }
         if new.length > config.max_file_bytes {
-            return Err(WorkspaceError::OverLimit { what: "the file", limit: config.max_file_bytes }.into());
+            return Err(too_large(config.max_file_bytes));
         }
         if new.length > room.extent.bytes {
             return Err(full(room.bytes_bound, &room));

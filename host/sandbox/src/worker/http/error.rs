@@ -14,7 +14,7 @@ pub(super) fn of(error: EgressError) -> Error {
         EgressError::Unreachable => Error::DestinationIpUnroutable,
         EgressError::ConnectionTimeout => Error::ConnectionTimeout,
         EgressError::ConnectionTerminated => Error::ConnectionTerminated,
-        EgressError::LimitReached => Error::ConnectionLimitReached,
+        EgressError::LimitReached | EgressError::NoConnection { .. } => Error::ConnectionLimitReached,
         EgressError::Certificate => Error::TlsCertificateError,
         EgressError::Tls => Error::TlsProtocolError,
         EgressError::ResponseTimeout => Error::HttpResponseTimeout,
