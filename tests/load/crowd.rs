@@ -50,6 +50,7 @@ pub fn report(span: Duration) {
     std::thread::sleep(Duration::from_secs(2));
     let all = tell(&host, "streams", with_tasks, STREAMS);
     println!("all: {:.1} MiB of 1024", all as f64 / MIB);
+    assert!(all < 1 << 30, "more than a crowd may take");
     let beside = load(&host.address, &request, 1, span, None);
     compare("a client beside them", &beside, &alone);
     drop(streams);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::postgres::postgres;
-use crate::harness::{Client, Options, Server, guests};
+use crate::harness::{Answer, Client, Options, Server, guests};
 
 /// A task with limits of its own.
 fn task(client: &Client, limits: &Value) -> String {
@@ -292,4 +292,83 @@ fn a_tenant_has_no_more_tools_than_it_may() {
         .register_bytes(&touch);
     client.delete(&format!("/v1/tools/{}", id.as_str().unwrap())).expect(204);
     client.register_bytes(&touch);
+}
+
+/// Each call may take all that is left, and all calls of a user no more than that.
+#[test]
+fn calls_in_several_tasks_at_once_hold_no_more_than_their_user_may() {
+    const MOST: u64 = 64 << 20;
+    /// What is written until all are told.
+    const MORE: u64 = 16 << 20;
+    let name = "quota.workspace_bytes_per_user";
+    let server = Server::start(Options::default().with("BULKHEAD_QUOTA__WORKSPACE_BYTES_PER_USER", MOST));
+    let client = server.client();
+    client.register("fixtures/touch");
+    let tasks: [String; 4] = std::array::from_fn(|_| client.task());
+    let grow = json!([{"path": "f", "content": "x".repeat(64 << 10)}]);
+    let arguments = json!({"create": [{"path": "f", "content": ""}], "modify": grow, "for_ms": 60_000});
+    let body = json!({"tool": "touch", "arguments": arguments});
+    let calls = tasks.each_ref().map(|task| client.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202));
+    for call in &calls {
+        let ended = client.get(&format!("/v1/calls/{}?wait=60", call["id"].as_str().unwrap())).expect(200);
+        assert_eq!(ended["outcome"]["fault"]["code"], "tool.no_space", "{ended}");
+    }
+    let file = |task: &String| client.get(&format!("/v1/tasks/{task}/entries/f")).expect(200)["entry"]["size"].clone();
+    let sizes = tasks.each_ref().map(|task| file(task).as_u64().unwrap());
+    let sum: u64 = sizes.iter().sum();
+    assert!(sum > MOST - MORE && sum < MOST + MORE, "{sizes:?}");
+    for task in &tasks {
+        let events = client.events_until(task, "call.ended");
+        let cut = events.iter().find(|event| event["type"] == "call.truncated").unwrap();
+        assert_eq!((&cut["data"]["limit"], &cut["data"]["value"]), (&json!(name), &json!(MOST)), "{cut}");
+        assert!(cut["data"]["used"].as_u64() >= Some(MOST - MORE), "{cut}");
+    }
+    // Nothing is left of what the calls had, but for what they wrote.
+    let problem = client.put(&format!("/v1/tasks/{}/files/g", tasks[0]), b"x").problem(507, "workspace_full");
+    assert_eq!(problem["limit"], name, "{problem}");
+    client.delete(&format!("/v1/tasks/{}?purge=true", tasks[1])).expect(204);
+    client.put(&format!("/v1/tasks/{}/files/g", tasks[0]), b"x").expect(201);
+}
+
+/// Gives so much of a file at a time.
+struct Slowly {
+    left: usize,
+}
+
+impl std::io::Read for Slowly {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        std::thread::sleep(Duration::from_millis(20));
+        let given = into.len().min(self.left).min(128 << 10);
+        self.left -= given;
+        into[..given].fill(b'x');
+        Ok(given)
+    }
+}
+
+/// Nor does what clients send at once.
+#[test]
+fn files_that_are_sent_at_once_come_to_no_more_than_their_user_may_hold() {
+    const MOST: u64 = 8 << 20;
+    const EACH: usize = 3 << 20;
+    let server = Server::start(Options::default().with("BULKHEAD_QUOTA__WORKSPACE_BYTES_PER_USER", MOST));
+    let client = server.client();
+    let tasks: [String; 6] = std::array::from_fn(|_| client.task());
+    let sent = std::thread::scope(|scope| {
+        let sending = tasks.each_ref().map(|task| {
+            let path = format!("/v1/tasks/{task}/files/f");
+            let client = &client;
+            scope.spawn(move || client.try_put_reader(&path, Slowly { left: EACH }))
+        });
+        sending.map(|one| one.join().unwrap())
+    });
+    let is_taken = |answer: &Option<Answer>| answer.as_ref().is_some_and(|answer| answer.status == 201);
+    let (taken, refused): (Vec<_>, Vec<_>) = sent.into_iter().partition(is_taken);
+    assert_eq!(taken.len(), 2, "as many as there was room for: {refused:?}");
+    // Who goes on sending may not have seen the answer.
+    for answer in refused.into_iter().flatten() {
+        let problem = answer.problem(507, "workspace_full");
+        assert_eq!(problem["limit"], "quota.workspace_bytes_per_user", "{problem}");
+    }
+    // What broke off takes no room.
+    client.put(&format!("/v1/tasks/{}/files/rest", tasks[0]), &vec![b'x'; 2 << 20]).expect(201);
 }

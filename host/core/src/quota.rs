@@ -2,9 +2,12 @@
 //! of a user. The truth is the host's own measure, a walk over the directory;
 //! between two walks it adds what calls and clients say they wrote.
 //!
-//! A call is given the room that is left and its worker refuses more. What a
-//! worker that was taken over hides is found by the next walk, and a walk comes
+//! A call is given a [`Lease`] of the room that is left and its worker refuses more;
+//! it is withdrawn if the call takes more when all of its user together hold too much.
+//! What a worker that was taken over hides is found by the next walk, and a walk comes
 //! again after a hundred times its own cost.
+
+mod lease;
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
@@ -13,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
 use crate::error::Error;
@@ -22,6 +26,9 @@ use crate::ports::store::{HeldTask, Store};
 use crate::ports::workspace::Workspaces;
 use crate::principal::Owner;
 use crate::reached::Bound;
+
+pub use lease::Lease;
+use lease::{Leased, Leases};
 
 /// Workspaces whose measure is kept in memory.
 const KNOWN: u64 = 10_000;
@@ -84,7 +91,7 @@ struct Known {
     measured: Extent,
     /// What of it lies beside the workspace.
     aside: Extent,
-    /// Written since, at most: what was overwritten counts as new.
+    /// Added since, at most: what was removed is not taken off.
     added: Extent,
     at: Instant,
     cost: Duration,
@@ -205,6 +212,15 @@ pub struct Quotas {
     of_tenants: Cache<TenantId, Arc<AtomicU64>>,
     /// Whether other hosts have tasks of the same users.
     shared: bool,
+    leases: Leases,
+    copying: Cache<Owner, Arc<tokio::sync::Mutex<()>>>,
+}
+
+/// Which of these bounds is passed, if one is.
+fn over((bytes, entries): (&'static str, &'static str), most: Extent, used: Extent) -> Option<Bound> {
+    let bytes = Bound { name: bytes, value: most.bytes, used: Some(used.bytes) };
+    let entries = Bound { name: entries, value: most.entries, used: Some(used.entries) };
+    [bytes, entries].into_iter().find(|bound| bound.used > Some(bound.value))
 }
 
 fn full(name: &'static str, value: u64, used: Option<u64>) -> Error {
@@ -220,7 +236,9 @@ impl Quotas {
     /// If they are `shared` with other hosts, that is read again every two seconds.
     pub fn new(workspaces: Arc<dyn Workspaces>, store: Arc<dyn Store>, user: UserQuota, shared: bool) -> Self {
         let of_tenants = Cache::builder().max_capacity(KNOWN).time_to_live(COUNTED).build();
-        Self { workspaces, store, user, known: Cache::new(KNOWN), held: Cache::new(KNOWN), of_tenants, shared }
+        let (known, held) = (Cache::new(KNOWN), Cache::new(KNOWN));
+        let (leases, copying) = (Leases::default(), Cache::new(KNOWN));
+        Self { workspaces, store, user, known, held, of_tenants, shared, leases, copying }
     }
 
     /// What may still be added to a task's workspace.
@@ -233,7 +251,9 @@ impl Quotas {
             Some(known) => known,
             None => self.measure(owner, task, root).await?,
         };
-        let (used, taken, most) = (known.measured.plus(known.added), self.taken(owner).await?, self.user.workspaces);
+        let running = self.leases.unmeasured(owner, Some(task));
+        let used = known.measured.plus(known.added).plus(running);
+        let (taken, most) = (self.taken(owner).await?, self.user.workspaces);
         let (of_task, of_user) = (quota.less(used), most.less(taken));
         let bound = |name, value, used| Bound { name, value, used: Some(used) };
         Ok(Room {
@@ -250,6 +270,42 @@ impl Quotas {
                 bound(USER_ENTRIES, most.entries, taken.entries)
             },
         })
+    }
+
+    /// Gives a call the room that is left, until others of its user have taken it.
+    pub fn lease(self: &Arc<Self>, owner: Owner, task: TaskId, limits: &Limits, room: Extent) -> Lease {
+        Leases::give(self, owner, task, (Extent::quota(limits), room))
+    }
+
+    /// The same for what a client sends, which lies beside the workspace until it is whole.
+    pub fn lease_aside(self: &Arc<Self>, owner: Owner, task: TaskId, limits: &Limits, room: Extent) -> Lease {
+        Leases::give_aside(self, owner, task, (Extent::quota(limits), room))
+    }
+
+    /// Waits until nothing is copied of an owner that counts when it is done.
+    pub async fn alone(&self, owner: Owner) -> OwnedMutexGuard<()> {
+        self.copying.get_with(owner, Arc::default).lock_owned().await
+    }
+
+    /// Ends a call's lease, and notes what it added. What the task takes now, as far as
+    /// is known.
+    pub fn settle(&self, owner: Owner, task: TaskId, lease: &Lease) -> Option<Extent> {
+        let added = lease.end();
+        (added != Extent::default()).then(|| self.added(owner, task, added)).flatten()
+    }
+
+    /// Withdraws a lease of which more was taken, if its user, or its task, then holds
+    /// more than may be. Whoever takes nothing more keeps what it has.
+    fn look_at(&self, owner: Owner, leased: &Leased) {
+        let settled = self.held.get(&owner).map(|held| lock(&held).sum.extent()).unwrap_or_default();
+        let all = settled.plus(self.leases.unmeasured(owner, None));
+        let known = self.known.get(&leased.task).map(|known| known.measured.plus(known.added)).unwrap_or_default();
+        let of_task = known.plus(self.leases.unmeasured(owner, Some(leased.task)));
+        let of_user = over((USER_BYTES, USER_ENTRIES), self.user.workspaces, all);
+        let bound = of_user.or_else(|| over(("workspace_bytes", "workspace_entries"), leased.quota, of_task));
+        if let Some(bound) = bound {
+            leased.withdraw(bound);
+        }
     }
 
     /// Refuses a further task to a user who holds as many as may be, or whose tenant does.
@@ -306,10 +362,7 @@ impl Quotas {
     /// # Errors
     /// If the store fails.
     pub async fn over(&self, owner: Owner) -> Result<Option<Bound>, Error> {
-        let (most, taken) = (self.user.workspaces, self.taken(owner).await?);
-        let bytes = Bound { name: USER_BYTES, value: most.bytes, used: Some(taken.bytes) };
-        let entries = Bound { name: USER_ENTRIES, value: most.entries, used: Some(taken.entries) };
-        Ok([bytes, entries].into_iter().find(|bound| bound.used > Some(bound.value)))
+        Ok(over((USER_BYTES, USER_ENTRIES), self.user.workspaces, self.taken(owner).await?))
     }
 
     /// A task is there from now on, and empty.
@@ -370,11 +423,11 @@ impl Quotas {
         }
     }
 
-    /// How many workspaces and owners are remembered.
+    /// How many workspaces and owners are remembered, the latter with leases that are out.
     pub fn remembered(&self) -> (u64, u64) {
         self.known.run_pending_tasks();
         self.held.run_pending_tasks();
-        (self.known.entry_count(), self.held.entry_count())
+        (self.known.entry_count(), self.held.entry_count() + self.leases.len() as u64)
     }
 
     /// Walks the workspace and remembers what it takes.
@@ -387,8 +440,10 @@ impl Quotas {
 
     async fn measure(&self, owner: Owner, task: TaskId, root: &Arc<OwnedFd>) -> Result<Known, Error> {
         let at = Instant::now();
+        let leased = self.leases.before(owner, task);
         let aside = self.workspaces.measure_aside((owner.tenant, task)).await?;
         let measured = self.workspaces.measure(root.clone()).await?.plus(aside);
+        leased.measured();
         let known = Known { measured, aside, added: Extent::default(), at, cost: at.elapsed() };
         let changed = self.hold(owner, task, measured) != Some(measured);
         self.known.insert(task, known);
@@ -421,8 +476,8 @@ impl Quotas {
 
     async fn taken(&self, owner: Owner) -> Result<Extent, Error> {
         let holdings = self.holdings(owner).await?;
-        let sum = lock(&holdings).sum.extent();
-        Ok(sum)
+        let settled = lock(&holdings).sum.extent();
+        Ok(settled.plus(self.leases.unmeasured(owner, None)))
     }
 
     async fn holdings(&self, owner: Owner) -> Result<Arc<Mutex<Holdings>>, Error> {

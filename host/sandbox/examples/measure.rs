@@ -16,7 +16,7 @@ use bulkhead_core::outcome::Ending;
 use bulkhead_core::pause::Pauses;
 use bulkhead_core::ports::sandbox::{Emission, Prepared, Run, Sandbox, Sink};
 use bulkhead_core::principal::Owner;
-use bulkhead_core::quota::Extent;
+use bulkhead_core::quota::{Extent, Lease};
 use bulkhead_sandbox::{ColdCalls, WasmConfig, WasmSandbox};
 use tokio_util::sync::CancellationToken;
 
@@ -75,7 +75,7 @@ async fn through_a_worker(component: bytes::Bytes, arguments: &str, scratch: &st
         parts: Vec::new(),
         grants: Grants::workspace(WorkspaceAccess::ReadWrite),
         limits: Limits::default(),
-        room: Extent { bytes: u64::MAX, entries: u64::MAX },
+        lease: Lease::of_nobody(Extent { bytes: u64::MAX, entries: u64::MAX }),
         environment: Arc::default(),
         pauses: Pauses::default(),
         arguments: arguments.into(),

@@ -21,7 +21,7 @@ use bulkhead_core::pause::Pauses;
 use bulkhead_core::ports::egress::{EgressError, IncomingResponse};
 use bulkhead_core::ports::sandbox::{Emission, GuestRequest, PrepareError, Prepared, Run, Sandbox, SandboxError, Sink};
 use bulkhead_core::principal::Owner;
-use bulkhead_core::quota::Extent;
+use bulkhead_core::quota::Lease;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -97,7 +97,7 @@ impl Subject {
             parts: Vec::new(),
             grants: Grants::workspace(WorkspaceAccess::None),
             limits: Limits { wall_time_ms, cpu_time_ms: 60_000, ..Limits::default() },
-            room: Extent::default(),
+            lease: Lease::default(),
             environment: Arc::default(),
             pauses: Pauses::default(),
             arguments: arguments.into(),

@@ -19,7 +19,7 @@ use crate::outcome::{Content, Ending, Fault, INLINE_RESULT, Outcome, code};
 use crate::pause::Pauses;
 use crate::ports::sandbox::{Emission, Run, Sink as _};
 use crate::ports::store::{Appended, StoreError};
-use crate::quota::{Extent, Room};
+use crate::quota::{Extent, Lease, Room};
 use crate::steps;
 
 /// Between two tries to store an end that the store refused.
@@ -208,12 +208,22 @@ impl Inner {
         if let Some(root) = workspace.as_ref().filter(|_| access == WorkspaceAccess::ReadWrite) {
             let measured = self.parts.quotas.room(call.owner, call.task, root, &call.limits).await;
             room = measured.map_err(|error| host_fault(&error, "the workspace could not be measured"))?;
-            sink.bounded(room);
+            sink.bounded(room, Lease::default());
         }
+        let before = room.extent;
         let parts = match &workspace {
             Some(root) => self.open_parts(call, root, sink, &mut room).await?,
             None => Vec::new(),
         };
+        let mut lease = Lease::default();
+        if access == WorkspaceAccess::ReadWrite {
+            let made = Extent { bytes: 0, entries: before.entries.saturating_sub(room.extent.entries) };
+            if made != Extent::default() {
+                self.parts.quotas.added(call.owner, call.task, made);
+            }
+            lease = self.parts.quotas.lease(call.owner, call.task, &call.limits, room.extent);
+            sink.bounded(room, lease.clone());
+        }
         let (environment, pauses, cancel) = broker.for_run();
         // Set once: the sink was made for this run.
         let _ = sink.broker.set(broker);
@@ -227,7 +237,7 @@ impl Inner {
             parts,
             grants: call.grants.clone(),
             limits: call.limits.clone(),
-            room: room.extent,
+            lease,
             environment,
             pauses,
             arguments: call.arguments.clone(),
@@ -249,17 +259,12 @@ impl Inner {
         }
         // What an interrupted call wrote is not known.
         let told = !matches!(outcome.ending, Ending::Interrupted { .. });
-        match sink.created().filter(|_| told) {
-            Some(entries) => {
-                // A worker may say what it wants; it was given no more than this.
-                let added = Extent { bytes: outcome.usage.written_bytes, entries }.min(sink.room());
-                (added != Extent::default()).then(|| self.parts.quotas.added(call.owner, call.task, added)).flatten()
-            }
-            None => {
-                self.parts.quotas.forget(call.task);
-                None
-            }
+        let extent = self.parts.quotas.settle(call.owner, call.task, &sink.lease());
+        if !told || sink.changes_lost() {
+            self.parts.quotas.forget(call.task);
+            return None;
         }
+        extent
     }
 
     /// A call that was stopped because the host stops was interrupted, not

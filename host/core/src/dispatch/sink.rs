@@ -22,7 +22,7 @@ use crate::limits::Limits;
 use crate::ports::egress::{EgressError, IncomingResponse};
 use crate::ports::sandbox::{Emission, GuestRequest, Sink};
 use crate::ports::store::StoreError;
-use crate::quota::{Extent, Room};
+use crate::quota::{Lease, Room};
 use crate::reached::Reached;
 use crate::steps;
 
@@ -53,7 +53,7 @@ pub(super) struct CallSink {
 #[derive(Default)]
 struct Batch {
     limits: Limits,
-    room: Option<Room>,
+    room: Option<(Room, Lease)>,
     bodies: Vec<EventBody>,
     bytes: usize,
     /// The beginning of a character whose end has not come yet, per stream.
@@ -64,7 +64,6 @@ struct Batch {
     /// Changes of the whole call, named or not.
     changed: u64,
     changes_lost: bool,
-    created: u64,
     progress: Option<EventBody>,
     progress_at: Option<Instant>,
     timer: bool,
@@ -91,13 +90,13 @@ impl CallSink {
     }
 
     /// What bounds that which the guest may write.
-    pub(super) fn bounded(&self, room: Room) {
-        lock(&self.batch).room = Some(room);
+    pub(super) fn bounded(&self, room: Room, lease: Lease) {
+        lock(&self.batch).room = Some((room, lease));
     }
 
-    /// What the guest may have added at most.
-    pub(super) fn room(&self) -> Extent {
-        lock(&self.batch).room.map(|room| room.extent).unwrap_or_default()
+    /// What the guest may add.
+    pub(super) fn lease(&self) -> Lease {
+        lock(&self.batch).room.as_ref().map(|(_, lease)| lease.clone()).unwrap_or_default()
     }
 
     /// Adds an event of the host's own about the call.
@@ -116,10 +115,9 @@ impl CallSink {
         }
     }
 
-    /// How many files and directories the call made; nothing if that was lost.
-    pub(super) fn created(&self) -> Option<u64> {
-        let batch = lock(&self.batch);
-        (!batch.changes_lost).then_some(batch.created)
+    /// Whether it is not known what the call changed.
+    pub(super) fn changes_lost(&self) -> bool {
+        lock(&self.batch).changes_lost
     }
 
     /// What has not been stored yet, to be stored with the call's end.
@@ -262,9 +260,11 @@ impl Batch {
             }
             Emission::Truncated { limit, used } => {
                 self.end_text();
-                let reached = match (limit, self.room) {
-                    ("workspace_bytes", Some(room)) => Reached::of(room.bytes_bound),
-                    ("workspace_entries", Some(room)) => Reached::of(room.entries_bound),
+                let reached = match (limit, &self.room) {
+                    ("workspace_bytes", Some((room, lease))) => Reached::of(lease.over().unwrap_or(room.bytes_bound)),
+                    ("workspace_entries", Some((room, lease))) => {
+                        Reached::of(lease.over().unwrap_or(room.entries_bound))
+                    }
                     _ => self.limits.reached(limit, used),
                 };
                 self.bytes += EVENT_BYTES;
@@ -282,12 +282,10 @@ impl Batch {
                 self.bytes += CHANGE_BYTES + change.path.len();
                 self.counts.add(change.change);
                 self.changed += 1;
-                self.created += u64::from(change.change == ChangeKind::Created);
                 self.changes.push(change);
             }
             Emission::ChangedUnnamed(counts) => {
                 self.counts.created += counts.created;
-                self.created += counts.created;
                 self.counts.modified += counts.modified;
                 self.counts.deleted += counts.deleted;
                 self.changed = [counts.created, counts.modified, counts.deleted]

@@ -20,7 +20,7 @@ use crate::outcome::{Content, Outcome};
 use crate::pause::Pauses;
 use crate::ports::egress::{Body, EgressError, IncomingResponse, Scheme};
 use crate::principal::Owner;
-use crate::quota::Extent;
+use crate::quota::Lease;
 use crate::tool::{Artifact, Manifest};
 
 /// A component that was compiled and described.
@@ -137,8 +137,8 @@ pub struct Run {
     pub grants: Grants,
     /// What it may use.
     pub limits: Limits,
-    /// What it may add to its workspace.
-    pub room: Extent,
+    /// What it may add to its workspace; the backend says what it did as it goes.
+    pub lease: Lease,
     /// Environment variables that it gets.
     pub environment: Arc<[(String, String)]>,
     /// When its wall time stands still.

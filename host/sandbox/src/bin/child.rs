@@ -42,7 +42,7 @@ fn frame(call: u32, body: &[u8]) -> Vec<u8> {
 }
 
 /// The end of a call that returned nothing, having used nothing.
-const DONE: [u8; 8] = [10, 0, 0, 0, 0, 0, 0, 0];
+const DONE: [u8; 10] = [10, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Kinds of the host's messages that matter here.
 const BIND: u8 = 1;
@@ -152,10 +152,12 @@ fn misbehave(socket: &mut UnixStream, call: u32, how: &str) -> std::io::Result<(
         "empty-frame" => socket.write_all(&frame(call, &[])),
         "left-over" => socket.write_all(&frame(call, &[DONE.as_slice(), &[1]].concat())),
         "over-credit" => (0..64).try_for_each(|_| socket.write_all(&frame(call, &output(32 * 1024)))),
-        "false-timeout" => socket.write_all(&frame(call, &[10, 4, 0, 0, 0, 0, 0, 0])),
-        "false-cancel" => socket.write_all(&frame(call, &[10, 4, 2, 0, 0, 0, 0, 0])),
+        "false-timeout" => socket.write_all(&frame(call, &[10, 4, 0, 0, 0, 0, 0, 0, 0, 0])),
+        "false-cancel" => socket.write_all(&frame(call, &[10, 4, 2, 0, 0, 0, 0, 0, 0, 0])),
         // `Returned` one `json` part: `{`.
-        "bad-json" => socket.write_all(&frame(call, &[10, 0, 1, 1, 1, b'{', 0, 0, 0, 0, 0])),
+        "bad-json" => socket.write_all(&frame(call, &[10, 0, 1, 1, 1, b'{', 0, 0, 0, 0, 0, 0, 0])),
+        // `Took`: a byte, which this call may not.
+        "false-take" => socket.write_all(&frame(call, &[17, 1, 0])),
         // `Changed`: created `a`, which this call may not.
         "false-change" => socket.write_all(&frame(call, &[8, 1, 0, 1, b'a'])),
         "control-as-call" => socket.write_all(&frame(call, &[0, 1, 1, 1, 1, 1, 1, 1, 1])),

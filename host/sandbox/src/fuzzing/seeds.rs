@@ -6,7 +6,7 @@ use super::frame;
 use crate::compile::{self, inspect_component};
 use crate::engine::Flavour;
 use crate::walls::Walls;
-use crate::wire::{Done, FromWorker, Measured, Part, Report, Stop, StreamLimit, ToWorker};
+use crate::wire::{Done, FromWorker, Measured, Part, Report, Stop, StreamLimit, Taken, ToWorker};
 
 pub(super) fn frames_seeds() -> Vec<(&'static str, Vec<u8>)> {
     let seed = |step: u8, frames: &[Vec<u8>]| [vec![step], frames.concat()].concat();
@@ -56,6 +56,7 @@ pub(super) fn guard_seeds() -> Vec<(&'static str, Vec<u8>)> {
                     step(1, Some(2)),
                     about(FromWorker::Content(Part::Json("[]"))),
                     about(FromWorker::ChangedUnnamed { created: 1, modified: 0, deleted: 0 }),
+                    about(FromWorker::Took(Taken { bytes: u64::MAX, entries: 1 })),
                     about(cut_off(StreamLimit::Emit)),
                     done(Report::Returned(vec![])),
                 ],

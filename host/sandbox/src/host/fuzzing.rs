@@ -83,6 +83,10 @@ pub(crate) fn guard(bytes: &[u8]) {
                 guard.credited(cost);
                 continue;
             }
+            Accepted::Took(_) => {
+                assert!(access == WorkspaceAccess::ReadWrite, "it took what it may not change");
+                continue;
+            }
         };
         count.take(&limits, access, emissions, cost);
         if flags & 0x80 != 0 {

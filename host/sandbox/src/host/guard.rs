@@ -8,6 +8,7 @@ use bulkhead_core::grants::{SubPath, WorkspaceAccess};
 use bulkhead_core::limits::Limits;
 use bulkhead_core::path::WorkspacePath;
 use bulkhead_core::ports::sandbox::{Emission, RunPart};
+use bulkhead_core::quota::Extent;
 use bulkhead_core::reached;
 use bytes::Bytes;
 
@@ -30,6 +31,8 @@ pub(super) enum Accepted {
     Part(RawPart, usize),
     /// The end, to be read by whoever waits for it.
     Done,
+    /// What it has added to the workspace.
+    Took(Extent),
     /// An HTTP request, and what it costs.
     Request(Box<Asked>, usize),
     /// Something of an HTTP exchange that went where it belongs; so much of the
@@ -152,6 +155,10 @@ impl Guard {
                     return Err(Violation("it counted changes twice"));
                 }
                 Ok(free(Emission::ChangedUnnamed(ChangeCounts { created, modified, deleted })))
+            }
+            FromWorker::Took(taken) => {
+                self.may_change()?;
+                Ok(Accepted::Took(taken.into()))
             }
             FromWorker::HttpRequest(request) => {
                 let asked = self.exchanges.asked(&request)?;

@@ -190,7 +190,7 @@ impl Sandbox for WasmSandbox {
             access,
             parts: &run.parts,
             limits: &run.limits,
-            room: run.room,
+            lease: &run.lease,
             environment: &run.environment,
             pauses: &run.pauses,
             arguments: &run.arguments,

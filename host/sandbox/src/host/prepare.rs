@@ -8,7 +8,7 @@ use bulkhead_core::grants::WorkspaceAccess;
 use bulkhead_core::outcome::{Ending, Fault};
 use bulkhead_core::pause::Pauses;
 use bulkhead_core::ports::sandbox::{PrepareError, Prepared, SandboxError, Stage, Tell};
-use bulkhead_core::quota::Extent;
+use bulkhead_core::quota::Lease;
 use bulkhead_core::tool::{Artifact, Manifest};
 use bytes::Bytes;
 use serde_json::Value;
@@ -118,7 +118,7 @@ impl Host {
             access: WorkspaceAccess::None,
             parts: &[],
             limits: &self.config.describe_limits,
-            room: Extent::default(),
+            lease: &Lease::default(),
             environment: &[],
             pauses: &Pauses::default(),
             arguments: "",

@@ -268,6 +268,7 @@ fn about_call(worker: &Worker, inner: &mut Inner, call: u32, body: &[u8]) -> Res
         // No more than a thread can have used: it may be made up.
         let ran = slot.get().started.elapsed();
         inner.told += Duration::from_micros(done.measured.cpu_us).min(ran);
+        slot.get().lease.took(done.measured.taken.into());
     }
     let accepted = slot.get_mut().guard.accept(message).map_err(|Violation(what)| what.to_owned())?;
     // Whoever waited for the call may be gone; its emissions go with it.
@@ -276,6 +277,7 @@ fn about_call(worker: &Worker, inner: &mut Inner, call: u32, body: &[u8]) -> Res
         Accepted::Emissions(emissions, cost) => tell(slot.get(), Happened::Emitted(emissions, cost)),
         Accepted::Part(part, cost) => tell(slot.get(), Happened::Part(part, cost)),
         Accepted::Request(asked, cost) => tell(slot.get(), Happened::Asked(asked, cost)),
+        Accepted::Took(taken) => slot.get().lease.took(taken),
         Accepted::Exchange(0) => {}
         Accepted::Exchange(unwanted) => {
             slot.get_mut().guard.credited(unwanted);

@@ -12,7 +12,7 @@ use bulkhead_core::limits::{Limits, Usage};
 use bulkhead_core::outcome::{Ending, Fault, Outcome, code};
 use bulkhead_core::pause::Pauses;
 use bulkhead_core::ports::sandbox::{Emission, RunPart, SandboxError, Sink};
-use bulkhead_core::quota::Extent;
+use bulkhead_core::quota::Lease;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +24,7 @@ use super::judge::{self, Judged, Known};
 use super::pool::Place;
 use super::worker::{Happened, Loading, Started, Wanted, Why, Worker};
 use crate::bounds::WINDOW;
-use crate::wire::{Done, Entry, FromWorker, Report, Start, decode};
+use crate::wire::{Done, Entry, FromWorker, Report, Start, ToWorker, decode};
 
 /// Credit is given back at least in pieces of this size.
 const CREDIT: usize = WINDOW / 4;
@@ -42,7 +42,7 @@ pub(super) struct Job<'a> {
     pub(super) access: WorkspaceAccess,
     pub(super) parts: &'a [RunPart],
     pub(super) limits: &'a Limits,
-    pub(super) room: Extent,
+    pub(super) lease: &'a Lease,
     pub(super) environment: &'a [(String, String)],
     pub(super) pauses: &'a Pauses,
     pub(super) arguments: &'a str,
@@ -89,7 +89,8 @@ pub(super) async fn run(
     let (running, happens, since) = started?;
     let clock = Clock::new(since, Duration::from_millis(job.limits.wall_time_ms), job.pauses);
     let exchanges = Exchanges::default();
-    let follow = Follow { running, happens, clock, job, sink, exchanges, cancel, cancelled: false, owed: 0 };
+    let follow =
+        Follow { running, happens, clock, job, sink, exchanges, cancel, cancelled: false, withdrawn: false, owed: 0 };
     Ok(follow.until_the_end(stopping).await?)
 }
 
@@ -132,7 +133,8 @@ async fn start(place: Place, job: &Job<'_>) -> Result<(Running, UnboundedReceive
     loop {
         let since = Instant::now();
         let (start, deadline) = message(job, since);
-        let wanted = Wanted { artifact: job.artifact, workspace: job.workspace, parts: job.parts, start, deadline };
+        let Job { artifact, workspace, parts, lease, .. } = *job;
+        let wanted = Wanted { artifact, workspace, parts, lease, start, deadline };
         match worker.start(wanted) {
             Started::Running(call, happens) => {
                 let worker = place.started();
@@ -156,6 +158,7 @@ async fn start(place: Place, job: &Job<'_>) -> Result<(Running, UnboundedReceive
 /// The message that starts the job now.
 fn message<'a>(job: &Job<'a>, now: Instant) -> (Start<'a>, Instant) {
     let deadline = now + Duration::from_millis(job.limits.wall_time_ms);
+    let room = job.lease.room();
     let start = Start {
         entry: job.entry,
         user: job.user,
@@ -163,7 +166,7 @@ fn message<'a>(job: &Job<'a>, now: Instant) -> (Start<'a>, Instant) {
         task: None,
         access: job.access,
         limits: job.limits.clone(),
-        room: (job.room.bytes, job.room.entries),
+        room: (room.bytes, room.entries),
         deadline_ns: monotonic_ns(deadline),
         environment: job.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
         arguments: job.arguments,
@@ -181,6 +184,7 @@ struct Follow<'a> {
     exchanges: Exchanges<'a>,
     cancel: &'a CancellationToken,
     cancelled: bool,
+    withdrawn: bool,
     /// Stored bytes that are not credited yet.
     owed: usize,
 }
@@ -243,6 +247,7 @@ impl Follow<'_> {
                 happened = self.happens.recv() => return happened,
                 () = self.cancel.cancelled(), if !self.cancelled => self.ask_to_end(),
                 deadline = self.clock.moved() => self.put_off(deadline),
+                () = self.job.lease.withdrawn(), if !self.withdrawn => self.withdraw(),
                 () = self.exchanges.one_done() => {}
                 () = tokio::time::sleep_until(silent.unwrap_or_else(Instant::now).into()), if silent.is_some() => {
                     self.credit();
@@ -262,9 +267,15 @@ impl Follow<'_> {
                 () = &mut stored => return,
                 () = self.cancel.cancelled(), if !self.cancelled => self.ask_to_end(),
                 deadline = self.clock.moved() => self.put_off(deadline),
+                () = self.job.lease.withdrawn(), if !self.withdrawn => self.withdraw(),
                 () = self.exchanges.one_done() => {}
             }
         }
+    }
+
+    fn withdraw(&mut self) {
+        self.withdrawn = true;
+        self.running.worker.tell(self.running.call, &ToWorker::Withdraw);
     }
 
     fn put_off(&mut self, deadline: Instant) {

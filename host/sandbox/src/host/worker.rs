@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_core::digest::Digest;
 use bulkhead_core::id::TaskId;
+use bulkhead_core::quota::Lease;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -66,6 +67,8 @@ pub(super) enum Why {
 pub(super) struct Slot {
     pub(super) happened: mpsc::UnboundedSender<Happened>,
     pub(super) guard: Guard,
+    /// What it may add to its workspace, and has.
+    pub(super) lease: Lease,
     pub(super) started: Instant,
     /// When its wall time is over.
     deadline: Instant,
@@ -189,6 +192,8 @@ pub(super) struct Wanted<'a> {
     pub(super) artifact: Digest,
     pub(super) workspace: Option<(TaskId, &'a Arc<OwnedFd>)>,
     pub(super) parts: &'a [RunPart],
+    /// What it may add to the workspace.
+    pub(super) lease: &'a Lease,
     pub(super) start: Start<'a>,
     pub(super) deadline: Instant,
 }
@@ -333,7 +338,8 @@ impl Worker {
         inner.outbox.push(id, &ToWorker::Start(start));
         let (happened, happens) = mpsc::unbounded_channel();
         let (started, deadline) = (Instant::now(), wanted.deadline);
-        let slot = Slot { happened, guard, started, deadline, kill_grace: self.kill_grace, leave_by: None };
+        let (lease, kill_grace) = (wanted.lease.clone(), self.kill_grace);
+        let slot = Slot { happened, guard, lease, started, deadline, kill_grace, leave_by: None };
         inner.calls.insert(id, slot);
         drop(inner);
         self.wake.notify_one();

@@ -4,6 +4,7 @@ use bulkhead_core::event::{ChangeKind, LogLevel, Stream};
 use bulkhead_core::grants::WorkspaceAccess;
 use bulkhead_core::limits::Limits;
 use bulkhead_core::ports::egress::{EgressError, Scheme};
+use bulkhead_core::quota::Extent;
 use bulkhead_core::reached;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -67,6 +68,8 @@ pub(crate) enum ToWorker<'a> {
     Leave,
     /// Before the first message: who it left that user for is settled.
     Settled,
+    /// The call may add nothing more to its workspace.
+    Withdraw,
 }
 
 /// What a worker is for. The directory that it may reach, if any, comes with
@@ -208,6 +211,8 @@ pub(crate) enum FromWorker<'a> {
     HttpDropped { exchange: u32 },
     /// It left the server's user, or can't.
     Left(bool),
+    /// What the call has added to its workspace by now.
+    Took(Taken),
 }
 
 /// A stream that can be cut off.
@@ -296,6 +301,20 @@ pub(crate) struct Measured {
     pub read_bytes: u64,
     pub written_bytes: u64,
     pub output_bytes: u64,
+    pub taken: Taken,
+}
+
+/// What a call has added to its workspace, less what it removed of that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Taken {
+    pub bytes: u64,
+    pub entries: u64,
+}
+
+impl From<Taken> for Extent {
+    fn from(Taken { bytes, entries }: Taken) -> Self {
+        Self { bytes, entries }
+    }
 }
 
 /// What the worker says happened; the host decides what that means.

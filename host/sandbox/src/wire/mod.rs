@@ -12,6 +12,6 @@ mod socket;
 pub(crate) use frame::{FrameError, Inbox, Outbox, decode, frame};
 pub(crate) use message::{
     Bind, Description, Done, Entry, Fault, FromWorker, Measured, Part, Report, Request, Start, Stop, StreamLimit,
-    ToWorker, Wanted, WantedAccess, fields_size,
+    Taken, ToWorker, Wanted, WantedAccess, fields_size,
 };
 pub(crate) use socket::{Received, Socket, recv, send};

@@ -16,9 +16,10 @@ use tokio::sync::Notify;
 use super::fs::{Journal, UserSyncs};
 use super::http::Exchanges;
 use super::link::Link;
+use super::room::Room;
 use super::tally::Tally;
 use crate::bounds::{self, CANCEL_GRACE, EMISSION_COST, WINDOW};
-use crate::wire::{Done, FromWorker, Stop, StreamLimit, frame};
+use crate::wire::{Done, FromWorker, Stop, StreamLimit, Taken, frame};
 
 /// Output of a pass is sent in pieces of about this size.
 const CHUNK: usize = 32 * 1024;
@@ -50,9 +51,8 @@ pub(super) struct Call {
     pub(super) written: AtomicU64,
     /// Largest sum of linear memories, in bytes.
     pub(super) peak: Arc<AtomicU64>,
-    /// What may still be added to the workspace.
-    room_bytes: AtomicU64,
-    room_entries: AtomicU64,
+    /// What may be added to the workspace.
+    workspace: Room,
     /// Streams that are open.
     pub(super) streams: Tally,
     /// Files, directories and listings that are open.
@@ -124,8 +124,7 @@ impl Call {
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
             peak: Arc::default(),
-            room_bytes: AtomicU64::new(room.0),
-            room_entries: AtomicU64::new(room.1),
+            workspace: Room::new(room),
             streams,
             files,
             looks_at_links: AtomicBool::new(false),
@@ -390,30 +389,49 @@ impl Call {
 
     /// Takes bytes of the workspace's quota, or refuses.
     pub(super) fn take_bytes(&self, bytes: u64) -> io::Result<()> {
-        self.take(&self.room_bytes, bytes, StreamLimit::WorkspaceBytes)
+        self.took(self.workspace.take_bytes(bytes), StreamLimit::WorkspaceBytes)
     }
 
     /// Takes an entry of the workspace's quota, or refuses.
     pub(super) fn take_entry(&self) -> io::Result<()> {
-        self.take(&self.room_entries, 1, StreamLimit::WorkspaceEntries)
+        self.took(self.workspace.take_entry(), StreamLimit::WorkspaceEntries)
     }
 
-    fn take(&self, room: &AtomicU64, amount: u64, limit: StreamLimit) -> io::Result<()> {
-        if room.fetch_update(Relaxed, Relaxed, |room| room.checked_sub(amount)).is_ok() {
-            return Ok(());
+    fn took(&self, taken: bool, limit: StreamLimit) -> io::Result<()> {
+        if !taken {
+            self.truncated(limit);
+            return Err(rustix::io::Errno::DQUOT.into());
         }
-        self.truncated(limit);
-        Err(rustix::io::Errno::DQUOT.into())
+        self.tell_taken();
+        Ok(())
+    }
+
+    fn tell_taken(&self) {
+        if let Some(taken) = self.workspace.news() {
+            self.send_free(&FromWorker::Took(taken));
+        }
+    }
+
+    /// What it has added to the workspace.
+    pub(super) fn taken(&self) -> Taken {
+        self.workspace.taken()
+    }
+
+    /// It may add nothing more: others of its user have taken what there was.
+    pub(super) fn withdraw(&self) {
+        self.workspace.withdraw();
     }
 
     /// Gives bytes back that are free at once: of a file that was cut.
     pub(super) fn give_bytes(&self, bytes: u64) {
-        self.room_bytes.fetch_add(bytes, Relaxed);
+        self.workspace.give_bytes(bytes);
+        self.tell_taken();
     }
 
     /// Gives the entry of a name back that is gone.
     pub(super) fn give_entry(&self) {
-        self.room_entries.fetch_add(1, Relaxed);
+        self.workspace.give_entry();
+        self.tell_taken();
     }
 
     /// Notes a changed file.

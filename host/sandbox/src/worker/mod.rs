@@ -19,6 +19,7 @@ mod load;
 mod meter;
 mod output;
 mod panics;
+mod room;
 pub(crate) mod run;
 mod serve;
 mod state;

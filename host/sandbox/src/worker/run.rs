@@ -192,6 +192,7 @@ fn finish(call: &Call, ended: &Result<Ended, Stop>, cpu: Duration) {
         read_bytes: call.read.load(Relaxed),
         written_bytes: call.written.load(Relaxed),
         output_bytes,
+        taken: call.taken(),
     };
     let send = |report: Report<'_>| call.tell(Done { report, measured });
     let faulted = |fault, message: &str| {

@@ -148,6 +148,11 @@ impl Server {
                     call.cancel();
                 }
             }
+            ToWorker::Withdraw => {
+                if let Some(call) = self.link.call(call) {
+                    call.withdraw();
+                }
+            }
             ToWorker::Abort => {
                 if let Some(call) = self.link.call(call) {
                     call.abort();

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use bulkhead_core::event::{ChangeKind, FileChange, Stream};
 use bulkhead_core::grants::WorkspaceAccess;
 use bulkhead_core::ports::sandbox::{Emission, PrepareError, Sandbox, Stage};
+use bulkhead_core::quota::{Extent, Lease};
 use tokio_util::sync::CancellationToken;
 
 use crate::guests::{self, RETURN_ARGUMENTS};
@@ -68,7 +69,7 @@ async fn a_tool_of_a_compiler_for_preview_1_changes_files_like_its_component() {
         assert!(summary(&bench.run(escape).await.unwrap()).starts_with("failed/"));
         let mut full =
             bench.call(&prepared, r#"{"create": [{"path": "y", "content": "yyyy"}]}"#, WorkspaceAccess::ReadWrite);
-        full.room.bytes = 3;
+        full.lease = Lease::of_nobody(Extent { bytes: 3, entries: 10_000 });
         assert!(summary(&bench.run(full).await.unwrap()).starts_with("failed/"));
         let reader = bench.call(&prepared, r#"{"mkdir": ["z"]}"#, WorkspaceAccess::Read);
         assert!(summary(&bench.run(reader).await.unwrap()).starts_with("failed/"));

@@ -17,7 +17,7 @@ use bulkhead_core::ports::egress::{EgressError, IncomingResponse};
 use bulkhead_core::ports::sandbox::{Emission, GuestRequest, Prepared, Run, Sandbox, SandboxError, Sink};
 use bulkhead_core::ports::workspace::OneDomain;
 use bulkhead_core::principal::Owner;
-use bulkhead_core::quota::Extent;
+use bulkhead_core::quota::{Extent, Lease};
 use bulkhead_sandbox::{WasmConfig, WasmSandbox};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -167,7 +167,7 @@ impl Bench {
             parts: Vec::new(),
             grants: Grants::workspace(access),
             limits: self.limits.clone(),
-            room: Extent { bytes: 1 << 30, entries: 10_000 },
+            lease: Lease::of_nobody(Extent { bytes: 1 << 30, entries: 10_000 }),
             environment: Arc::default(),
             pauses: Pauses::default(),
             arguments: arguments.into(),

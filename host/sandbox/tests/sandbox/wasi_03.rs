@@ -8,7 +8,7 @@ use bulkhead_core::event::{ChangeKind, Stream};
 use bulkhead_core::grants::WorkspaceAccess;
 use bulkhead_core::outcome::{Content, Ending, Outcome};
 use bulkhead_core::ports::sandbox::{Emission, PrepareError, Prepared, Run, Sandbox};
-use bulkhead_core::quota::Extent;
+use bulkhead_core::quota::{Extent, Lease};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -123,7 +123,7 @@ async fn its_quota_holds_for_streams_and_entries() {
     let write = json!({"write": "d/file", "text": "x".repeat(1_000)}).to_string();
     for (bytes, entries, wanted) in [(2_000, 2, "succeeded"), (1_999, 2, "failed"), (2_000, 1, "failed")] {
         let run = bench.call(&prepared, &write, WorkspaceAccess::ReadWrite);
-        let outcome = bench.run(Run { room: Extent { bytes, entries }, ..run }).await.unwrap();
+        let outcome = bench.run(Run { lease: Lease::of_nobody(Extent { bytes, entries }), ..run }).await.unwrap();
         assert_eq!(outcome.ending.state(), wanted, "{outcome:?}");
         if let Some(fault) = outcome.ending.fault() {
             assert!(fault.message.ends_with("Quota"), "{}", fault.message);

@@ -58,6 +58,7 @@ async fn a_worker_that_breaks_the_protocol_is_killed() {
         "false-cancel",
         "bad-json",
         "false-change",
+        "false-take",
         "control-as-call",
         "call-as-control",
         "http-other-number",

@@ -17,7 +17,7 @@ use bulkhead_core::pause::Pauses;
 use bulkhead_core::policy::{Policy, Subject};
 use bulkhead_core::ports::sandbox::{PrepareError, Prepared, Run as Call, Sandbox};
 use bulkhead_core::principal::Owner;
-use bulkhead_core::quota::Extent;
+use bulkhead_core::quota::{Extent, Lease};
 use bulkhead_core::tool::Manifest;
 use bulkhead_sandbox::WasmSandbox;
 use bytes::Bytes;
@@ -164,7 +164,7 @@ async fn call(
         parts: Vec::new(),
         grants,
         // A person's own directory: as much as the limits say, whatever lies there.
-        room: Extent::quota(&wanted.limits),
+        lease: Lease::of_nobody(Extent::quota(&wanted.limits)),
         limits: wanted.limits,
         environment: Arc::default(),
         pauses: Pauses::default(),

@@ -73,7 +73,8 @@ fn streams_keep_their_order() {
 fn what_bounds_a_workspace_is_told_with_what_is_used_of_it() {
     let name = "quota.workspace_bytes_per_user";
     let bytes_bound = Bound { name, value: 20, used: Some(18) };
-    let mut batch = Batch { room: Some(Room { bytes_bound, ..Room::default() }), ..Batch::default() };
+    let room = (Room { bytes_bound, ..Room::default() }, Lease::default());
+    let mut batch = Batch { room: Some(room), ..Batch::default() };
     batch.add(Emission::Truncated { limit: "workspace_bytes", used: None });
     let [EventBody::CallTruncated(reached)] = &batch.take(true)[..] else { panic!("one event") };
     assert_eq!((&*reached.limit, reached.value, reached.used), (name, 20, Some(18)));

@@ -6,6 +6,7 @@
 //! place, so it does not matter what a guest did to the file meanwhile.
 
 use super::Files;
+use super::counted::not_withdrawn;
 use crate::access::OwnedTask;
 use crate::conditions::Conditions;
 use crate::digest::Digest;
@@ -14,6 +15,7 @@ use crate::files::media_type;
 use crate::path::WorkspacePath;
 use crate::ports::files::{ContentPlace, FileStep};
 use crate::ports::workspace::{WorkspaceError, WriteOptions, Written};
+use crate::quota::Extent;
 
 /// Places that are looked at for one content: the newest. Each costs a look at a file.
 const PLACES: u32 = 16;
@@ -37,9 +39,14 @@ impl Files {
         let room = self.room(task, &root).await?;
         let (max_bytes, meaning) = self.bounded(&room);
         let options = WriteOptions { max_bytes, conditions, executable, digest: Some(content) };
+        let lease = self.lease(task.task(), &room);
         for place in self.parts.ports.store.contents(owner, content, PLACES).await? {
+            lease.took(Extent { bytes: place.facts.size, entries: 1 });
+            not_withdrawn(&lease, &room)?;
             let Some(written) = self.copied(task, &place, (root.dir(), path), &options).await else { continue };
             let written = written.map_err(&meaning)?;
+            // From here on it counts as what it is.
+            drop(lease);
             let kind = said.map_or_else(|| place.facts.media_type.clone(), |said| media_type(Some(said), path.name()));
             self.written(task, path, &written, Some(&kind), FileStep::Alone).await?;
             return Ok(written);

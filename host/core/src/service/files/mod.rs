@@ -4,6 +4,7 @@
 
 mod accesses;
 mod contents;
+mod counted;
 mod deleted;
 mod held;
 mod preview;
@@ -247,15 +248,19 @@ impl Files {
         let (max_bytes, meaning) = self.bounded(&room);
         let NewFile { body, conditions, executable, media_type, digest } = new;
         let options = WriteOptions { max_bytes, conditions, executable, digest };
-        let body = self.while_held(body);
+        let lease = self.lease(task.task(), &room);
+        let body = counted::counted(self.while_held(body), &lease);
         let written = self.parts.ports.workspaces.write(root.dir(), path, body, options).await;
         let written = match written {
             Ok(written) => written,
             Err(error) => {
                 self.in_time()?;
+                counted::not_withdrawn(&lease, &room)?;
                 return Err(meaning(error));
             }
         };
+        // From here on it counts as what it is.
+        drop(lease);
         steps::reach("file.placed");
         self.written(task, path, &written, media_type.as_deref(), FileStep::Alone).await?;
         steps::reach("file.told");

@@ -52,9 +52,12 @@ impl Files {
             return Err(Error::HeldElsewhere(source.id));
         }
         let from_root = self.root(out_of).await?;
+        // One at a time: what is being copied counts once it is.
+        let alone = self.parts.quotas.alone(into.task().owner).await;
         let room = self.room(into, &to_root).await?;
         let (this, target) = (self.clone(), into.task().clone());
         let transfer = async move {
+            let _alone = alone;
             let workspaces = &this.parts.ports.workspaces;
             let Transfer { from, to, remove, replace } = what;
             let copy = Copy {

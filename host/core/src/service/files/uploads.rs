@@ -1,6 +1,7 @@
 //! Uploads that go on over several requests, and over restarts of the host: what came
 //! of one lies beside the workspace, and its size is where the client goes on.
 
+use super::counted::{counted, not_withdrawn};
 use super::{Files, full, too_large};
 use crate::access::OwnedTask;
 use crate::clock::{NewId as _, Timestamp};
@@ -151,14 +152,20 @@ impl Files {
             return Err(full(room.bytes_bound, &room));
         }
         let place = (upload.owner.tenant, upload.task);
+        let lease = self.lease(task.task(), &room);
+        let body = counted(body, &lease);
         let added = self.parts.ports.workspaces.add_to_upload(place, id, offset, most, body).await;
         let added = added.map_err(|error| match error {
             WorkspaceError::BadRange { size } => Error::WrongOffset { offset: size },
             WorkspaceError::NotFound(_) => absent(id),
             error => error.into(),
         })?;
+        let withdrawn = not_withdrawn(&lease, &room);
+        // From here on it counts as what it is.
+        drop(lease);
         let grown = crate::quota::Extent { bytes: added.size.saturating_sub(there), entries: 0 };
         let _ = self.parts.quotas.added(upload.owner, upload.task, grown);
+        withdrawn?;
         match added.error {
             Some(WorkspaceError::OverLimit { limit, .. }) if limit < upload.length => {
                 return Err(full(room.bytes_bound, &room));
