@@ -61,11 +61,23 @@ impl Host {
 
     /// The same server, as this tenant sees it.
     pub fn tenant(&self, number: u64) -> Self {
+        self.user(TenantId::from_parts(number, 2), UserId::from_parts(number, 2))
+    }
+
+    /// The same server, as another user of the same tenant sees it.
+    pub fn other_user(&self) -> Self {
+        let mut connection = Connection::open(&self.address);
+        let who: Value =
+            serde_json::from_slice(connection.send(&self.request("GET", "/v1/whoami", "text/plain", b""))).unwrap();
+        self.user(who["tenant"].as_str().unwrap().parse().unwrap(), UserId::from_parts(2, 2))
+    }
+
+    fn user(&self, tenant: TenantId, user: UserId) -> Self {
         let output = Command::new(env!("CARGO_BIN_EXE_bulkhead"))
             .args(["keys", "create", "--json", "--tenant"])
-            .arg(TenantId::from_parts(number, 2).to_string())
+            .arg(tenant.to_string())
             .arg("--user")
-            .arg(UserId::from_parts(number, 2).to_string())
+            .arg(user.to_string())
             .env("BULKHEAD_DATA", self.data())
             .output()
             .unwrap();

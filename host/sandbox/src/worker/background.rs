@@ -236,6 +236,9 @@ impl Guest {
 pub(super) async fn run(background: Arc<Background>, user: u32, call: Arc<Call>, future: BoxFuture<'static, ()>) {
     let mut future = Some(future);
     let long = poll_fn(|context| {
+        if call.is_long() {
+            return Poll::Ready(future.take());
+        }
         let Some(running) = &mut future else { return Poll::Ready(None) };
         match running.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(None),

@@ -54,6 +54,7 @@ impl ColdCalls {
                 background: Arc::default(),
                 budget: Arc::new(Budget::new(u64::MAX)),
                 syncs: Arc::default(),
+                crowd: Arc::default(),
             }),
             loaded,
             link: Arc::default(),

@@ -13,6 +13,7 @@ use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 use super::background::Background;
+use super::firsts::Firsts;
 use super::limiter::Budget;
 use super::link::Link;
 use super::load::linker;
@@ -184,6 +185,7 @@ fn serve(
         background: Background::start(up.second, up.nice)?,
         budget: Arc::new(Budget::new(bind.memory_bytes)),
         syncs: Arc::default(),
+        crowd: Arc::default(),
         engine: up.engine,
     };
     let server = Server {
@@ -195,6 +197,7 @@ fn serve(
         components: HashMap::new(),
         workspaces: HashMap::new(),
         parts: Vec::new(),
+        firsts: Firsts::default(),
     };
     let end = vital(|| up.runtime.block_on(server.serve(socket, walls)));
     // Calls that run are ended with the process, not waited for.

@@ -13,8 +13,8 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Sleep;
 use wasmtime::Engine;
 
-use super::background::LONG;
 use super::call::Call;
+use super::crowd::OneOf;
 use super::panics::vital;
 use crate::bounds::{CANCEL_WORK, REST, TICK};
 use crate::wire::Stop;
@@ -116,12 +116,13 @@ pub(super) struct Metered<F> {
     at_cancel: Option<Duration>,
     allowed: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+    one: OneOf,
 }
 
 impl<F: Future> Metered<F> {
-    pub(super) fn new(guest: F, call: Arc<Call>, ticker: Arc<Ticker>) -> Self {
+    pub(super) fn new(guest: F, call: Arc<Call>, ticker: Arc<Ticker>, one: OneOf) -> Self {
         let allowed = Duration::from_millis(call.limits.cpu_time_ms);
-        Self { guest: Box::pin(guest), call, ticker, used: Duration::ZERO, at_cancel: None, allowed, timer: None }
+        Self { guest: Box::pin(guest), call, ticker, used: Duration::ZERO, at_cancel: None, allowed, timer: None, one }
     }
 
     fn stopped(&mut self) -> Option<Stop> {
@@ -159,7 +160,7 @@ impl<F: Future> Future for Metered<F> {
             return Poll::Ready((Ok(output), this.used));
         }
         this.call.flush_changes();
-        if this.used >= LONG {
+        if this.used >= this.one.is_long_after() {
             this.call.takes_long();
         }
         this.call.waker.register(context.waker());

@@ -11,6 +11,7 @@ use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 use super::background::Background;
 use super::bindings::bulkhead::tool::types::{Capability, Content, Description, ToolError, WorkspaceAccess};
 use super::call::Call;
+use super::crowd::Crowd;
 use super::fault::{self, Class};
 use super::fs::Syncs;
 use super::imports::{part, part_fault};
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub(super) background: Arc<Background>,
     pub(super) budget: Arc<Budget>,
     pub(super) syncs: Arc<Syncs>,
+    pub(super) crowd: Arc<Crowd>,
 }
 
 /// What a guest returned.
@@ -67,8 +69,9 @@ pub(super) struct Job {
 
 /// Runs a call and sends how it ended.
 pub(super) async fn run(shared: Arc<Shared>, call: Arc<Call>, job: Job) {
+    let one = shared.crowd.enter(job.user);
     let guest = guest(shared.clone(), call.clone(), job);
-    let mut guest = Metered::new(guest, call.clone(), shared.ticker.clone());
+    let mut guest = Metered::new(guest, call.clone(), shared.ticker.clone(), one);
     let (ended, cpu) = (&mut guest).await;
     let (ended, store) = match ended {
         Ok((ended, store)) => (Ok(ended), Some(store)),

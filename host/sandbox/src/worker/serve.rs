@@ -15,12 +15,13 @@ use wasmtime::component::Linker;
 
 use super::background::{self, Background};
 use super::call::Call;
+use super::firsts::Firsts;
 use super::http::Exchange;
 use super::link::Link;
 use super::panics::{contained, vital_task};
 use super::run::{Job, Loaded, Shared, run};
 use super::state::{Mount, State, Workspace};
-use crate::bounds::{MAX_COMPONENTS, MAX_TO_WORKER, MAX_WORKSPACES};
+use crate::bounds::{MAX_COMPONENTS, MAX_TO_WORKER, MAX_WORKSPACES, TICK};
 use crate::walls::Walls;
 use crate::wire::{Done, FromWorker, Inbox, Measured, Received, Report, Socket, Start, ToWorker, decode};
 
@@ -44,6 +45,14 @@ pub(super) struct Server {
     pub(super) workspaces: HashMap<u32, Workspace>,
     /// Parts of a workspace for the call that starts next.
     pub(super) parts: Vec<Mount>,
+    pub(super) firsts: Firsts<First>,
+}
+
+/// A call that had no turn yet.
+pub(super) struct First {
+    user: u32,
+    call: Arc<Call>,
+    running: BoxFuture<'static, ()>,
 }
 
 impl Server {
@@ -59,12 +68,16 @@ impl Server {
             if let Err(end) = self.take_frames() {
                 return end;
             }
+            self.first_turns();
             let sent = self.link.with_outbox(|outbox| socket.send(outbox));
             let sent = match sent {
                 Ok(sent) => sent,
                 Err(error) => return End::Failed(format!("sending failed: {error}")),
             };
-            if !more && let Err(end) = self.wait(&socket, sent).await {
+            if !self.firsts.is_empty() {
+                // Nor do those wait that had theirs.
+                tokio::task::yield_now().await;
+            } else if !more && let Err(end) = self.wait(&socket, sent).await {
                 return end;
             }
             match socket.recv(&mut self.inbox, Some(&mut self.descriptors)) {
@@ -237,13 +250,24 @@ impl Server {
             contained(&running, run(shared, running.clone(), job)).await;
             link.end(id);
         };
-        begin(self.shared.background.clone(), start.user, call, Box::pin(running));
+        self.firsts.push(start.user, First { user: start.user, call, running: Box::pin(running) });
+    }
+
+    /// Gives calls their first turns, until it is time to look who else has come.
+    fn first_turns(&mut self) {
+        let begun = Instant::now();
+        while let Some(first) = self.firsts.next() {
+            begin(self.shared.background.clone(), first);
+            if begun.elapsed() >= TICK {
+                return;
+            }
+        }
     }
 }
 
 /// Gives a call its first turn at once, before all that run already: most
 /// calls end within it. What is left takes turns with the others.
-fn begin(background: Arc<Background>, user: u32, call: Arc<Call>, mut running: BoxFuture<'static, ()>) {
+fn begin(background: Arc<Background>, First { user, call, mut running }: First) {
     // The first turn has no one to wake: the task that follows asks again.
     let mut nobody = Context::from_waker(Waker::noop());
     if running.as_mut().poll(&mut nobody).is_pending() {
