@@ -1,6 +1,7 @@
 //! What the guests of one user cost others that spin, allocate all they may, sync,
 //! flood the log, or are short and never fewer: `/healthz`, a call of another tenant, one
-//! of another user of the same tenant, and one of the same user.
+//! of another user of the same tenant, and one of the same user. `BENCH_GUESTS` names
+//! the guests, with commas, if not all are wanted.
 //! Rounds take turns, because a machine's speed changes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +39,9 @@ type Beside = Option<(usize, Guests)>;
 
 pub fn report(span: Duration) {
     println!("\n== beside hostile guests of one user, one client; medians of {ROUNDS} rounds in turns");
-    let hostile = GUESTS.into_iter().flat_map(|guests| guests.many.map(|many| Some((many, guests))));
+    let only = std::env::var("BENCH_GUESTS").ok();
+    let wanted = |guests: &Guests| only.as_ref().is_none_or(|only| only.split(',').any(|what| what == guests.what));
+    let hostile = GUESTS.into_iter().filter(wanted).flat_map(|guests| guests.many.map(|many| Some((many, guests))));
     let all: Vec<Beside> = std::iter::once(None).chain(hostile).collect();
     let mut rounds: Vec<Vec<[Figures; 4]>> = Vec::new();
     for _ in 0..ROUNDS {

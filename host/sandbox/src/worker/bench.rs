@@ -18,6 +18,7 @@ use super::load::{linker, load};
 use super::meter::Ticker;
 use super::run::{Job, Loaded, Shared, run};
 use super::state::Workspace;
+use super::tally::Tally;
 use crate::engine::{Flavour, Pool, compiler, runner};
 use crate::wire::{Entry, Outbox};
 
@@ -55,6 +56,7 @@ impl ColdCalls {
                 budget: Arc::new(Budget::new(u64::MAX)),
                 syncs: Arc::default(),
                 crowd: Arc::default(),
+                spare: Tally::new(1),
             }),
             loaded,
             link: Arc::default(),

@@ -22,6 +22,7 @@ use super::panics::vital;
 use super::run::Shared;
 use super::serve::{End, Server};
 use super::state::State;
+use super::tally::Tally;
 use crate::bounds::MAX_TO_WORKER;
 use crate::engine::{Pool, runner};
 use crate::walls::{self, Apart, Code, Part, Reach, Walls, apart, bounds, close_inherited};
@@ -186,6 +187,7 @@ fn serve(
         budget: Arc::new(Budget::new(bind.memory_bytes)),
         syncs: Arc::default(),
         crowd: Arc::default(),
+        spare: Tally::new(1),
         engine: up.engine,
     };
     let server = Server {

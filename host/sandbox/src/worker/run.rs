@@ -18,6 +18,7 @@ use super::imports::{part, part_fault};
 use super::limiter::{Budget, Share};
 use super::meter::{Metered, Ticker};
 use super::state::{Mount, State};
+use super::tally::Tally;
 use super::wasi_03;
 use crate::bounds;
 use crate::wire::{self, Done, Entry, Fault, Measured, Report, Stop, Wanted};
@@ -40,6 +41,8 @@ pub(super) struct Shared {
     pub(super) budget: Arc<Budget>,
     pub(super) syncs: Arc<Syncs>,
     pub(super) crowd: Arc<Crowd>,
+    /// The place of one that has ended, was told, and is being given back by the first thread.
+    pub(super) spare: Tally,
 }
 
 /// What a guest returned.
@@ -80,17 +83,21 @@ pub(super) async fn run(shared: Arc<Shared>, call: Arc<Call>, job: Job) {
     // In the background nobody short waits for the memory to be given back, and
     // the next turn may be far off: whoever is told of the end may count on it.
     let long = call.is_long();
+    // Giving much memory back takes long: the host is told before, of one at a time. Its
+    // place is not free yet, and there is one to spare.
+    let takes_long = !long && (ended.is_err() || call.peak.load(Relaxed) > LARGE);
+    let spare = if takes_long { shared.spare.take() } else { None };
     let mut left = Some((guest, store));
-    if long && ended.is_ok() {
+    if (long && ended.is_ok()) || (takes_long && spare.is_none()) {
         call.close();
         left = None;
     }
     finish(&call, &ended, cpu);
-    if !long && (ended.is_err() || call.peak.load(Relaxed) > LARGE) {
-        // Giving much memory back takes long: the host is told before.
+    if spare.is_some() {
         tokio::task::yield_now().await;
     }
     drop(left);
+    drop(spare);
 }
 
 async fn guest(shared: Arc<Shared>, call: Arc<Call>, job: Job) -> (Ended, Store<State>) {

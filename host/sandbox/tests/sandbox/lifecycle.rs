@@ -137,6 +137,23 @@ async fn many_calls_at_once_wait_for_their_turn() {
     bench.until("no more workers than allowed", |stats| stats.workers <= 2).await;
 }
 
+/// Of those that ended and are still given back there are never more than slots for them.
+#[tokio::test]
+async fn calls_that_are_stopped_at_once_leave_their_places_to_the_next() {
+    let mut bench = Bench::new();
+    bench.limits.cpu_time_ms = 1;
+    let bench = Arc::new(bench);
+    let spin = bench.prepare(&guests::spin()).await;
+    let clients = (0..64).map(|_| async {
+        for _ in 0..8 {
+            let run = bench.call(&spin, "{}", WorkspaceAccess::None);
+            let outcome = bench.run(run).await.unwrap();
+            assert_eq!(summary(&outcome), "timed_out/limit.cpu_time");
+        }
+    });
+    futures::future::join_all(clients).await;
+}
+
 #[tokio::test]
 async fn a_call_that_waits_for_a_place_can_be_cancelled() {
     let bench = Bench::with(|config| {
