@@ -89,7 +89,7 @@ impl ColdCalls {
             arguments: arguments.to_owned(),
             user: 1,
         };
-        let mut running = Box::pin(run(self.shared.clone(), call, job));
+        let mut running = Box::pin(run(self.shared.clone(), call, self.shared.crowd.enter(1), job));
         if running.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
             running.await;
         }

@@ -11,7 +11,7 @@ use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 use super::background::Background;
 use super::bindings::bulkhead::tool::types::{Capability, Content, Description, ToolError, WorkspaceAccess};
 use super::call::Call;
-use super::crowd::Crowd;
+use super::crowd::{Crowd, OneOf};
 use super::fault::{self, Class};
 use super::fs::Syncs;
 use super::imports::{part, part_fault};
@@ -70,9 +70,8 @@ pub(super) struct Job {
     pub(super) user: u32,
 }
 
-/// Runs a call and sends how it ended.
-pub(super) async fn run(shared: Arc<Shared>, call: Arc<Call>, job: Job) {
-    let one = shared.crowd.enter(job.user);
+/// Runs a call, `one` of its user's since it came, and sends how it ended.
+pub(super) async fn run(shared: Arc<Shared>, call: Arc<Call>, one: OneOf, job: Job) {
     let guest = guest(shared.clone(), call.clone(), job);
     let mut guest = Metered::new(guest, call.clone(), shared.ticker.clone(), one);
     let (ended, cpu) = (&mut guest).await;

@@ -244,10 +244,10 @@ impl Server {
             arguments: start.arguments.to_owned(),
             user: start.user,
         };
-        let (shared, link) = (self.shared.clone(), self.link.clone());
+        let (shared, link, one) = (self.shared.clone(), self.link.clone(), self.shared.crowd.enter(start.user));
         let running = call.clone();
         let running = async move {
-            contained(&running, run(shared, running.clone(), job)).await;
+            contained(&running, run(shared, running.clone(), one, job)).await;
             link.end(id);
         };
         self.firsts.push(start.user, First { user: start.user, call, running: Box::pin(running) });

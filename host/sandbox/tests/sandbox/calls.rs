@@ -151,11 +151,12 @@ async fn a_cancelled_call_may_end_by_itself_or_is_stopped() {
     let polite = bench.prepare(&guests::until_cancelled()).await;
     let spin = bench.prepare(&guests::spin()).await;
     let hypocrite = bench.prepare(&guests::looks_and_spins_on()).await;
+    // Which does not look, and uses nothing.
     let sleeps = bench.prepare(&guests::built("fixtures/sleeper.wasm")).await;
     let stopped = "cancelled/cancelled";
     for (prepared, wanted) in [(&polite, "succeeded"), (&spin, stopped), (&hypocrite, stopped), (&sleeps, stopped)] {
         let cancel = CancellationToken::new();
-        let run = bench.call(prepared, r#"{"ms":60000}"#, WorkspaceAccess::None);
+        let run = bench.call(prepared, r#"{"ms":60000,"honour_cancel":false}"#, WorkspaceAccess::None);
         let running = bench.spawn(run, Remember::new(), cancel.clone());
         bench.until("it runs", |stats| stats.calls == 1).await;
         // Long enough for the polite one to have looked for the first time.
