@@ -30,9 +30,9 @@ const TAKE_OVER_EVERY: Duration = Duration::from_secs(2);
 /// So many looks later calls are looked for that this host holds and does not run.
 const STRAYS_EVERY: u32 = 15;
 
-/// Looks for such calls, one after the other, after a task was taken: they are taken up
-/// when they were seen twice.
-const LOOKS_AFTER_TAKING: u32 = 3;
+/// Looks for such calls, one after the other, after a task was taken or the store was away:
+/// they are taken up when they were seen twice.
+const LOOKS_IN_A_ROW: u32 = 3;
 
 /// So much more seldom the store is looked at while other hosts are heard.
 const LOOKS_WHEN_HEARD: u32 = 25;
@@ -208,15 +208,17 @@ impl Tending {
 
     /// Takes over what hosts that are gone have left.
     async fn take_over(&self) {
-        let (mut round, mut strays) = (0_u32, HashSet::new());
-        let (mut taken, mut looks) = (self.ports.cluster.taken(), 0);
+        let (mut looks, mut strays) = (Looks::default(), HashSet::new());
+        let mut taken = self.ports.cluster.taken();
         loop {
             tokio::time::sleep(TAKE_OVER_EVERY).await;
-            round = round.wrapping_add(1);
             if *self.ports.cluster.lease().borrow() == Lease::Lost {
+                looks.away = true;
                 continue;
             }
-            note(self.dispatcher.take_over().await, "calls of other hosts could not be taken over");
+            let took = self.dispatcher.take_over().await;
+            let answered = took.is_ok();
+            note(took, "calls of other hosts could not be taken over");
             if let Err(error) = self.tools.recover().await {
                 tracing::warn!(error = %chain(&error), "tools of other hosts could not be taken over");
             }
@@ -229,14 +231,35 @@ impl Tending {
             }
             // What somebody asked for was taken with what waited in it.
             let now = self.ports.cluster.taken();
-            if std::mem::replace(&mut taken, now) != now {
-                looks = LOOKS_AFTER_TAKING;
-            }
-            if looks > 0 || round.is_multiple_of(STRAYS_EVERY) {
-                looks = looks.saturating_sub(1);
+            if looks.due(std::mem::replace(&mut taken, now) != now, answered) {
                 note(self.dispatcher.take_up_strays(&mut strays).await, "open calls could not be looked for");
             }
         }
+    }
+}
+
+/// When calls are looked for that this host holds and does not run.
+#[derive(Debug, Default)]
+struct Looks {
+    round: u32,
+    /// So many rounds more, one after the other.
+    more: u32,
+    /// The store did not answer in the last round, or this host had no lease.
+    away: bool,
+}
+
+impl Looks {
+    /// Whether this round looks: seldom, and in a row after a task was `taken` and once the
+    /// store has `answered` again, which may have left calls that nobody ends.
+    fn due(&mut self, taken: bool, answered: bool) -> bool {
+        self.round = self.round.wrapping_add(1);
+        if taken || (answered && self.away) {
+            self.more = LOOKS_IN_A_ROW;
+        }
+        self.away = !answered;
+        let due = self.more > 0 || self.round.is_multiple_of(STRAYS_EVERY);
+        self.more = self.more.saturating_sub(1);
+        due
     }
 }
 
@@ -245,5 +268,21 @@ fn note(done: Result<Recovered, Error>, failed: &'static str) {
         Ok(Recovered { interrupted: 0, requeued: 0 }) => {}
         Ok(Recovered { interrupted, requeued }) => tracing::info!(interrupted, requeued, "took calls over"),
         Err(error) => tracing::warn!(error = %chain(&error), "{failed}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_looked_in_a_row_once_the_store_is_back() {
+        let mut looks = Looks::default();
+        let mut rounds = |taken, answered, count| (0..count).filter(|_| looks.due(taken, answered)).count();
+        assert_eq!(rounds(false, true, STRAYS_EVERY), 1, "seldom, else");
+        assert_eq!(rounds(false, false, 2), 0, "it is away");
+        assert_eq!(rounds(false, true, LOOKS_IN_A_ROW), LOOKS_IN_A_ROW as usize);
+        assert_eq!(rounds(false, true, 4), 0);
+        assert_eq!(rounds(true, true, 1) + rounds(false, true, 4), LOOKS_IN_A_ROW as usize, "a task was taken");
     }
 }
