@@ -55,7 +55,7 @@ impl ColdCalls {
                 background: Arc::default(),
                 budget: Arc::new(Budget::new(u64::MAX)),
                 syncs: Arc::default(),
-                crowd: Arc::default(),
+                heavy: Arc::default(),
                 spare: Tally::new(1),
             }),
             loaded,
@@ -89,7 +89,7 @@ impl ColdCalls {
             arguments: arguments.to_owned(),
             user: 1,
         };
-        let mut running = Box::pin(run(self.shared.clone(), call, self.shared.crowd.enter(1), job));
+        let mut running = Box::pin(run(self.shared.clone(), call, job));
         if running.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
             running.await;
         }

@@ -186,7 +186,7 @@ fn serve(
         background: Background::start(up.second, up.nice)?,
         budget: Arc::new(Budget::new(bind.memory_bytes)),
         syncs: Arc::default(),
-        crowd: Arc::default(),
+        heavy: Arc::default(),
         spare: Tally::new(1),
         engine: up.engine,
     };

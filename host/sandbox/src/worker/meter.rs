@@ -13,8 +13,9 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Sleep;
 use wasmtime::Engine;
 
+use super::background::LONG;
 use super::call::Call;
-use super::crowd::OneOf;
+use super::heavy;
 use super::panics::vital;
 use crate::bounds::{CANCEL_WORK, REST, TICK};
 use crate::wire::Stop;
@@ -116,13 +117,22 @@ pub(super) struct Metered<F> {
     at_cancel: Option<Duration>,
     allowed: Duration,
     timer: Option<Pin<Box<Sleep>>>,
-    one: OneOf,
+    turns: heavy::Turns,
 }
 
 impl<F: Future> Metered<F> {
-    pub(super) fn new(guest: F, call: Arc<Call>, ticker: Arc<Ticker>, one: OneOf) -> Self {
+    pub(super) fn new(guest: F, call: Arc<Call>, ticker: Arc<Ticker>, turns: heavy::Turns) -> Self {
         let allowed = Duration::from_millis(call.limits.cpu_time_ms);
-        Self { guest: Box::pin(guest), call, ticker, used: Duration::ZERO, at_cancel: None, allowed, timer: None, one }
+        Self {
+            guest: Box::pin(guest),
+            call,
+            ticker,
+            used: Duration::ZERO,
+            at_cancel: None,
+            allowed,
+            timer: None,
+            turns,
+        }
     }
 
     fn stopped(&mut self) -> Option<Stop> {
@@ -153,14 +163,17 @@ impl<F: Future> Future for Metered<F> {
         let turn = this.ticker.enter();
         let before = thread_time();
         let polled = this.guest.as_mut().poll(context);
-        this.used += thread_time().saturating_sub(before);
+        let time = thread_time().saturating_sub(before);
+        this.used += time;
         drop(turn);
+        // One that is long already leaves it to what its user's short ones do.
+        let heavy = this.used < LONG + time && this.turns.had(time);
         this.call.flush();
         if let Poll::Ready(output) = polled {
             return Poll::Ready((Ok(output), this.used));
         }
         this.call.flush_changes();
-        if this.used >= this.one.is_long_after() {
+        if heavy || this.used >= LONG {
             this.call.takes_long();
         }
         this.call.waker.register(context.waker());

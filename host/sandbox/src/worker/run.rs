@@ -11,9 +11,9 @@ use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 use super::background::Background;
 use super::bindings::bulkhead::tool::types::{Capability, Content, Description, ToolError, WorkspaceAccess};
 use super::call::Call;
-use super::crowd::{Crowd, OneOf};
 use super::fault::{self, Class};
 use super::fs::Syncs;
+use super::heavy::{Heavy, Turns};
 use super::imports::{part, part_fault};
 use super::limiter::{Budget, Share};
 use super::meter::{Metered, Ticker};
@@ -40,7 +40,7 @@ pub(super) struct Shared {
     pub(super) background: Arc<Background>,
     pub(super) budget: Arc<Budget>,
     pub(super) syncs: Arc<Syncs>,
-    pub(super) crowd: Arc<Crowd>,
+    pub(super) heavy: Arc<Heavy>,
     /// The place of one that has ended, was told, and is being given back by the first thread.
     pub(super) spare: Tally,
 }
@@ -70,10 +70,11 @@ pub(super) struct Job {
     pub(super) user: u32,
 }
 
-/// Runs a call, `one` of its user's since it came, and sends how it ended.
-pub(super) async fn run(shared: Arc<Shared>, call: Arc<Call>, one: OneOf, job: Job) {
+/// Runs a call and sends how it ended.
+pub(super) async fn run(shared: Arc<Shared>, call: Arc<Call>, job: Job) {
+    let turns = Turns::of(&shared.heavy, job.user);
     let guest = guest(shared.clone(), call.clone(), job);
-    let mut guest = Metered::new(guest, call.clone(), shared.ticker.clone(), one);
+    let mut guest = Metered::new(guest, call.clone(), shared.ticker.clone(), turns);
     let (ended, cpu) = (&mut guest).await;
     let (ended, store) = match ended {
         Ok((ended, store)) => (Ok(ended), Some(store)),

@@ -244,10 +244,11 @@ impl Server {
             arguments: start.arguments.to_owned(),
             user: start.user,
         };
-        let (shared, link, one) = (self.shared.clone(), self.link.clone(), self.shared.crowd.enter(start.user));
+        let (shared, link) = (self.shared.clone(), self.link.clone());
+        shared.heavy.came(start.user, Instant::now());
         let running = call.clone();
         let running = async move {
-            contained(&running, run(shared, running.clone(), one, job)).await;
+            contained(&running, run(shared, running.clone(), job)).await;
             link.end(id);
         };
         self.firsts.push(start.user, First { user: start.user, call, running: Box::pin(running) });
@@ -257,6 +258,9 @@ impl Server {
     fn first_turns(&mut self) {
         let begun = Instant::now();
         while let Some(first) = self.firsts.next() {
+            if self.shared.heavy.is(first.user, Instant::now()) {
+                first.call.takes_long();
+            }
             begin(self.shared.background.clone(), first);
             if begun.elapsed() >= TICK {
                 return;
@@ -266,11 +270,12 @@ impl Server {
 }
 
 /// Gives a call its first turn at once, before all that run already: most
-/// calls end within it. What is left takes turns with the others.
+/// calls end within it. What is left takes turns with the others, as does one
+/// that is to begin in the background.
 fn begin(background: Arc<Background>, First { user, call, mut running }: First) {
     // The first turn has no one to wake: the task that follows asks again.
     let mut nobody = Context::from_waker(Waker::noop());
-    if running.as_mut().poll(&mut nobody).is_pending() {
+    if call.is_long() || running.as_mut().poll(&mut nobody).is_pending() {
         tokio::spawn(vital_task(background::run(background, user, call, running)));
     }
 }

@@ -14,6 +14,8 @@ mod cgroups;
 #[cfg(feature = "contract")]
 mod contract;
 mod emissions;
+#[cfg(feature = "probe")]
+mod fairness;
 mod fits;
 mod guests;
 mod harness;
