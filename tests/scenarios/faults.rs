@@ -4,6 +4,7 @@
 //! else.
 
 use std::collections::{HashMap, HashSet};
+use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
 use std::time::{Duration, Instant};
@@ -333,7 +334,9 @@ impl World {
             failures
         });
         let (count, foreign) = (people.len(), foreign(&people));
-        eprintln!(
+        // Not by a macro, whose output is shown of tests that fail alone.
+        let _ = writeln!(
+            std::io::stderr(),
             "{count} clients of {TENANTS} tenants: {:?}, {foreign} foreign events, {} failures",
             self.counts,
             failures.len()

@@ -231,7 +231,7 @@ fn a_host_that_comes_back_late_changes_nothing() {
     let task = near.task();
     let body = json!({"tool": "sleeper", "arguments": {"ms": 1_000}});
     let running = near.post(&format!("/v1/tasks/{task}/calls?wait=0"), &body).expect(202);
-    // Stopped as a whole, with its workers: as a machine that was suspended.
+    // The server alone; its workers end by themselves.
     a.signal(Signal::STOP);
     let ends = |event: &Value| event["call"] == running["id"] && event["type"] == "call.ended";
     far.follow(&task, &[], "").until(ends);

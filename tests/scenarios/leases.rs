@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::crash::children_of;
@@ -97,6 +98,44 @@ fn guests_are_dead_before_their_task_is_taken_over() {
     assert_eq!(file_below(volume.path(), "late"), None, "it was placed when the workspace was another host's");
     let next = eventually(|| far.post(&calls, &json!({"tool": "touch", "arguments": {"delete": ["log"]}}))).expect(200);
     assert_eq!(next["state"], "succeeded", "{next}");
+}
+
+/// A host that hangs stops nothing: its workers know themselves how long they may run.
+#[test]
+fn guests_end_in_time_whose_host_hangs() {
+    let (database, volume) = (postgres().database(None), tempfile::tempdir().unwrap());
+    let on = || options(&database, postgres().port()).with("BULKHEAD_CLUSTER__VOLUME", volume.path().display());
+    let a = Server::start(on());
+    let b = Server::beside(&a, on());
+    let (near, far) = (a.client(), b.client());
+    near.register("fixtures/touch");
+    let task = near.task();
+    let files = [json!({"path": "log", "content": "x"})];
+    let body = json!({"tool": "touch", "arguments": {"create": files, "modify": files, "for_ms": 60_000}});
+    let calls = format!("/v1/tasks/{task}/calls");
+    let running = near.post(&format!("{calls}?wait=0"), &body).expect(202);
+    let log = || file_below(volume.path(), "log").map(|path| std::fs::metadata(path).unwrap().len());
+    // For longer than a lease: each renewal reaches the worker.
+    let begun = Instant::now();
+    until("the guest writes", || begun.elapsed() > Duration::from_secs(6) && log() > Some(10));
+    let stream = far.follow(&task, &[], "");
+    // The server alone, in the middle of whatever it does.
+    a.signal(Signal::STOP);
+    let stopped = log();
+    let events = stream.until(|event| event["call"] == running["id"] && event["type"] == "call.ended");
+    let at_the_end = log();
+    assert_eq!(events.last().unwrap()["data"]["state"], "interrupted");
+    assert!(at_the_end > stopped, "it went on while its host held its lease");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(log(), at_the_end, "it wrote when its task was another host's");
+    a.signal(Signal::CONT);
+    let next = eventually(|| far.post(&calls, &json!({"tool": "touch", "arguments": {"delete": ["log"]}}))).expect(200);
+    assert_eq!(next["state"], "succeeded", "{next}");
+    // It serves again, and its guests live longer than that.
+    let body = json!({"tool": "touch", "arguments": {"create": files, "modify": files, "for_ms": 6_000}});
+    let own = eventually(|| near.post("/v1/tasks", &json!({}))).expect(201);
+    let again = eventually(|| near.post(&format!("/v1/tasks/{}/calls?wait=30", id(&own)), &body)).expect(200);
+    assert_eq!(again["state"], "succeeded", "{again}");
 }
 
 /// Nobody goes on with what a host that is gone was filling: its task says so, once.

@@ -7,9 +7,9 @@
 //! What a worker that was taken over hides is found by the next walk, and a walk comes
 //! again after a hundred times its own cost.
 
+mod holdings;
 mod lease;
 
-use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +27,7 @@ use crate::ports::workspace::Workspaces;
 use crate::principal::Owner;
 use crate::reached::Bound;
 
+use holdings::Holdings;
 pub use lease::Lease;
 use lease::{Leased, Leases};
 
@@ -36,10 +37,6 @@ const KNOWN: u64 = 10_000;
 const FRESH: Duration = Duration::from_secs(1);
 /// A walk costs at most a hundredth of the time between two.
 const RARER: u32 = 100;
-
-/// How long a host that is not alone goes by what it knows of a user's tasks: others
-/// fill and make them, too.
-const SHARED: Duration = Duration::from_secs(2);
 
 /// How long the tasks of a tenant are as they were counted.
 const COUNTED: Duration = Duration::from_secs(2);
@@ -119,73 +116,6 @@ pub struct UserQuota {
     pub tasks: u64,
     /// Of all users of a tenant: an issuer of tokens makes as many users as it likes.
     pub tasks_of_tenant: u64,
-}
-
-/// What several tasks take together. Wide enough for any number of them, whatever each
-/// is said to take: what is added can be taken off again, and leaves the others as they
-/// were. A sum that stops at the most of 64 bits would lose them.
-#[derive(Clone, Copy, Default)]
-struct Sum {
-    bytes: u128,
-    entries: u128,
-}
-
-impl Sum {
-    fn add(&mut self, extent: Extent) {
-        self.bytes += u128::from(extent.bytes);
-        self.entries += u128::from(extent.entries);
-    }
-
-    /// Takes off what was added before.
-    fn take_off(&mut self, extent: Extent) {
-        self.bytes = self.bytes.saturating_sub(extent.bytes.into());
-        self.entries = self.entries.saturating_sub(extent.entries.into());
-    }
-
-    /// The same, or as much as can be said: more than there is room for anyway.
-    fn extent(self) -> Extent {
-        let most = |sum: u128| u64::try_from(sum).unwrap_or(u64::MAX);
-        Extent { bytes: most(self.bytes), entries: most(self.entries) }
-    }
-}
-
-/// What the tasks of a user take, by the last that is known of each.
-#[derive(Default)]
-struct Holdings {
-    tasks: HashMap<TaskId, Extent>,
-    /// Those that are deleted and kept: what they take counts, they themselves don't.
-    kept: HashSet<TaskId>,
-    /// Of all of them.
-    sum: Sum,
-    /// Since when, if others change them as well.
-    read: Option<Instant>,
-}
-
-impl Holdings {
-    /// Whether this is still to be gone by.
-    fn holds(&self) -> bool {
-        self.read.is_none_or(|read| read.elapsed() < SHARED)
-    }
-
-    fn set(&mut self, task: TaskId, extent: Extent) -> Option<Extent> {
-        let before = self.tasks.insert(task, extent);
-        self.sum.take_off(before.unwrap_or_default());
-        self.sum.add(extent);
-        before
-    }
-
-    fn remove(&mut self, task: TaskId) {
-        self.kept.remove(&task);
-        let before = self.tasks.remove(&task);
-        self.sum.take_off(before.unwrap_or_default());
-    }
-
-    /// What all take but this one.
-    fn without(&self, task: TaskId) -> Extent {
-        let mut others = self.sum;
-        others.take_off(self.tasks.get(&task).copied().unwrap_or_default());
-        others.extent()
-    }
 }
 
 /// What may be added, and what sets the bound.

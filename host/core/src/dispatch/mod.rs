@@ -126,8 +126,9 @@ struct Inner {
     tools: LoadedTools,
     lanes: Mutex<Lanes<Arc<Call>>>,
     active: Mutex<HashMap<CallId, Active>>,
-    /// Calls on their way into the store: they may be there already, and are no strays.
-    accepting: Mutex<HashMap<CallId, TaskId>>,
+    /// Calls on their way into the store: they may be there already, and are no strays. With
+    /// their task, if whoever waits for its calls waits for them.
+    accepting: Mutex<HashMap<CallId, Option<TaskId>>>,
     /// Calls that are not known here and must not start again: a client asked for their end,
     /// or it could not be stored.
     given_up: Cache<CallId, Option<CancelledBy>>,
@@ -263,7 +264,7 @@ impl Dispatcher {
     pub async fn cancel_task(&self, task: TaskId) {
         loop {
             // In this order: a call leaves the one after it has come into the other.
-            let accepting = lock(&self.inner.accepting).values().any(|of| *of == task);
+            let accepting = lock(&self.inner.accepting).values().any(|of| *of == Some(task));
             let waiting: Vec<_> = lock(&self.inner.active)
                 .values_mut()
                 .filter(|active| active.call.task == task)
@@ -288,7 +289,7 @@ impl Dispatcher {
     pub async fn idle(&self, task: TaskId) {
         loop {
             // In this order: a call leaves the one after it has come into the other.
-            let accepting = lock(&self.inner.accepting).values().any(|of| *of == task);
+            let accepting = lock(&self.inner.accepting).values().any(|of| *of == Some(task));
             let open: Vec<_> = lock(&self.inner.active)
                 .values()
                 .filter(|active| active.call.task == task)

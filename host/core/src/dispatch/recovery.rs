@@ -10,6 +10,8 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::time::Instant;
+
 use super::again::Again;
 use super::{Dispatcher, Inner, chain, lock};
 use crate::call::{Call, CallState};
@@ -152,6 +154,11 @@ impl Dispatcher {
         if calls > 0 {
             tracing::info!(calls, tasks = gone.len(), "calls that waited were given to other hosts");
         }
+    }
+
+    /// Lets no guest run after `until`, should this host say nothing more.
+    pub fn run_until(&self, until: Instant) {
+        self.inner.parts.sandbox.run_until(until);
     }
 
     /// Goes on after [`Dispatcher::suspend`].

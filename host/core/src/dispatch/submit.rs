@@ -95,7 +95,8 @@ pub struct Asked {
     pub own_limits: bool,
 }
 
-/// A call on its way into the store, until it is known here or was refused.
+/// A call on its way into the store, until it is known here or was refused; or, if that is
+/// not known, until it has ended in case it is there. Nobody takes it up meanwhile.
 struct Accepting {
     inner: Arc<Inner>,
     call: CallId,
@@ -103,8 +104,13 @@ struct Accepting {
 
 impl Accepting {
     fn begin(inner: &Arc<Inner>, task: TaskId, call: CallId) -> Self {
-        lock(&inner.accepting).insert(call, task);
+        lock(&inner.accepting).insert(call, Some(task));
         Self { inner: inner.clone(), call }
+    }
+
+    /// Lets nobody wait for it who waits for the calls of its task.
+    fn hides(&self) {
+        lock(&self.inner.accepting).insert(self.call, None);
     }
 }
 
@@ -169,7 +175,7 @@ impl Inner {
         };
         let events = vec![NewEvent::new(at, Some(call.id), &event)];
         let call = Arc::new(call);
-        let _accepting = Accepting::begin(self, call.task, call.id);
+        let accepting = Accepting::begin(self, call.task, call.id);
         let accept = AcceptCall { call: call.clone(), idempotency, own_limits, events: events.clone() };
         steps::reach("call.accepting");
         let accepted = self.parts.store.accept_call(accept).await;
@@ -178,7 +184,7 @@ impl Inner {
             lock(&self.lanes).forsake(claim);
         }
         if matches!(accepted, Err(StoreError::Unsure(_))) {
-            self.end_if_stored(call.clone());
+            self.end_if_stored(call.clone(), accepting);
         }
         match accepted? {
             Accepted::New(appended) => {
@@ -201,9 +207,11 @@ impl Inner {
     /// Ends a call that nobody runs, should it be stored: its acceptance was not
     /// answered, so the client was told nothing but that. What was on its way to the
     /// store then may arrive a little later, so there is a second look.
-    fn end_if_stored(self: &Arc<Self>, call: Arc<Call>) {
+    fn end_if_stored(self: &Arc<Self>, call: Arc<Call>, accepting: Accepting) {
         let inner = self.clone();
         self.tracker.spawn(async move {
+            // It must not be taken up as one that waits, and run, before its end is stored.
+            accepting.hides();
             let message = "the store did not answer when the call was accepted; it was never started";
             let outcome =
                 Outcome::without_use(Ending::Interrupted { fault: Fault::new(code::HOST_ERROR, message).retryable() });
@@ -211,6 +219,7 @@ impl Inner {
             if inner.stop_now.run_until_cancelled(tokio::time::sleep(LATE)).await.is_some() {
                 inner.end_surely(&call, outcome, Vec::new(), None).await;
             }
+            drop(accepting);
         });
     }
 

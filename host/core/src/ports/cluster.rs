@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::call::Call;
 use crate::clock::Timestamp;
@@ -97,6 +98,10 @@ pub trait Cluster: Send + Sync + 'static {
         false
     }
 
+    /// Until when what runs here may go on if this host says nothing more: shortly before
+    /// others may believe it gone. Nothing if that is never.
+    fn runs_until(&self) -> watch::Receiver<Option<Instant>>;
+
     /// The number of this host's membership: another one once others had ended it, and
     /// may have taken what it held.
     fn term(&self) -> u64;
@@ -145,12 +150,13 @@ pub trait Cluster: Send + Sync + 'static {
 pub struct Alone {
     store: Arc<dyn Store>,
     lease: watch::Sender<Lease>,
+    until: watch::Sender<Option<Instant>>,
 }
 
 impl Alone {
     /// The only host of `store`.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, lease: watch::Sender::new(Lease::Held) }
+        Self { store, lease: watch::Sender::new(Lease::Held), until: watch::Sender::new(None) }
     }
 }
 
@@ -162,6 +168,10 @@ impl Cluster for Alone {
 
     fn lease(&self) -> watch::Receiver<Lease> {
         self.lease.subscribe()
+    }
+
+    fn runs_until(&self) -> watch::Receiver<Option<Instant>> {
+        self.until.subscribe()
     }
 
     fn term(&self) -> u64 {

@@ -258,6 +258,13 @@ pub trait Sandbox: Send + Sync + 'static {
     /// calls are run as ever.
     fn kill_guests(&self);
 
+    /// No guest runs after `until`, by whoever runs it and not by this host alone: it may
+    /// hang, or be stopped. Said again and again, each time with a later time; a backend
+    /// whose guests write to nothing that others may take over need not listen.
+    fn run_until(&self, until: Instant) {
+        let _ = until;
+    }
+
     /// Ends every guest and worker, and waits until they are gone.
     async fn shutdown(&self);
 }

@@ -129,11 +129,12 @@ impl Tending {
     /// Begins it.
     pub(super) fn start(self, tracker: &TaskTracker, stop: &CancellationToken) {
         let this = Arc::new(self);
-        let (obeying, following, taking) = (this.clone(), this.clone(), this);
-        let (one, two, three) = (stop.clone(), stop.clone(), stop.clone());
+        let (obeying, following, telling, taking) = (this.clone(), this.clone(), this.clone(), this);
+        let (one, two, three, four) = (stop.clone(), stop.clone(), stop.clone(), stop.clone());
         tracker.spawn(async move { one.run_until_cancelled(obeying.obey()).await });
         tracker.spawn(async move { two.run_until_cancelled(following.follow()).await });
         tracker.spawn(async move { three.run_until_cancelled(taking.take_over()).await });
+        tracker.spawn(async move { four.run_until_cancelled(telling.tell()).await });
     }
 
     /// Stops what runs when the lease is lost, and goes on when it is held again.
@@ -152,6 +153,20 @@ impl Tending {
             }
             before = now;
             if lease.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Tells who runs guests how long they may, should this host hang.
+    async fn tell(&self) {
+        let mut until = self.ports.cluster.runs_until();
+        loop {
+            let now = *until.borrow_and_update();
+            if let Some(now) = now {
+                self.dispatcher.run_until(now);
+            }
+            if until.changed().await.is_err() {
                 return;
             }
         }
@@ -233,6 +248,9 @@ impl Tending {
             let now = self.ports.cluster.taken();
             if looks.due(std::mem::replace(&mut taken, now) != now, answered) {
                 note(self.dispatcher.take_up_strays(&mut strays).await, "open calls could not be looked for");
+                if !strays.is_empty() {
+                    looks.again();
+                }
             }
         }
     }
@@ -249,6 +267,11 @@ struct Looks {
 }
 
 impl Looks {
+    /// Looks in the next round, too: some were seen for the first time.
+    fn again(&mut self) {
+        self.more = self.more.max(1);
+    }
+
     /// Whether this round looks: seldom, and in a row after a task was `taken` and once the
     /// store has `answered` again, which may have left calls that nobody ends.
     fn due(&mut self, taken: bool, answered: bool) -> bool {

@@ -11,6 +11,7 @@ mod exchanges;
 pub(crate) mod fuzzing;
 mod guard;
 mod judge;
+mod kept;
 mod pool;
 mod prepare;
 mod pump;
@@ -223,6 +224,10 @@ impl Sandbox for WasmSandbox {
 
     fn kill_guests(&self) {
         self.host.pool.kill_workers();
+    }
+
+    fn run_until(&self, until: tokio::time::Instant) {
+        self.host.pool.run_until(until.into_std());
     }
 
     async fn shutdown(&self) {

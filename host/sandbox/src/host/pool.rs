@@ -8,7 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkhead_core::id::{TaskId, TenantId};
 use bulkhead_core::ports::sandbox::SandboxError;
@@ -100,6 +100,8 @@ pub(super) struct Pool {
     /// The directory of artefacts.
     pub(super) artifacts: Arc<OwnedFd>,
     cgroups: Arc<Cgroups>,
+    /// When workers end by themselves, if this host says nothing more.
+    until: Mutex<Option<Instant>>,
 }
 
 /// A place for one call in a worker; given back unless the call starts.
@@ -156,6 +158,7 @@ impl Pool {
             leave_network: AtomicBool::new(true),
             artifacts,
             cgroups,
+            until: Mutex::new(None),
         });
         pool.tasks.spawn(Self::reap(pool.clone()));
         pool.tasks.spawn(Self::watch_swap(pool.clone()));
@@ -321,6 +324,10 @@ impl Pool {
             flavour,
         };
         worker.bind(bind, self.artifacts.clone(), domain, view);
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(until) = until {
+            worker.run_until(until);
+        }
         Ok(process)
     }
 
@@ -438,6 +445,14 @@ impl Pool {
         for worker in self.all() {
             worker.close();
             worker.kill.cancel();
+        }
+    }
+
+    /// Lets no worker run longer, should it hear nothing more.
+    pub(super) fn run_until(&self, until: Instant) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+        for worker in self.all() {
+            worker.run_until(until);
         }
     }
 

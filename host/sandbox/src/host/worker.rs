@@ -2,7 +2,6 @@
 //! runs, what is to be sent. The task that moves the bytes is in `pump`.
 
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +17,7 @@ use super::apart::View;
 use super::clock::monotonic_ns;
 use super::exchange::Asked;
 use super::guard::{Guard, RawPart};
+use super::kept::Kept;
 use crate::bounds::{ABORT_GRACE, CANCEL_GRACE, MAX_COMPONENTS, MAX_WORKSPACES};
 use crate::config::Isolation;
 use crate::walls::{Part, Walls};
@@ -100,48 +100,6 @@ pub(super) enum Loading {
     Failed(Arc<str>),
 }
 
-/// Numbered things that a worker keeps, the least recently used leaving first.
-pub(super) struct Kept<K, V> {
-    entries: HashMap<K, (u32, u64, V)>,
-    max: usize,
-    next: u32,
-    clock: u64,
-}
-
-impl<K: Hash + Eq + Clone, V> Kept<K, V> {
-    fn new(max: usize) -> Self {
-        Self { entries: HashMap::new(), max, next: 1, clock: 0 }
-    }
-
-    fn get(&mut self, key: &K) -> Option<(u32, &V)> {
-        self.clock += 1;
-        let (id, used, value) = self.entries.get_mut(key)?;
-        *used = self.clock;
-        Some((*id, value))
-    }
-
-    /// Adds an entry; gives its number and that of the one it pushes out.
-    fn insert(&mut self, key: K, value: V) -> (u32, Option<u32>) {
-        let oldest = || self.entries.iter().min_by_key(|(_, (_, used, _))| *used).map(|(key, _)| key.clone());
-        let out = if self.entries.len() >= self.max { oldest() } else { None };
-        let out = out.and_then(|key| self.remove(&key));
-        self.clock += 1;
-        let id = self.next;
-        self.next = self.next.wrapping_add(1);
-        self.entries.insert(key, (id, self.clock, value));
-        (id, out)
-    }
-
-    /// Forgets everything; who waits for an entry is told by that.
-    pub(super) fn clear(&mut self) {
-        self.entries.clear();
-    }
-
-    fn remove(&mut self, key: &K) -> Option<u32> {
-        self.entries.remove(key).map(|(id, _, _)| id)
-    }
-}
-
 /// What is behind the worker's lock.
 pub(super) struct Inner {
     pub(super) outbox: Outbox,
@@ -157,6 +115,8 @@ pub(super) struct Inner {
     /// Processor time of the calls whose end it told.
     pub(super) told: Duration,
     pub(super) open: bool,
+    /// It was sent what it is for.
+    bound: bool,
     /// Ends once it is idle, and takes nobody's place until then.
     retired: bool,
     /// What it said that it must not have.
@@ -223,6 +183,7 @@ impl Worker {
             idle_since: Instant::now(),
             told: Duration::ZERO,
             open: true,
+            bound: false,
             retired: false,
             violation: None,
             unfit: None,
@@ -255,6 +216,18 @@ impl Worker {
             None => inner.outbox.push(0, &ToWorker::Bind(bind)),
         }
         inner.view = view;
+        inner.bound = true;
+    }
+
+    /// Lets it run no longer, should it hear nothing more. Before it is bound it hears nothing
+    /// but what it is for; whoever binds it says this, too.
+    pub(super) fn run_until(&self, until: Instant) {
+        let mut inner = self.inner();
+        if inner.bound {
+            inner.outbox.push(0, &ToWorker::RunUntil { until_ns: monotonic_ns(until) });
+            drop(inner);
+            self.wake.notify_one();
+        }
     }
 
     /// Takes note of the walls it says it is behind. Nothing hostile was in it
@@ -454,22 +427,6 @@ impl Worker {
     }
 }
 
-impl Kept<Digest, watch::Sender<Loading>> {
-    /// Notes what came of loading a component; a failure is forgotten once it
-    /// is told, so that the next call tries again.
-    pub(super) fn settle(&mut self, component: u32, loading: Loading) {
-        let found = self.entries.iter().find(|(_, (id, _, _))| *id == component).map(|(key, _)| *key);
-        let Some(key) = found else { return };
-        let failed = matches!(loading, Loading::Failed(_));
-        if let Some((_, _, sender)) = self.entries.get(&key) {
-            sender.send_replace(loading);
-        }
-        if failed {
-            self.entries.remove(&key);
-        }
-    }
-}
-
 impl Inner {
     /// The number of a task's workspace, sent before if it is new.
     fn workspace(&mut self, task: TaskId, directory: &Arc<OwnedFd>) -> u32 {
@@ -500,20 +457,5 @@ impl Inner {
     /// The next moment at which the worker may have to be killed.
     pub(super) fn next_kill(&self) -> Option<Instant> {
         self.calls.values().map(Slot::kill_at).chain(self.leave_by).min()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_least_recently_used_leaves_first() {
-        let mut kept = Kept::new(2);
-        assert_eq!(kept.insert("a", ()), (1, None));
-        assert_eq!(kept.insert("b", ()), (2, None));
-        assert!(kept.get(&"a").is_some());
-        assert_eq!(kept.insert("c", ()), (3, Some(2)));
-        assert!(kept.get(&"b").is_none() && kept.get(&"a").is_some());
     }
 }

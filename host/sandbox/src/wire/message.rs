@@ -70,6 +70,9 @@ pub(crate) enum ToWorker<'a> {
     Settled,
     /// The call may add nothing more to its workspace.
     Withdraw,
+    /// The worker ends then, on the monotonic clock, unless it is told a later time: its host
+    /// can't say so any more, and others may have its tasks.
+    RunUntil { until_ns: u64 },
 }
 
 /// What a worker is for. The directory that it may reach, if any, comes with

@@ -42,9 +42,26 @@ struct Turns {
     ended: AtomicU64,
     /// The ticker sleeps until the next.
     parked: AtomicBool,
+    /// When the process ends, in nanoseconds of the monotonic clock; 0: not by this.
+    until: AtomicU64,
 }
 
 impl Turns {
+    /// Ends the process if its host should have said long ago that it may go on: looked at
+    /// whenever a guest has a turn, and while it has it.
+    fn end_in_time(&self) {
+        let until = self.until.load(SeqCst);
+        if until == 0 {
+            return;
+        }
+        let now = clock_gettime(ClockId::Monotonic);
+        let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
+        if now >= Duration::from_nanos(until) {
+            // Nothing of it may go on; there is nobody to tell.
+            std::process::abort();
+        }
+    }
+
     /// How many have begun, and whether one goes on.
     fn look(&self) -> (u64, bool) {
         // In this order: one that ends in between seems to go on, and is looked
@@ -66,6 +83,7 @@ impl Ticker {
                 loop {
                     std::thread::sleep(pause);
                     engine.increment_epoch();
+                    seen.end_in_time();
                     let (begun, goes_on) = seen.look();
                     idle = if begun == last && !goes_on { idle + 1 } else { 0 };
                     last = begun;
@@ -87,8 +105,14 @@ impl Ticker {
         Ok(Self { thread: thread.thread().clone(), turns })
     }
 
+    /// Ends the process at `until_ns` of the monotonic clock, unless a later time is told.
+    pub(super) fn run_until(&self, until_ns: u64) {
+        self.turns.until.store(until_ns, SeqCst);
+    }
+
     /// A turn begins; it is over when what this returns is dropped, also if it panics.
     fn enter(&self) -> Turn<'_> {
+        self.turns.end_in_time();
         self.turns.begun.fetch_add(1, SeqCst);
         if self.turns.parked.load(SeqCst) {
             self.turns.parked.store(false, SeqCst);

@@ -151,6 +151,7 @@ impl Server {
                 }
             }
             ToWorker::Start(start) => self.start(call, start),
+            ToWorker::RunUntil { until_ns } => self.shared.ticker.run_until(until_ns),
             ToWorker::Credit { bytes } => {
                 if let Some(call) = self.link.call(call) {
                     call.credited(bytes as usize);

@@ -220,6 +220,10 @@ impl Cluster for PostgresStore {
         self.shared.lease.subscribe()
     }
 
+    fn runs_until(&self) -> watch::Receiver<Option<tokio::time::Instant>> {
+        self.shared.guests_until.subscribe()
+    }
+
     fn is_late(&self) -> bool {
         !self.shared.is_in_time()
     }

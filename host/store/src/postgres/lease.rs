@@ -172,6 +172,8 @@ impl Keeper {
         self.until = begun + self.host.lease;
         // No code panics while it holds the lock.
         *self.shared.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.until);
+        // Later than this host stops them by itself, and before anybody takes anything.
+        self.shared.guests_until.send_replace(Some((self.until - self.host.margin / 2).into()));
     }
 
     fn lose(&self, why: &str) {

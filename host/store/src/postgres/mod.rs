@@ -95,6 +95,8 @@ struct Shared {
     lease: watch::Sender<Lease>,
     /// When others may believe that this host is gone; none if it has not joined.
     until: Mutex<Option<Instant>>,
+    /// When its guests end if it says nothing more: a little before.
+    guests_until: watch::Sender<Option<tokio::time::Instant>>,
     held: Held,
     clock: DatabaseClock,
     /// Whether this host takes nothing any more.

@@ -108,6 +108,7 @@ pub(super) async fn open(config: PostgresConfig) -> Result<PostgresStore, OpenEr
         host: OnceLock::new(),
         lease: watch::Sender::new(Lease::Held),
         until: Mutex::new(None),
+        guests_until: watch::Sender::new(None),
         held: Held::default(),
         clock: DatabaseClock::default(),
         leaving: AtomicBool::new(false),
