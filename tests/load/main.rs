@@ -1,5 +1,5 @@
 //! The load benchmark: `cargo bench --bench load`. Prints figures with their
-//! baselines, taken in the same run on the same machine; asserts nothing.
+//! baselines, taken in the same run on the same machine; `crowd` asserts its bound of memory.
 //! `cargo bench --bench load -- calls` prints one section (`engine`, `calls`,
 //! `first`, `idle`, `deadline`, `neighbours`, `abuse`, `residue`, `tenants`, `density`, `readers`, `tokens`, `crowd`, `users`, `files`, `live`); BENCH_SECONDS is the length of a measurement.
 //!

@@ -138,7 +138,7 @@ impl Queue {
     fn push(&mut self, guest: Arc<Guest>) {
         let now = self.now;
         // One that has ended may still be woken.
-        let Some(user) = self.users.get_mut(&guest.user) else { return };
+        let Some(user) = self.users.get_mut(&guest.user).filter(|_| !guest.ended.load(SeqCst)) else { return };
         if user.waiting.is_empty() {
             user.given = user.given.max(now);
         }
@@ -147,9 +147,14 @@ impl Queue {
 
     fn next(&mut self) -> Option<Arc<Guest>> {
         let waiting = self.users.values_mut().filter(|user| !user.waiting.is_empty());
-        let user = waiting.min_by_key(|user| user.given)?;
-        self.now = user.given;
-        user.waiting.pop_front()
+        let next = waiting.min_by_key(|user| user.given).and_then(|user| {
+            self.now = user.given;
+            user.waiting.pop_front()
+        });
+        // Who left is remembered until the others have had as much, or none of them waits.
+        let (now, idle) = (self.now, next.is_none());
+        self.users.retain(|_, user| user.guests > 0 || (user.given > now && !idle));
+        next
     }
 
     fn gave(&mut self, user: u32, time: Duration) {
@@ -161,9 +166,6 @@ impl Queue {
     fn go(&mut self, user: u32) {
         if let Some(left) = self.users.get_mut(&user) {
             left.guests -= 1;
-            if left.guests == 0 {
-                self.users.remove(&user);
-            }
         }
     }
 }
@@ -311,13 +313,27 @@ mod tests {
     }
 
     #[test]
+    fn who_leaves_and_comes_again_gets_no_more() {
+        let background = Arc::<Background>::default();
+        let (turns, wall) = (Arc::<AtomicUsize>::default(), Duration::from_secs(60));
+        (1..=3).for_each(|user| drop(background.adopt(user, call(wall), greedy(&turns))));
+        let mut short = 0;
+        for _ in 0..400 {
+            if !background.queue().users.get(&4).is_some_and(|user| user.guests > 0) {
+                background.adopt(4, call(wall), Box::pin(std::future::ready(())));
+            }
+            short += u32::from(turn(&background, Duration::from_millis(1)) == 4);
+        }
+        assert!((99..=102).contains(&short), "{short} of 400, of four users");
+    }
+
+    #[test]
     fn what_ended_is_forgotten_and_may_still_be_woken() {
         let background = Arc::<Background>::default();
         let guest = background.adopt(1, call(Duration::from_secs(60)), Box::pin(std::future::ready(())));
         turn(&background, Duration::ZERO);
-        assert!(background.queue().users.is_empty());
         guest.wake();
-        assert!(background.next().is_none());
+        assert!(background.next().is_none() && background.queue().users.is_empty());
     }
 
     #[test]
@@ -357,6 +373,9 @@ mod tests {
         let guest = background.adopt(1, call.clone(), guest);
         tokio::time::timeout(Duration::from_secs(10), guest.watch()).await.expect("it ends");
         assert_eq!(running.load(SeqCst), 1);
-        assert!(background.queue().users.is_empty() && Instant::now() >= call.deadline());
+        // It waits for its turn still, of which nothing comes.
+        background.next().expect("it is there").turn();
+        assert!(background.next().is_none() && background.queue().users.is_empty());
+        assert!(Instant::now() >= call.deadline());
     }
 }

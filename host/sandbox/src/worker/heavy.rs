@@ -7,8 +7,8 @@
 //! or until it gets less there than what leaks. A call that takes long does not make the
 //! others of its user heavy.
 //!
-//! To begin in the background costs a hand-over between threads, which is much beside a turn
-//! that is short. So as long as a user has the worker for itself, only what its turns are too
+//! To begin in the background costs a hand-over between threads, which is much beside a call
+//! that is short. So as long as a user has the worker for itself, only what its calls are too
 //! long by counts.
 
 use std::collections::HashMap;
@@ -25,8 +25,8 @@ const FULL: Duration = Duration::from_millis(16);
 /// short calls, and be light.
 const PART: u32 = 8;
 
-/// A turn that is no longer counts only where there are others: several times what a
-/// hand-over costs.
+/// So much of each call counts only where there are others: several times what a hand-over
+/// costs.
 const SHORT: Duration = Duration::from_micros(250);
 
 /// Others are there for so long after they were last seen.
@@ -90,12 +90,13 @@ impl Heavy {
         users.sweep(now);
     }
 
-    /// A short call of a user had a turn of so much processor time; whether it is to go on in
-    /// the background.
-    fn had(&self, user: u32, time: Duration, now: Instant) -> bool {
+    /// A short call of a user that had used so much `before` used so much more; whether it is
+    /// to go on in the background.
+    fn had(&self, user: u32, before: Duration, time: Duration, now: Instant) -> bool {
         let mut users = self.users();
         users.see(user, now);
-        let counts = if users.others_than(user, now) { time } else { time.saturating_sub(SHORT) };
+        let beyond = |used: Duration| used.saturating_sub(SHORT);
+        let counts = if users.others_than(user, now) { time } else { beyond(before + time) - beyond(before) };
         let bucket = users.buckets.entry(user).or_insert(Bucket { level: Duration::ZERO, at: now });
         *bucket = Bucket { level: (bucket.level(now) + counts).min(FULL), at: now };
         bucket.level > BURST
@@ -123,9 +124,9 @@ impl Turns {
         Self { heavy: heavy.clone(), user }
     }
 
-    /// Notes a turn of a call that was short until then; whether it is to go on in the background.
-    pub(super) fn had(&self, time: Duration) -> bool {
-        self.heavy.had(self.user, time, Instant::now())
+    /// Notes what a call used that was short `before`; whether it is to go on in the background.
+    pub(super) fn had(&self, before: Duration, time: Duration) -> bool {
+        self.heavy.had(self.user, before, time, Instant::now())
     }
 }
 
@@ -143,7 +144,7 @@ mod tests {
             heavy.came(1, now);
             let behind = heavy.is(1, now);
             now += turn * if behind { slower } else { 1 };
-            heavy.had(1, turn, now);
+            heavy.had(1, Duration::ZERO, turn, now);
             first += u32::from(!behind);
         }
         first
@@ -179,6 +180,14 @@ mod tests {
     }
 
     #[test]
+    fn short_turns_of_a_long_call_count() {
+        let (heavy, now) = (Heavy::default(), Instant::now());
+        heavy.came(1, now);
+        let calls = (0..100).find(|_| (0..8).any(|nth| heavy.had(1, MS / 4 * nth, MS / 4, now)));
+        assert_eq!(calls, Some(4), "each of two milliseconds counts but for a quarter of one");
+    }
+
+    #[test]
     fn one_that_comes_now_and_then_is_light() {
         let (heavy, begin) = (Heavy::default(), Instant::now());
         for nth in 0..1_000 {
@@ -186,7 +195,7 @@ mod tests {
             heavy.came(2, now);
             heavy.came(1, now);
             assert!(!heavy.is(1, now));
-            heavy.had(1, 2 * MS, now);
+            heavy.had(1, Duration::ZERO, 2 * MS, now);
         }
         // What is empty takes no room.
         heavy.came(2, begin + 3_600 * RECENT);

@@ -191,7 +191,7 @@ impl<F: Future> Future for Metered<F> {
         this.used += time;
         drop(turn);
         // One that is long already leaves it to what its user's short ones do.
-        let heavy = this.used < LONG + time && this.turns.had(time);
+        let heavy = this.used < LONG + time && this.turns.had(this.used - time, time);
         this.call.flush();
         if let Poll::Ready(output) = polled {
             return Poll::Ready((Ok(output), this.used));

@@ -16,7 +16,7 @@ use super::fs::Syncs;
 use super::heavy::{Heavy, Turns};
 use super::imports::{part, part_fault};
 use super::limiter::{Budget, Share};
-use super::meter::{Metered, Ticker};
+use super::meter::{Metered, Ticker, thread_time};
 use super::state::{Mount, State};
 use super::tally::Tally;
 use super::wasi_03;
@@ -74,7 +74,7 @@ pub(super) struct Job {
 pub(super) async fn run(shared: Arc<Shared>, call: Arc<Call>, job: Job) {
     let turns = Turns::of(&shared.heavy, job.user);
     let guest = guest(shared.clone(), call.clone(), job);
-    let mut guest = Metered::new(guest, call.clone(), shared.ticker.clone(), turns);
+    let mut guest = Metered::new(guest, call.clone(), shared.ticker.clone(), turns.clone());
     let (ended, cpu) = (&mut guest).await;
     let (ended, store) = match ended {
         Ok((ended, store)) => (Ok(ended), Some(store)),
@@ -92,7 +92,10 @@ pub(super) async fn run(shared: Arc<Shared>, call: Arc<Call>, job: Job) {
         call.close();
         left = None;
     }
+    // What it costs to look at a result is its user's, too.
+    let before = thread_time();
     finish(&call, &ended, cpu);
+    turns.had(cpu, thread_time().saturating_sub(before));
     if spare.is_some() {
         tokio::task::yield_now().await;
     }
