@@ -398,6 +398,14 @@ fn keys_expire_and_are_revoked() {
     });
     assert!(refused);
     client.get("/v1/whoami").problem(401, "revoked_key");
+    // Both are known: it is written down whose key that was.
+    let refused = server.client().get("/v1/audit?kind=access.refused").expect(200);
+    let refused = refused["items"].as_array().unwrap();
+    let of =
+        |reason: &str| refused.iter().find(|item| item["data"]["reason"] == reason).map(|item| &item["data"]["ids"]);
+    assert_eq!(of("revoked_key"), Some(&json!([made["id"]])), "{refused:?}");
+    let expired = of("expired_key").and_then(|ids| ids[0].as_str()).expect("it names the key");
+    assert!(short.key().contains(expired), "{expired}");
 
     let key = made["key"].as_str().unwrap();
     let typo = format!("{}{}", &key[..key.len() - 1], if key.ends_with('0') { '1' } else { '0' });

@@ -4,6 +4,7 @@
 
 use serde_json::{Value, json};
 
+use super::hosts::until as eventually;
 use super::policy::{Governed, begin, until};
 use crate::harness::origin::{Origin, Seen, ok};
 use crate::harness::{Client, Options};
@@ -122,6 +123,14 @@ fn every_request_is_written_down_and_told() {
     let proposed = governed.server.cli(&["policy", "propose", &task]);
     let text = String::from_utf8(proposed.stdout).unwrap();
     assert!(text.contains(&format!("GET {plain}")) && text.contains("GET https://example.com/b"), "{text}");
+    // By which what was let through still is, also for where it leads.
+    assert!(text.contains("`GREETING` in [environment]"), "{text}");
+    governed.change(&format!("{text}[environment]\nGREETING = \"hello\"\n"));
+    let task = client.task();
+    let explained = || client.get(&format!("/v1/tasks/{task}/policy/http")).expect(200).to_string();
+    eventually("the proposal is in force", || explained().contains("proposed-1"));
+    let responses = send(&client, &task, &json!([{"url": plain}]));
+    assert_eq!(errors(&responses), ["none"], "{responses:?}");
 }
 
 #[test]

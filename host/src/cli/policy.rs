@@ -7,6 +7,7 @@ use std::path::Path;
 use bulkhead_core::grants::{Capability, HttpPattern, Mode, WorkspaceAccess};
 use bulkhead_core::policy::spec::{PolicySpec, Right, RuleSpec, VERSION, WorkspaceRight};
 use bulkhead_core::ports::store::Store;
+use ipnet::IpNet;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
@@ -115,6 +116,7 @@ fn explain(client: &Client, tool: &str, task: &str, output: &Output) -> Result<E
 #[derive(Default)]
 struct Wanted {
     http: BTreeSet<HttpPattern>,
+    private: BTreeSet<IpNet>,
     workspace: BTreeSet<WorkspaceRight>,
     environment: BTreeSet<String>,
     secrets: BTreeSet<String>,
@@ -141,10 +143,20 @@ fn propose(client: &Client, task: &str, output: &Output) -> Result<Exit, Failure
     output.result(&json!({"policy": proposal, "rules": spec.rules.len()}), || match spec.rules.len() {
         0 => "# Nothing was refused, nor only written down: no rule is missing.".to_owned(),
         _ => format!(
-            "# Allows exactly what was refused or only written down. Put it before the rules that did.\n{proposal}"
+            "# Allows exactly what was refused or only written down. Put it before the rules that did.\n{}{proposal}",
+            needed(&spec)
         ),
     });
     Ok(Exit::Ok)
+}
+
+/// What a policy must say beside these rules to be valid with them: values that no record has.
+fn needed(spec: &PolicySpec) -> String {
+    let names = |of: fn(&RuleSpec) -> &Vec<String>, table: &str| {
+        let names: BTreeSet<&String> = spec.rules.iter().flat_map(of).collect();
+        names.into_iter().map(|name| format!("# The policy must have `{name}` in {table}.\n")).collect::<String>()
+    };
+    names(|rule| &rule.environment, "[environment]") + &names(|rule| &rule.secrets, "[secrets]")
 }
 
 /// Takes a record into account, if it says that something was not allowed outright.
@@ -159,6 +171,9 @@ fn note(wanted: &mut BTreeMap<String, Wanted>, record: &Value) {
         "http.decided" => {
             let pattern = format!("{} {}", text(data, "method"), text(data, "url"));
             of_tool.http.extend(pattern.parse::<HttpPattern>());
+            // Without them what was let through so far would be refused for its address.
+            let private = data.get("private").cloned().map(serde_json::from_value::<Vec<IpNet>>);
+            of_tool.private.extend(private.and_then(Result::ok).unwrap_or_default());
         }
         "capability.decided" => {
             let capability = data.get("capability").cloned().map(serde_json::from_value::<Capability>);
@@ -187,7 +202,7 @@ impl Wanted {
             users: None,
             workspace: self.workspace.into_iter().collect(),
             http: self.http.into_iter().collect(),
-            private: Vec::new(),
+            private: self.private.into_iter().collect(),
             environment: self.environment.into_iter().collect(),
             secrets: self.secrets.into_iter().collect(),
         }

@@ -71,7 +71,9 @@ async fn answer(gate: Gate, mut request: Request, next: Next) -> Response {
         Ok(principal) => principal,
         Err(problem) => {
             // What failed for another reason says nothing about who asked.
-            if matches!(problem.status, 401 | 403) {
+            // Nor is who holds a key that was good a stranger: it is written down as the owner's.
+            let is_known = matches!(problem.code, "expired_key" | "revoked_key");
+            if matches!(problem.status, 401 | 403) && !is_known {
                 gate.api.services.audit.stranger(problem.code, &source(&request));
             }
             return problem.into_response();

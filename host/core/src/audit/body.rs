@@ -78,6 +78,9 @@ pub enum AuditBody {
         url: String,
         /// What became of it.
         decision: Decision,
+        /// Networks beyond the public internet that it may lead to.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        private: Vec<ipnet::IpNet>,
         /// The secrets that were put into it, by name.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         secrets: Vec<String>,
@@ -304,7 +307,7 @@ pub enum AuditBody {
     AccessRefused {
         /// The kind of thing, or the scope.
         what: String,
-        /// `not_found` or `missing_scope`.
+        /// `not_found`, `missing_scope`, `expired_key` or `revoked_key`.
         reason: String,
         /// Some of the ids that were asked for.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -50,6 +50,8 @@ pub(crate) enum Refused {
     NotFound(&'static str),
     /// What needs this scope.
     Scope(Scope),
+    /// Everything, for this reason: its key, whose secret it knows, is not good any more.
+    Key(&'static str),
 }
 
 impl Counts {
@@ -92,6 +94,7 @@ impl Refused {
         let (what, reason) = match self {
             Self::NotFound(kind) => (kind.to_owned(), "not_found"),
             Self::Scope(scope) => (scope.to_string(), "missing_scope"),
+            Self::Key(reason) => ("key".to_owned(), reason),
         };
         let (reason, ids, count) = (reason.into(), named.ids.clone(), named.count);
         NewAudit::new(at, owner, None, None, &AuditBody::AccessRefused { what, reason, ids, count, since })

@@ -308,6 +308,7 @@ impl Broker {
                 policy: self.grants.policy.clone(),
                 grant: decided.grant,
             },
+            private: decided.private.to_vec(),
             secrets: secrets.iter().map(|(name, _)| name.clone()).collect(),
         };
         self.written(body).await

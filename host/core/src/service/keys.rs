@@ -8,6 +8,7 @@ use thiserror::Error as ThisError;
 use tokio::sync::Semaphore;
 
 use crate::access::rules::{Rule, Softened};
+use crate::audit::refusals::{Refusals, Refused};
 use crate::audit::{AuditBody, NewAudit};
 use crate::clock::{Entropy, Ids, Timestamp};
 use crate::error::Error;
@@ -64,6 +65,8 @@ pub struct Keys {
     known: Cache<Owner, ()>,
     /// Whether keys that expired are let through; never on the command line.
     softened: Option<Arc<Softened>>,
+    /// Refusals on their way into the audit log; none on the command line, where no key is shown.
+    refusals: Option<Arc<Refusals>>,
 }
 
 /// A key to be made.
@@ -85,11 +88,11 @@ impl Keys {
         let trusted = Cache::builder().max_capacity(KEPT).time_to_live(TRUSTED).build();
         let met = Cache::builder().max_capacity(KEPT).time_to_idle(MET).build();
         let strangers = Semaphore::new(STRANGERS_AT_ONCE);
-        Self { store, ids, trusted, met, strangers, known: Cache::new(KEPT), softened: None }
+        Self { store, ids, trusted, met, strangers, known: Cache::new(KEPT), softened: None, refusals: None }
     }
 
-    pub(super) fn softened_by(mut self, softened: Arc<Softened>) -> Self {
-        self.softened = Some(softened);
+    pub(super) fn for_service(mut self, softened: Arc<Softened>, refusals: Arc<Refusals>) -> Self {
+        (self.softened, self.refusals) = (Some(softened), Some(refusals));
         self
     }
 
@@ -150,6 +153,7 @@ impl Keys {
             return Err(KeyRefused::Unknown);
         }
         if let Some(at) = record.revoked_at {
+            self.refused(&record, "revoked_key").await?;
             return Err(KeyRefused::Revoked(at));
         }
         let now = self.ids.now();
@@ -201,10 +205,27 @@ impl Keys {
 
     /// Refuses a key that has expired, unless a migration only watches for it.
     async fn only_watched(&self, record: &KeyRecord, at: Timestamp) -> Result<(), KeyRefused> {
-        let Some(softened) = &self.softened else { return Err(KeyRefused::Expired(at)) };
-        let what = format!("the key {} expired at {at}", record.id);
-        let through = softened.lets_through(Rule::ExpiredKeys, record.owner, "authenticate", &what).await?;
-        if through { Ok(()) } else { Err(KeyRefused::Expired(at)) }
+        if let Some(softened) = &self.softened {
+            let what = format!("the key {} expired at {at}", record.id);
+            if softened.lets_through(Rule::ExpiredKeys, record.owner, "authenticate", &what).await? {
+                return Ok(());
+            }
+        }
+        self.refused(record, "expired_key").await?;
+        Err(KeyRefused::Expired(at))
+    }
+
+    /// Writes down that somebody was refused who is no stranger, or counts it if the like was
+    /// written down a moment ago. What can't be written down is not answered.
+    async fn refused(&self, record: &KeyRecord, reason: &'static str) -> Result<(), StoreError> {
+        let Some(refusals) = &self.refusals else { return Ok(()) };
+        let key = Some(record.id.to_string());
+        let Some(first) = refusals.principal(record.owner, Refused::Key(reason), key, self.ids.now()) else {
+            return Ok(());
+        };
+        self.store.append_audit(vec![first.record()]).await?;
+        first.stored();
+        Ok(())
     }
 
     async fn note_use(&self, mut record: KeyRecord, now: Timestamp) {

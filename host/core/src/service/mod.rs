@@ -141,7 +141,7 @@ impl Services {
         let softened = Arc::new(softened);
         let refusals = Arc::new(Refusals::default());
         let audit = audit::AuditLog::new(ports.clone(), refusals.clone());
-        let access = Arc::new(Access::new(ports.store.clone(), softened.clone(), refusals));
+        let access = Arc::new(Access::new(ports.store.clone(), softened.clone(), refusals.clone()));
         let hub = Arc::new(Hub::new(ports.live.clone()));
         let policies = Arc::new(Policies::default());
         let quotas = Arc::new(Quotas::new(
@@ -189,7 +189,7 @@ impl Services {
             grants: grants::Grants::new(ports.clone(), dispatcher.clone(), policies),
             hosts: hosts::Hosts::new(ports.clone(), access.clone()),
             volumes: volumes::Volumes::new(ports.clone(), access.clone(), tasks.clone()),
-            keys: keys::Keys::new(ports.store.clone(), ports.ids.clone()).softened_by(softened),
+            keys: keys::Keys::new(ports.store.clone(), ports.ids.clone()).for_service(softened, refusals),
             sessions: sessions::Sessions::new(ports.clone()),
             tickets: tickets::Tickets::new(ports.store.clone(), ports.ids.clone()),
             upkeep: upkeep::Upkeep::new(ports, dispatcher, tools.clone(), tasks.clone(), (hub, audit.clone()), &config)
