@@ -320,9 +320,25 @@ pub fn unit(name: &str) -> &'static str {
     spec(name).map(|spec| spec.unit).or_else(|| server(name).map(|limit| limit.unit)).unwrap_or_default()
 }
 
-/// How the limit called `name` is raised.
-fn remedy(name: &str) -> String {
+/// What an operator may set of limits whose default is that already.
+pub const MOST_ARGUMENTS_BYTES: u64 = 1 << 20;
+/// The same of a component.
+pub const MOST_COMPONENT_BYTES: u64 = 32 << 20;
+
+/// The most that may be set of a limit of which that is soon said.
+fn most(name: &str) -> u64 {
+    match name {
+        "dispatch.max_arguments_bytes" => MOST_ARGUMENTS_BYTES,
+        "tools.max_component_bytes" => MOST_COMPONENT_BYTES,
+        _ => spec(name).map_or(u64::MAX, |spec| spec.max),
+    }
+}
+
+/// How the limit called `name` is raised, which is `value`.
+fn remedy(name: &str, value: u64) -> String {
     match (server(name), fixed_limit(name)) {
+        (Some(limit), _) if value >= most(name) => format!("{}: no server may allow more.", limit.remedy),
+        (None, None) if value >= most(name) => "Ask for less: no server may allow more.".into(),
         (Some(limit), _) => format!("{}, or raise it: `{name}` in bulkhead.toml.", limit.remedy),
         (None, Some(limit)) => format!("It can't be raised: {}.", limit.remedy),
         (None, None) => format!(
@@ -341,7 +357,7 @@ pub fn words(name: &str, value: u64, used: impl Display) -> String {
         (None, None) => "this call",
     };
     let told = told.replace("{used}", &used.to_string());
-    format!("{told}; the limit `{name}` of {of} is {value} {}. {}", unit(name), remedy(name))
+    format!("{told}; the limit `{name}` of {of} is {value} {}. {}", unit(name), remedy(name, value))
 }
 
 impl Reached {
@@ -404,7 +420,10 @@ mod tests {
             let (name, value, unit) = (spec.name, spec.default, spec.unit);
             assert!(spec.told.contains("{used}"), "`{name}` does not tell what was used");
             let named = format!("the limit `{name}` of this call is {value} {unit}. ");
-            let remedy = format!("raise it: `limits.{name}` in the request");
+            let remedy = match spec.default == spec.max {
+                true => "Ask for less: no server may allow more.".to_owned(),
+                false => format!("raise it: `limits.{name}` in the request"),
+            };
             let event = limits.reached(name, Some(4_711));
             assert_eq!((&*event.limit, event.value, event.used), (name, value, Some(4_711)));
             let fault = Fault::limit("limit.of_the_test", name, &limits, 4_711);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::choices::{Always, Auth, Cgroup, Isolation, KernelQuota, LogFormat, OwnUsers, Rule, Synchronous};
 use super::keys::{Key, Kind};
 use crate::tokens::Issuer;
+use bulkhead_core::reached::{MOST_ARGUMENTS_BYTES, MOST_COMPONENT_BYTES};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -124,7 +125,7 @@ section! {
         /// How long running calls may go on once the server is stopping; then they are stopped: those of idempotent tools start again later, others are `interrupted`. Keep it below the time that your supervisor waits before it kills.
         drain_ms: u64 = 10_000, number("milliseconds", 0, HOUR_MS);
         /// Largest text of a call's arguments. They are stored with the call and copied into the guest; the world of tools promises no more than the default.
-        max_arguments_bytes: u64 = MIB, number("bytes", 2, MIB);
+        max_arguments_bytes: u64 = MOST_ARGUMENTS_BYTES, number("bytes", 2, MOST_ARGUMENTS_BYTES);
     }
 }
 
@@ -172,7 +173,7 @@ section! {
     /// Tools: what may be registered, and what compiling it may cost.
     Tools = "tools" {
         /// Largest component that may be registered. It is stored, and compiling takes memory in proportion.
-        max_component_bytes: u64 = 32 * MIB, number("bytes", KIB, 32 * MIB);
+        max_component_bytes: u64 = MOST_COMPONENT_BYTES, number("bytes", KIB, MOST_COMPONENT_BYTES);
         /// Processor time for compiling one component. A component can be made to compile for hours.
         compile_cpu_s: u64 = 30, number("seconds", 1, 3_600);
         /// Memory for compiling one component. Code of a few megabytes can take gigabytes.

@@ -49,20 +49,25 @@ impl Presence {
     pub fn enter(self: &Arc<Self>) -> Result<Present, Problem> {
         let mut taken = self.taken();
         if taken.all >= self.places {
-            return Err(overloaded("too many requests are being answered; try again"));
+            return Err(self.overloaded(taken.all, "requests are being answered"));
         }
         taken.all += 1;
         Ok(Present { presence: self.clone(), stranger: false, owner: None })
+    }
+
+    /// There are too many: so many of these, of which the operator may allow more.
+    fn overloaded(&self, count: usize, what: &str) -> Problem {
+        let raised = match self.key {
+            Some(key) => format!(", or have the operator raise `{key}` ({}) in bulkhead.toml", self.places),
+            None => String::new(),
+        };
+        Problem::new("overloaded", format!("{count} {what}; try again{raised}")).retry_after(1)
     }
 
     /// No code panics while it holds the lock.
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn overloaded(detail: &'static str) -> Problem {
-    Problem::new("overloaded", detail).retry_after(1)
 }
 
 impl Present {
@@ -74,7 +79,7 @@ impl Present {
     pub fn is_strange(&mut self) -> Result<(), Problem> {
         let mut taken = self.presence.taken();
         if taken.strangers >= (self.presence.places / 2).max(1) {
-            return Err(overloaded("too many unknown keys and tickets are being looked up; try again"));
+            return Err(self.presence.overloaded(taken.strangers, "unknown keys and tickets are being looked up"));
         }
         taken.strangers += 1;
         self.stranger = true;
