@@ -323,8 +323,13 @@ fn limits_of_requests_are_told_and_hold() {
         .with("BULKHEAD_LIMITS__HTTP_REQUESTS", 3)
         .with("BULKHEAD_LIMITS__HTTP_REQUEST_BYTES", 1_000)
         .with("BULKHEAD_LIMITS__HTTP_RESPONSE_BYTES", 10_000);
-    let (_governed, client, origin) =
-        governed_with(&rule, options, |seen| ok(&vec![b'x'; if seen.line.contains("large") { 50_000 } else { 10 }]));
+    let (_governed, client, origin) = governed_with(&rule, options, |seen| match &seen.line {
+        line if line.contains("large") => ok(&vec![b'x'; 50_000]),
+        line if line.contains("head") => {
+            format!("HTTP/1.1 200 OK\r\nx: {}\r\ncontent-length: 0\r\n\r\n", "y".repeat(100_000)).into_bytes()
+        }
+        _ => ok(b"xxxxxxxxxx"),
+    });
     let task = client.task();
     let base = format!("http://localhost:{}", origin.port);
     let small = json!({"url": format!("{base}/small")});
@@ -359,6 +364,14 @@ fn limits_of_requests_are_told_and_hold() {
     let sent = told.iter().position(|data| data["error"] == "request_too_large").unwrap();
     said(told[sent], "the tool wanted to send bodies of", "http_request_bytes", 1_000);
     said(told[1 - sent], "were sent to the tool", "http_response_bytes", 10_000);
+    // So is what is the same for every call.
+    let task = client.task();
+    let done = send(&client, &task, &json!([{"url": format!("{base}/head")}]));
+    assert!(done[0]["error"].as_str().unwrap().contains("HttpResponseHeaderSectionSize"), "{done:?}");
+    let told = client.events_until(&task, "call.ended");
+    let told = told.iter().find(|event| event["type"] == "call.http").map(|event| &event["data"]).unwrap();
+    assert_eq!((&told["limit"], &told["value"]), (&json!("http_response_head_bytes"), &json!(65_536)), "{told}");
+    assert!(told["message"].as_str().unwrap().contains("It can't be raised: ask for"), "{told}");
 }
 
 #[test]

@@ -140,6 +140,37 @@ pub const HTTP_FIELDS: FixedLimit = fixed(
     "change the tool to send fewer",
 );
 
+/// Resolving a name, connecting and the handshake of TLS; a guest may want less.
+pub const HTTP_CONNECT: FixedLimit = fixed(
+    "http_connect_ms",
+    "milliseconds",
+    10_000,
+    "The request fails in the guest (`connection-timeout`); the event `call.http` says so.",
+    "no connection was made within {used} milliseconds",
+    "see that the server can be reached from here, or try again",
+);
+
+/// From the sent request to the head of its response, and between two pieces of its body; a
+/// guest may want less.
+pub const HTTP_ANSWER: FixedLimit = fixed(
+    "http_answer_ms",
+    "milliseconds",
+    60_000,
+    "The request fails in the guest (`HTTP-response-timeout`); the event `call.http` says so.",
+    "the server sent nothing for {used} milliseconds",
+    "ask for something that takes the server less time, or for it to be started and looked for later",
+);
+
+/// The head of a response.
+pub const HTTP_ANSWER_HEAD: FixedLimit = fixed(
+    "http_response_head_bytes",
+    "bytes",
+    64 * 1024,
+    "The request fails in the guest (`HTTP-response-header-section-size`); the event `call.http` says so.",
+    "the head of the response has {used} bytes or 128 fields",
+    "ask for something that is answered with less",
+);
+
 /// Grants of a task that have not ended.
 pub const GRANTS: FixedLimit = FixedLimit {
     of: "every task",
@@ -167,7 +198,19 @@ pub const TICKETS: FixedLimit = FixedLimit {
 };
 
 /// All that are fixed.
-pub const FIXED: &[FixedLimit] = &[STACK, LOG_LINE, LOG_FIELDS, HTTP_OPEN, HTTP_HEAD, HTTP_FIELDS, GRANTS, TICKETS];
+pub const FIXED: &[FixedLimit] = &[
+    STACK,
+    LOG_LINE,
+    LOG_FIELDS,
+    HTTP_OPEN,
+    HTTP_HEAD,
+    HTTP_FIELDS,
+    HTTP_CONNECT,
+    HTTP_ANSWER,
+    HTTP_ANSWER_HEAD,
+    GRANTS,
+    TICKETS,
+];
 
 const WAITS: &str = "The call waits (`queued`); nothing fails.";
 const PLACE: &str = "The call waits for a place; its time has not begun, and nothing fails.";
@@ -408,70 +451,4 @@ impl Limits {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::outcome::Fault;
-
-    /// Every message names the limit, its value, what was used, and how to raise it.
-    #[test]
-    fn every_limit_of_a_call_says_all_there_is_to_say() {
-        let limits = Limits::default();
-        for spec in Limits::SPECS {
-            let (name, value, unit) = (spec.name, spec.default, spec.unit);
-            assert!(spec.told.contains("{used}"), "`{name}` does not tell what was used");
-            let named = format!("the limit `{name}` of this call is {value} {unit}. ");
-            let remedy = match spec.default == spec.max {
-                true => "Ask for less: no server may allow more.".to_owned(),
-                false => format!("raise it: `limits.{name}` in the request"),
-            };
-            let event = limits.reached(name, Some(4_711));
-            assert_eq!((&*event.limit, event.value, event.used), (name, value, Some(4_711)));
-            let fault = Fault::limit("limit.of_the_test", name, &limits, 4_711);
-            let hit = fault.limit.expect("a limit");
-            assert_eq!((&*hit.name, hit.value, &*hit.unit), (name, value, unit));
-            for message in [event.message, fault.message] {
-                assert!(message.contains("4711") && !message.contains("{used}"), "{message}");
-                assert!(message.contains(&named) && message.contains(&remedy), "{message}");
-            }
-            let unknown = limits.reached(name, None);
-            assert!(unknown.message.contains(&format!("more than {value}")), "{}", unknown.message);
-        }
-    }
-
-    #[test]
-    fn every_limit_of_the_server_says_so_too() {
-        for ServerLimit { name, unit, told, remedy, .. } in SERVER {
-            let message = words(name, 5, 4_711);
-            let named = format!("the limit `{name}` of this server is 5 {unit}. ");
-            assert!(message.contains(&named) && message.ends_with("in bulkhead.toml."), "{message}");
-            assert_eq!(told.is_empty(), remedy.is_empty(), "{name}");
-            // What other calls hold of a worker's is not known where it is refused, and an
-            // import ends at its limit: nobody knows what it would have come to.
-            let tells_used =
-                !told.is_empty() && *name != "workers.memory_per_worker_bytes" && !name.starts_with("import.");
-            assert_eq!(message.contains("4711"), tells_used, "{message}");
-        }
-        for (name, remedy) in [
-            ("workspace_bytes", "make the task with a higher `limits.workspace_bytes`"),
-            ("quota.workspace_bytes_per_user", "raise `quota.workspace_bytes_per_user` in bulkhead.toml"),
-        ] {
-            let words = Bound { name, value: 5, used: Some(4_711) }.in_words();
-            assert!(words.contains(&format!("`{name}` is 5 bytes, of which 4711 are used; delete")), "{words}");
-            assert!(words.contains(remedy), "{words}");
-        }
-        let stack = words(STACK.spec.name, STACK.spec.default, STACK.spec.default);
-        assert!(stack.contains("all 524288 bytes"), "{stack}");
-    }
-
-    #[test]
-    fn what_is_fixed_says_that_it_is_and_what_helps() {
-        for FixedLimit { spec, of, remedy } in FIXED {
-            let reached = Limits::MAX.reached(spec.name, Some(4_711));
-            assert_eq!((&*reached.limit, reached.value), (spec.name, spec.default));
-            let named = format!("the limit `{}` of {of} is {} {}. ", spec.name, spec.default, spec.unit);
-            let message = reached.message;
-            assert!(message.contains("4711") && message.contains(&named), "{message}");
-            assert!(message.ends_with(&format!("It can't be raised: {remedy}.")), "{message}");
-        }
-    }
-}
+mod tests;

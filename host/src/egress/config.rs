@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bulkhead_core::reached::HTTP_ANSWER_HEAD;
 use thiserror::Error;
 
 /// Least size of a head: what the HTTP/1 parser wants to have at once.
@@ -52,7 +53,7 @@ impl Default for EgressConfig {
             max_destinations: 1024,
             idle_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(30),
-            max_head_bytes: 64 * 1024,
+            max_head_bytes: usize::try_from(HTTP_ANSWER_HEAD.spec.default).unwrap_or(usize::MAX),
             max_header_fields: 128,
         }
     }

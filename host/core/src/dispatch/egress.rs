@@ -22,13 +22,12 @@ use crate::policy::{Policy, Secret};
 use crate::ports::egress::{Body, EgressError, IncomingResponse, OutgoingRequest, Sharers, Timeouts};
 use crate::ports::sandbox::GuestRequest;
 use crate::ports::store::StoreError;
-use crate::reached::{Bound, Reached};
+use crate::reached::{Bound, FixedLimit, HTTP_ANSWER, HTTP_ANSWER_HEAD, HTTP_CONNECT, Reached};
 
 /// How long the steps of an exchange may take if the guest does not say, and
 /// at most.
-const CONNECT: Duration = Duration::from_secs(10);
-const FIRST_BYTE: Duration = Duration::from_secs(60);
-const BETWEEN_BYTES: Duration = Duration::from_secs(60);
+const CONNECT: Duration = Duration::from_millis(HTTP_CONNECT.spec.default);
+const ANSWER: Duration = Duration::from_millis(HTTP_ANSWER.spec.default);
 /// Answers that a call remembers, so that a loop asks once.
 const MAX_ANSWERS: usize = 64;
 
@@ -51,6 +50,35 @@ pub(super) struct Broker {
     pub(super) received: Arc<AtomicU64>,
     /// What the owner said, and whose turn it is to ask.
     answers: Arc<tokio::sync::Mutex<Answers>>,
+}
+
+/// How long a guest wants to wait, if it says so.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    connect: Option<Duration>,
+    first_byte: Option<Duration>,
+    between_bytes: Option<Duration>,
+}
+
+impl Wanted {
+    pub(super) fn of(request: &GuestRequest) -> Self {
+        let GuestRequest { connect_timeout, first_byte_timeout, between_bytes_timeout, .. } = request;
+        Self { connect: *connect_timeout, first_byte: *first_byte_timeout, between_bytes: *between_bytes_timeout }
+    }
+
+    /// The limit of every call that an exchange ended by; none if the guest may not have wanted
+    /// to wait as long.
+    fn passed(self, error: EgressError) -> Option<&'static FixedLimit> {
+        let waits = |wanted: Option<Duration>, most| wanted.is_none_or(|wanted| wanted >= most);
+        match error {
+            EgressError::ConnectionTimeout => waits(self.connect, CONNECT).then_some(&HTTP_CONNECT),
+            EgressError::ResponseTimeout => {
+                (waits(self.first_byte, ANSWER) && waits(self.between_bytes, ANSWER)).then_some(&HTTP_ANSWER)
+            }
+            EgressError::ResponseHeadTooLarge => Some(&HTTP_ANSWER_HEAD),
+            _ => None,
+        }
+    }
 }
 
 /// What a call remembers of what its owner said.
@@ -113,7 +141,7 @@ impl Broker {
         match sent {
             Ok((response, secrets)) => Exchange::begin(self, told, response, &secrets),
             Err(error) => {
-                told.reached = told.reached.take().or_else(|| self.reached(error));
+                told.reached = told.reached.take().or_else(|| self.reached(error, &told.wanted));
                 let error = match error {
                     EgressError::NoConnection { .. } => EgressError::LimitReached,
                     error => error,
@@ -125,13 +153,16 @@ impl Broker {
     }
 
     /// The limit that an exchange ended by, if it did.
-    pub(super) fn reached(&self, error: EgressError) -> Option<Reached> {
+    pub(super) fn reached(&self, error: EgressError, wanted: &Wanted) -> Option<Reached> {
         if let EgressError::NoConnection { between, most, used } = error {
             let name = match between {
                 Sharers::Users => "egress.max_connections_per_tenant",
                 Sharers::Tenants => "egress.max_connections",
             };
             return Some(Reached::of(Bound { name, value: most.into(), used: Some(used.into()) }));
+        }
+        if let Some(limit) = wanted.passed(error) {
+            return Some(self.call.limits.reached(limit.spec.name, Some(limit.spec.default)));
         }
         let (limit, used) = match error {
             EgressError::RequestTooLarge => ("http_request_bytes", &self.sent),
@@ -197,8 +228,8 @@ impl Broker {
             private: decided.private,
             timeouts: Timeouts {
                 connect: within(request.connect_timeout, CONNECT),
-                first_byte: within(request.first_byte_timeout, FIRST_BYTE),
-                between_bytes: within(request.between_bytes_timeout, BETWEEN_BYTES),
+                first_byte: within(request.first_byte_timeout, ANSWER),
+                between_bytes: within(request.between_bytes_timeout, ANSWER),
             },
         };
         let response = self.inner.parts.egress.send(outgoing).await?;
@@ -357,5 +388,18 @@ mod tests {
         for name in ["accept", "if-match", "accept-ranges", "x-range"] {
             assert!(!hides_secrets(name), "{name}");
         }
+    }
+    #[test]
+    fn a_limit_is_told_unless_the_guest_wanted_less() {
+        let second = Some(Duration::from_secs(1));
+        let none = Wanted { connect: None, first_byte: None, between_bytes: None };
+        let passed = |wanted: Wanted, error| wanted.passed(error).map(|limit| limit.spec.name);
+        let (late, unanswered) = (EgressError::ConnectionTimeout, EgressError::ResponseTimeout);
+        assert_eq!((passed(none, late), passed(none, unanswered)), (Some("http_connect_ms"), Some("http_answer_ms")));
+        assert_eq!(passed(Wanted { connect: second, ..none }, late), None);
+        assert_eq!(passed(Wanted { first_byte: second, ..none }, unanswered), None);
+        assert_eq!(passed(Wanted { between_bytes: second, ..none }, unanswered), None);
+        let long = Wanted { connect: Some(CONNECT * 2), ..none };
+        assert_eq!((passed(long, late), passed(long, EgressError::Denied)), (Some("http_connect_ms"), None));
     }
 }

@@ -11,7 +11,7 @@ use futures::Stream;
 use memchr::memmem::Finder;
 use tokio::time::Instant;
 
-use super::egress::Broker;
+use super::egress::{Broker, Wanted};
 use super::sink::CallSink;
 use crate::event::EventBody;
 use crate::grants::{Destination, Mode};
@@ -37,6 +37,7 @@ pub(super) struct Told {
     pub(super) reached: Option<Reached>,
     pub(super) reason: Option<String>,
     pub(super) silent: bool,
+    pub(super) wanted: Wanted,
     received: u64,
     since: Instant,
 }
@@ -60,6 +61,7 @@ impl Told {
             reached: None,
             reason: None,
             silent: false,
+            wanted: Wanted::of(request),
             received: 0,
             since: Instant::now(),
         }
@@ -202,7 +204,7 @@ impl Exchange {
     fn fail(&mut self, error: EgressError) -> Poll<Option<Result<Bytes, EgressError>>> {
         self.body = None;
         self.ready.clear();
-        self.told.reached = self.broker.reached(error);
+        self.told.reached = self.broker.reached(error, &self.told.wanted);
         self.told.failed(error);
         Poll::Ready(Some(Err(error)))
     }
