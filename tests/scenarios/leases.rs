@@ -67,10 +67,8 @@ fn guests_are_dead_before_their_task_is_taken_over() {
     let (near, far) = (a.client(), b.client());
     near.register("fixtures/touch");
     let task = near.task();
-    let files = [json!({"path": "log", "content": "x"})];
-    let body = json!({"tool": "touch", "arguments": {"create": files, "modify": files, "for_ms": 60_000}});
     let calls = format!("/v1/tasks/{task}/calls");
-    let running = near.post(&format!("{calls}?wait=0"), &body).expect(202);
+    let running = near.post(&format!("{calls}?wait=0"), &writes_for(60_000)).expect(202);
     let log = || file_below(volume.path(), "log").map(|path| std::fs::metadata(path).unwrap().len());
     until("the guest writes", || log() > Some(10));
     // A client's file arrives all the time, and is whole once the other host has the task.
@@ -110,10 +108,8 @@ fn guests_end_in_time_whose_host_hangs() {
     let (near, far) = (a.client(), b.client());
     near.register("fixtures/touch");
     let task = near.task();
-    let files = [json!({"path": "log", "content": "x"})];
-    let body = json!({"tool": "touch", "arguments": {"create": files, "modify": files, "for_ms": 60_000}});
     let calls = format!("/v1/tasks/{task}/calls");
-    let running = near.post(&format!("{calls}?wait=0"), &body).expect(202);
+    let running = near.post(&format!("{calls}?wait=0"), &writes_for(60_000)).expect(202);
     let log = || file_below(volume.path(), "log").map(|path| std::fs::metadata(path).unwrap().len());
     // For longer than a lease: each renewal reaches the worker.
     let begun = Instant::now();
@@ -132,9 +128,9 @@ fn guests_end_in_time_whose_host_hangs() {
     let next = eventually(|| far.post(&calls, &json!({"tool": "touch", "arguments": {"delete": ["log"]}}))).expect(200);
     assert_eq!(next["state"], "succeeded", "{next}");
     // It serves again, and its guests live longer than that.
-    let body = json!({"tool": "touch", "arguments": {"create": files, "modify": files, "for_ms": 6_000}});
     let own = eventually(|| near.post("/v1/tasks", &json!({}))).expect(201);
-    let again = eventually(|| near.post(&format!("/v1/tasks/{}/calls?wait=30", id(&own)), &body)).expect(200);
+    let again =
+        eventually(|| near.post(&format!("/v1/tasks/{}/calls?wait=30", id(&own)), &writes_for(6_000))).expect(200);
     assert_eq!(again["state"], "succeeded", "{again}");
 }
 
@@ -192,6 +188,12 @@ impl Read for Trickle {
         into[0] = b'x';
         Ok(1)
     }
+}
+
+/// A call whose guest writes to `log` all the time.
+fn writes_for(ms: u64) -> Value {
+    let files = [json!({"path": "log", "content": "x"})];
+    json!({"tool": "touch", "arguments": {"create": files, "modify": files, "for_ms": ms}})
 }
 
 fn file_below(directory: &Path, name: &str) -> Option<PathBuf> {
