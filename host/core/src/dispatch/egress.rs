@@ -162,7 +162,9 @@ impl Broker {
             return Some(Reached::of(Bound { name, value: most.into(), used: Some(used.into()) }));
         }
         if let Some(limit) = wanted.passed(error) {
-            return Some(self.call.limits.reached(limit.spec.name, Some(limit.spec.default)));
+            // Of a head nobody reads how large it is; of a time all of it is used.
+            let used = (limit.spec.unit == HTTP_ANSWER.spec.unit).then_some(limit.spec.default);
+            return Some(self.call.limits.reached(limit.spec.name, used));
         }
         let (limit, used) = match error {
             EgressError::RequestTooLarge => ("http_request_bytes", &self.sent),

@@ -105,9 +105,9 @@ impl Ticker {
         Ok(Self { thread: thread.thread().clone(), turns })
     }
 
-    /// Ends the process at `until_ns` of the monotonic clock, unless a later time is told.
+    /// Ends the process at `until_ns` of the monotonic clock, unless a later time is told, or was.
     pub(super) fn run_until(&self, until_ns: u64) {
-        self.turns.until.store(until_ns, SeqCst);
+        self.turns.until.fetch_max(until_ns, SeqCst);
     }
 
     /// A turn begins; it is over when what this returns is dropped, also if it panics.
